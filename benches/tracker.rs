@@ -158,7 +158,7 @@ impl Path {
     /// From the first block and an empty mempool on.
     fn begin(&mut self) {
         self.tracker.load_tip(Some(tip()));
-        self.view.tip = Some(tip());
+        self.view.tip.insert((), tip());
         self.follower = follower(self.now);
         let endpoint = Some("tcp://127.0.0.1:28332".to_owned());
         let endpoints = Endpoints {

@@ -91,7 +91,7 @@ impl Monitoring {
         let Some(tip) = snapshot.tip()? else {
             return Ok(None);
         };
-        let block = snapshot.block(tip.height)?;
+        let block = snapshot.block(&tip.height)?;
         Ok(block.and_then(|block| note_on_chain_time(now, block.time)))
     }
 

@@ -68,7 +68,7 @@ pub(super) async fn make(call: Call, rpc: Rpc, reader: StoreReader) -> Result<An
 }
 
 fn our_block(reader: &StoreReader, height: u32) -> Result<Option<BlockHash>, StoreError> {
-    let block = reader.snapshot().block(height)?;
+    let block = reader.snapshot().block(&height)?;
     Ok(block.map(|block| block.hash))
 }
 

@@ -170,7 +170,7 @@ mod tests {
     use super::super::utxo_scan::ScanPart;
     use super::*;
     use crate::store::{ChainInfo, open_at_boot};
-    use crate::tracker::{Balance, Change, ChangeSet, Spend, Transition, WatchRow};
+    use crate::tracker::{Balance, ChangeSet, Diff, Spend, Transition, WatchRow};
 
     fn block(height: u32) -> BlockId {
         BlockId {
@@ -219,11 +219,7 @@ mod tests {
                 coinbase: false,
                 spent,
             };
-            Change::Output {
-                outpoint: outpoint(n),
-                old: None,
-                new: Some(row),
-            }
+            (outpoint(n), added(row))
         });
         let watch = WatchRow {
             spk: spk(),
@@ -241,26 +237,23 @@ mod tests {
             tx_count: 0,
             updated: 0,
         };
-        let mut changes: Vec<_> = outputs.collect();
-        changes.push(Change::Watch {
-            script,
-            old: None,
-            new: Some(watch),
-        });
-        changes.push(Change::Tip {
-            old: None,
-            new: Some(block(9)),
-        });
-        writer
-            .commit(
-                &[Transition {
-                    changes: ChangeSet(changes),
-                    ..Transition::default()
-                }],
-                false,
-            )
-            .unwrap();
+        let changes = ChangeSet {
+            outputs: outputs.collect(),
+            watches: [(script, added(watch))].into(),
+            tip: [((), added(block(9)))].into(),
+            ..ChangeSet::default()
+        };
+        let transition = Transition {
+            changes,
+            ..Transition::default()
+        };
+        writer.commit(&[transition], false).unwrap();
         reader
+    }
+
+    fn added<R>(row: R) -> Diff<R> {
+        let new = Some(row);
+        Diff { old: None, new }
     }
 
     fn outputs(at: BlockId) -> Outputs {

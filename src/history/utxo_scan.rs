@@ -121,7 +121,7 @@ impl NodeContext {
         let mut way = Vec::new();
         for height in block.height..=tip.height {
             // A store that has just begun knows its tip's row too, so a missing one is not ours.
-            let hash = snapshot.block(height)?.ok_or(Interrupted::Moved)?.hash;
+            let hash = snapshot.block(&height)?.ok_or(Interrupted::Moved)?.hash;
             way.push(BlockId { height, hash });
         }
         match way.first() == Some(&block) {

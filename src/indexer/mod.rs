@@ -40,7 +40,7 @@ pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 use handle::{Command, InputJob, Sent};
 
 use crate::store::{StoreError, StoreReader, Writer};
-use crate::tracker::{ApplyError, Change, FollowUp, Input, Overlay, Portion, Tracker, Transition};
+use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Portion, Tracker, Transition};
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
@@ -336,11 +336,8 @@ impl Indexer {
     fn commit(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
         let (began, mut step) = (Instant::now(), OTHER);
         let mut overlay = Overlay::new(&self.writer);
-        let (mut transitions, mut answers) = (
-            Vec::with_capacity(jobs.len()),
-            Vec::with_capacity(jobs.len()),
-        );
-        let (mut count, mut sync, mut taken) = (0, false, 0);
+        let (mut all, mut answers) = (Transition::default(), Vec::with_capacity(jobs.len()));
+        let (mut sync, mut taken) = (false, 0);
         while let Some(job) = jobs.pop_front_if(|next| {
             taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
         }) {
@@ -354,17 +351,17 @@ impl Indexer {
                 Ok(transition) => {
                     // What said nothing new is on the disk already.
                     let is_empty = transition.changes.is_empty() && transition.events.is_empty();
-                    overlay.add(&transition.changes);
                     let added = job.added + added_by(&transition);
                     if let Some(whole) = self.large.front_mut().filter(|_| is_part) {
                         whole.added += added;
                     }
-                    count += transition.events.len() as u64;
                     sync |= lasting && !is_empty;
-                    transitions.push(transition);
+                    overlay.add(transition.changes);
+                    all.events.extend(transition.events);
+                    all.follow_ups.extend(transition.follow_ups);
                     Ok(Done {
                         tip: self.tracker.tip(),
-                        head: self.writer.head_after(count),
+                        head: self.writer.head_after(all.events.len() as u64),
                         added,
                     })
                 }
@@ -373,13 +370,11 @@ impl Indexer {
             };
             answers.extend(job.answer.map(|answer| (answer, result)));
         }
-        let head = self.writer.commit(&transitions, sync)?;
+        all.changes = overlay.into_changes();
+        let head = self.writer.commit(std::slice::from_ref(&all), sync)?;
         self.head
             .send_if_modified(|published| std::mem::replace(published, head) != head);
-        for ask in transitions
-            .into_iter()
-            .flat_map(|transition| transition.follow_ups)
-        {
+        for ask in all.follow_ups {
             if self.follow_ups.try_send(ask).is_err() {
                 tracing::debug!("the follower is busy, dropped what the tracker asked for");
             }
@@ -395,8 +390,8 @@ impl Indexer {
 
 /// Scripts that were put on the watch list.
 fn added_by(transition: &Transition) -> usize {
-    let is_new = |change: &&Change| matches!(change, Change::Watch { old: None, .. });
-    transition.changes.0.iter().filter(is_new).count()
+    let watches = transition.changes.watches.values();
+    watches.filter(|diff| diff.old.is_none()).count()
 }
 
 /// Whether an input is applied a portion at a time.

@@ -59,7 +59,7 @@ impl<'a> StoreView<'a> {
         let Some(BlockId { height, hash }) = self.tip()? else {
             return Ok(None);
         };
-        let time = self.block(height)?.map(|block| f64::from(block.time));
+        let time = self.block(&height)?.map(|block| f64::from(block.time));
         Ok(Some(object! { height, hash, time }))
     }
 

@@ -11,6 +11,7 @@ use rocksdb::{
     WriteOptions,
 };
 
+use super::codec::keys::StoredKey;
 use super::codec::{Malformed, StoredValue};
 use super::families::{META, MIB, prefix_len};
 use super::{ChainInfo, Starts, StoreError};
@@ -63,6 +64,15 @@ impl Db {
         bytes
             .map(|bytes| self.decode(family, key, &bytes))
             .transpose()
+    }
+
+    pub fn row<V: StoredValue>(
+        &self,
+        table: &'static str,
+        key: &impl StoredKey,
+    ) -> Result<Option<V>, StoreError> {
+        let (family, key) = key.place(table);
+        self.get(family, &key)
     }
 
     pub fn meta<V: StoredValue>(&self, key: &str) -> Result<Option<V>, StoreError> {

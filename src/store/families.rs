@@ -78,8 +78,6 @@ pub mod meta {
     pub const CLEAN: &str = "clean";
     pub const COUNTS: &str = "counts";
     pub const MONITORING: &str = "monitoring";
-    /// Since format 5.
-    pub const ADDING: &str = "adding";
 }
 
 pub const MIB: usize = 1 << 20;

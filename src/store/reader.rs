@@ -11,8 +11,8 @@ use rocksdb::ReadOptions;
 use self_cell::self_cell;
 
 use super::codec::keys::{
-    PLACE, coinbases_from, outpoint_key, parse_hash_key, parse_history_key, parse_unspent_key,
-    unspent_key,
+    PLACE, StoredKey, coinbases_from, outpoint_key, parse_hash_key, parse_history_key,
+    parse_unspent_key, unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
@@ -21,7 +21,9 @@ use super::families::{
     meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
-use crate::tracker::{BlockId, BlockRow, OutputRow, ScriptHash, TxRow, WatchRow};
+use crate::tracker::{
+    BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow, for_each_table,
+};
 
 /// Rows that are read in one step.
 const AT_ONCE: usize = 1000;
@@ -196,9 +198,22 @@ pub struct HistoryPage {
     pub next: Option<HistoryCursor>,
 }
 
+macro_rules! rows {
+    ($($table:ident: $one:ident($key:ty) -> $row:ty,)*) => {
+        impl Snapshot<'_> {
+            $(pub fn $one(&self, key: &$key) -> Result<Option<$row>, StoreError> {
+                let (family, key) = key.place(stringify!($table));
+                self.get(family, &key)
+            })*
+        }
+    };
+}
+
+for_each_table!(rows);
+
 impl Snapshot<'_> {
     pub fn tip(&self) -> Result<Option<BlockId>, StoreError> {
-        self.get(META, meta::TIP.as_bytes())
+        self.tip_row(&())
     }
 
     /// Number of the last event that this state includes; numbers that were skipped after it do not
@@ -209,22 +224,6 @@ impl Snapshot<'_> {
 
     pub fn counts(&self) -> Result<RowCounts, StoreError> {
         self.required(meta::COUNTS)
-    }
-
-    pub fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, StoreError> {
-        self.get(WATCHES, &script.0)
-    }
-
-    pub fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, StoreError> {
-        self.get(TXS, txid.as_ref())
-    }
-
-    pub fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, StoreError> {
-        self.get(OUTPUTS, &outpoint_key(outpoint))
-    }
-
-    pub fn block(&self, height: u32) -> Result<Option<BlockRow>, StoreError> {
-        self.get(BLOCKS, &height.to_be_bytes())
     }
 
     /// Outputs of a script whose spend is not confirmed, those that follow `after` only, at least
@@ -378,7 +377,7 @@ impl Snapshot<'_> {
 
     /// The scripts that are new in an add which is not finished, ascending.
     pub fn adding(&self) -> Result<Vec<ScriptHash>, StoreError> {
-        Ok(self.get(META, meta::ADDING.as_bytes())?.unwrap_or_default())
+        Ok(self.adding_row(&())?.unwrap_or_default())
     }
 
     fn options(&self) -> ReadOptions {

@@ -88,7 +88,7 @@ impl Snapshot<'_> {
     fn median_time(&self, height: u32) -> Result<u32, StoreError> {
         let mut times = Vec::with_capacity(MEDIAN_OF as usize);
         for height in height.saturating_sub(MEDIAN_OF - 1)..=height {
-            times.extend(self.block(height)?.map(|block| block.time));
+            times.extend(self.block(&height)?.map(|block| block.time));
         }
         times.sort_unstable();
         let median = times.get(times.len() / 2);

@@ -9,10 +9,6 @@ use super::{Snapshot, StoreError};
 use crate::tracker::{ScanId, ScanRow, ScanState, ScriptHash};
 
 impl Snapshot<'_> {
-    pub fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, StoreError> {
-        self.get(SCANS, &scan.0.to_be_bytes())
-    }
-
     /// History scans, open and ended ones, in the order of their ids, which is none; those after
     /// `after` only.
     pub fn scans(

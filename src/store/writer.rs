@@ -1,27 +1,28 @@
 //! The one writer: transitions become one batch.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::keys::{
-    coinbase_entry, history_key, outpoint_key, parse_history_key, parse_scan_script_key,
-    parse_script_scan_key, parse_since_key, parse_unspent_key, scan_script_key, script_scan_key,
-    since_key, unspent_key,
+    StoredKey, coinbase_entry, history_key, parse_history_key, parse_scan_script_key,
+    parse_script_scan_key, parse_since_key, parse_unspent_key, script_scan_key, since_key,
+    unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
-    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, SINCE, TXS, UNSPENT, WATCHES, meta,
+    COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, PENDING, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS,
+    SINCE, UNSPENT, meta,
 };
 use super::log::{Numbers, put_events};
 use super::{RowCounts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, Change, OutputRow, Place, ScanId, ScanRow, ScanState, ScriptHash, Status,
-    Transition, TxRow, View, ViewError, WatchRow,
+    BlockId, BlockRow, ChangeSet, Diff, OutputRow, Place, Rows, ScanId, ScanRow, ScanState,
+    ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow, for_each_table,
 };
 
 /// The writing side. There is one, owned by the indexer thread.
@@ -60,12 +61,8 @@ impl Writer {
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
         let mut counts = SignedCounts::of(self.counts);
-        for change in transitions
-            .iter()
-            .flat_map(|transition| &transition.changes.0)
-        {
-            self.put_change(&mut batch, change);
-            counts.add(change);
+        for transition in transitions {
+            self.put_changes(&mut batch, &mut counts, &transition.changes);
         }
         let counts = counts.checked().ok_or_else(|| {
             self.db.corrupt(
@@ -132,153 +129,144 @@ impl Writer {
         self.db.put_meta(&mut batch, meta::CLEAN, &true);
         self.db.write(batch, true)
     }
+}
 
-    /// The row and the lookup rows that follow from it.
-    fn put_change(&self, batch: &mut WriteBatch, change: &Change) {
-        match change {
-            Change::Watch { script, old, new } => {
-                self.put_row(batch, WATCHES, &script.0, new.as_ref());
-                let pending = |row: &Option<WatchRow>| {
-                    row.as_ref()
-                        .filter(|row| row.coverage.pending)
-                        .map(|_| script.0)
-                };
-                self.move_key(batch, PENDING, pending(old), pending(new));
-                let since = |row: &Option<WatchRow>| {
-                    row.as_ref()
-                        .map(|row| since_key(row.coverage.from_height, script))
-                };
-                self.move_key(batch, SINCE, since(old), since(new));
-            }
-            Change::Output { outpoint, old, new } => {
-                self.put_row(batch, OUTPUTS, &outpoint_key(outpoint), new.as_ref());
-                let unspent = |row: &Option<OutputRow>| {
-                    let row = row
-                        .as_ref()
-                        .filter(|row| row.spent.is_none_or(|spend| spend.height.is_none()))?;
-                    Some(unspent_key(&row.script, outpoint))
-                };
-                self.move_key(batch, UNSPENT, unspent(old), unspent(new));
-                let coinbase = |row: &Option<OutputRow>| coinbase_entry(outpoint, row.as_ref()?);
-                self.move_entry(batch, COINBASES, coinbase(old), coinbase(new));
-            }
-            Change::Tx { txid, old, new } => self.put_tx(batch, txid, old.as_ref(), new.as_ref()),
-            Change::Block { height, new, .. } => {
-                self.put_row(batch, BLOCKS, &height.to_be_bytes(), new.as_ref())
-            }
-            Change::Tip { new, .. } => {
-                self.put_row(batch, META, meta::TIP.as_bytes(), new.as_ref())
-            }
-            Change::Scan { scan, old, new } => {
-                let key = scan.0.to_be_bytes();
-                self.put_row(batch, SCANS, &key, new.as_ref());
-                let open = |row: &Option<ScanRow>| {
-                    row.as_ref()
-                        .filter(|row| row.state == ScanState::Open)
-                        .map(|_| key)
-                };
-                self.move_key(batch, OPEN_SCANS, open(old), open(new));
-            }
-            Change::ScanScript {
-                scan,
-                script,
-                old,
-                new,
-            } => {
-                let of = |is_in: &bool, key: [u8; 40]| is_in.then_some(key);
-                let key = scan_script_key(*scan, script);
-                self.move_key(batch, SCAN_SCRIPTS, of(old, key), of(new, key));
-                let key = script_scan_key(*scan, script);
-                self.move_key(batch, SCRIPT_SCANS, of(old, key), of(new, key));
-            }
-            Change::Adding { new, .. } => {
-                let list = Some(new).filter(|new| !new.is_empty());
-                self.put_row(batch, META, meta::ADDING.as_bytes(), list)
-            }
-            Change::Forgetting { script, old, new } => {
-                let of = |is_so: &bool| is_so.then_some(script.0);
-                self.move_key(batch, FORGETTING, of(old), of(new));
+macro_rules! tables {
+    ($($table:ident: $one:ident($key:ty) -> $row:ty,)*) => {
+        /// The committed rows.
+        impl Rows for Writer {
+            $(fn $one(&self, key: &$key) -> Result<Option<$row>, ViewError> {
+                Ok(self.db.row(stringify!($table), key)?)
+            })*
+        }
+
+        impl Writer {
+            fn put_changes(
+                &self,
+                batch: &mut WriteBatch,
+                counts: &mut SignedCounts,
+                changes: &ChangeSet,
+            ) {
+                $(for (key, diff) in &changes.$table {
+                    self.put(batch, counts, stringify!($table), key, diff);
+                })*
             }
         }
-    }
+    };
+}
 
-    fn put_tx(
+for_each_table!(tables);
+
+impl Writer {
+    /// A row, and the lookup rows that follow from it.
+    fn put<K: StoredKey, R: LookedUp<K>>(
         &self,
         batch: &mut WriteBatch,
-        txid: &Txid,
-        old: Option<&TxRow>,
-        new: Option<&TxRow>,
+        counts: &mut SignedCounts,
+        table: &'static str,
+        key: &K,
+        Diff { old, new }: &Diff<R>,
     ) {
-        self.put_row(batch, TXS, txid.as_ref(), new);
-        let unconfirmed = |row: Option<&TxRow>| {
-            row.filter(|row| row.status == Status::Mempool)
-                .map(|_| *txid)
+        let (family, bytes) = key.place(table);
+        match new {
+            Some(row) => batch.put_cf(self.db.family(family), bytes, row.to_bytes()),
+            None => batch.delete_cf(self.db.family(family), bytes),
+        }
+        let lookups = |row: &Option<R>| -> BTreeSet<Lookup> {
+            row.iter().flat_map(|row| row.lookups(key)).collect()
         };
-        self.move_key(batch, MEMPOOL, unconfirmed(old), unconfirmed(new));
-        let places = |row: Option<&TxRow>| -> Vec<_> {
-            row.map(|row| {
-                row.touches
-                    .iter()
-                    .map(|touch| history_key(&touch.script, row.order, txid))
-                    .collect()
-            })
-            .unwrap_or_default()
-        };
-        let (old, new) = (places(old), places(new));
-        if old != new {
-            // Later operations of a batch win, so what is in both stays.
-            let family = self.db.family(HISTORY);
-            old.iter().for_each(|key| batch.delete_cf(family, key));
-            new.iter().for_each(|key| batch.put_cf(family, key, []));
+        let (before, after) = (lookups(old), lookups(new));
+        for (family, key, _) in before.difference(&after) {
+            batch.delete_cf(self.db.family(family), key);
         }
+        for (family, key, value) in after.difference(&before) {
+            batch.put_cf(self.db.family(family), key, value);
+        }
+        old.iter().for_each(|row| row.count(counts, -1));
+        new.iter().for_each(|row| row.count(counts, 1));
+    }
+}
+
+/// A lookup row: family, key and value.
+type Lookup = (&'static str, Vec<u8>, Vec<u8>);
+
+/// A row under its key: what leads to it, and what it counts as.
+trait LookedUp<K>: StoredValue {
+    fn lookups(&self, _key: &K) -> Vec<Lookup> {
+        Vec::new()
     }
 
-    fn put_row<V: StoredValue>(
-        &self,
-        batch: &mut WriteBatch,
-        family: &'static str,
-        key: &[u8],
-        row: Option<&V>,
-    ) {
-        let family = self.db.family(family);
-        match row {
-            Some(row) => batch.put_cf(family, key, row.to_bytes()),
-            None => batch.delete_cf(family, key),
-        }
+    fn count(&self, _counts: &mut SignedCounts, _sign: i128) {}
+}
+
+fn name(family: &'static str, key: impl AsRef<[u8]>) -> Lookup {
+    (family, key.as_ref().to_vec(), Vec::new())
+}
+
+impl LookedUp<ScriptHash> for WatchRow {
+    fn lookups(&self, script: &ScriptHash) -> Vec<Lookup> {
+        let since = name(SINCE, since_key(self.coverage.from_height, script));
+        let pending = self.coverage.pending.then(|| name(PENDING, script.0));
+        [since].into_iter().chain(pending).collect()
     }
 
-    /// An entry without a value that exists under `old` before and under `new` after.
-    fn move_key<K: AsRef<[u8]> + PartialEq>(
-        &self,
-        batch: &mut WriteBatch,
-        family: &'static str,
-        old: Option<K>,
-        new: Option<K>,
-    ) {
-        let entry = |key: Option<K>| key.map(|key| (key, Vec::new()));
-        self.move_entry(batch, family, entry(old), entry(new));
+    fn count(&self, counts: &mut SignedCounts, sign: i128) {
+        counts.addresses += sign;
+    }
+}
+
+impl LookedUp<OutPoint> for OutputRow {
+    fn lookups(&self, outpoint: &OutPoint) -> Vec<Lookup> {
+        let is_unspent = self.spent.is_none_or(|spend| spend.height.is_none());
+        let unspent = is_unspent.then(|| name(UNSPENT, unspent_key(&self.script, outpoint)));
+        let coinbase = coinbase_entry(outpoint, self);
+        let coinbase = coinbase.map(|(key, value)| (COINBASES, key.to_vec(), value));
+        unspent.into_iter().chain(coinbase).collect()
     }
 
-    /// An entry that is `old` before and `new` after.
-    fn move_entry<K: AsRef<[u8]> + PartialEq>(
-        &self,
-        batch: &mut WriteBatch,
-        family: &'static str,
-        old: Option<(K, Vec<u8>)>,
-        new: Option<(K, Vec<u8>)>,
-    ) {
-        if old == new {
-            return;
-        }
-        let family = self.db.family(family);
-        if let Some((key, _)) = old {
-            batch.delete_cf(family, key);
-        }
-        if let Some((key, value)) = new {
-            batch.put_cf(family, key, value);
+    fn count(&self, counts: &mut SignedCounts, sign: i128) {
+        if self.spent.is_none() {
+            counts.utxos += sign;
         }
     }
 }
+
+impl LookedUp<Txid> for TxRow {
+    fn lookups(&self, txid: &Txid) -> Vec<Lookup> {
+        let is_unconfirmed = self.status == Status::Mempool;
+        let unconfirmed = is_unconfirmed.then(|| name(MEMPOOL, txid));
+        let history = self.touches.iter();
+        let history = history.map(|touch| history_key(&touch.script, self.order, txid));
+        let history = history.map(|key| name(HISTORY, key));
+        unconfirmed.into_iter().chain(history).collect()
+    }
+
+    fn count(&self, counts: &mut SignedCounts, sign: i128) {
+        counts.transactions += sign;
+    }
+}
+
+impl LookedUp<u32> for BlockRow {}
+
+impl LookedUp<ScanId> for ScanRow {
+    fn lookups(&self, scan: &ScanId) -> Vec<Lookup> {
+        match self.state {
+            ScanState::Open => vec![name(OPEN_SCANS, scan.bytes())],
+            ScanState::Complete | ScanState::Cancelled => Vec::new(),
+        }
+    }
+}
+
+/// That a script is in a scan.
+impl LookedUp<(ScanId, ScriptHash)> for () {
+    fn lookups(&self, (scan, script): &(ScanId, ScriptHash)) -> Vec<Lookup> {
+        vec![name(SCRIPT_SCANS, script_scan_key(*scan, script))]
+    }
+}
+
+impl LookedUp<ScriptHash> for () {}
+impl LookedUp<()> for Vec<ScriptHash> {}
+impl LookedUp<()> for BlockId {}
 
 /// [`RowCounts`] while changes are added: in between they may pass below zero.
 struct SignedCounts {
@@ -296,25 +284,6 @@ impl SignedCounts {
         }
     }
 
-    fn add(&mut self, change: &Change) {
-        let step = |old: bool, new: bool| i128::from(new) - i128::from(old);
-        match change {
-            Change::Watch { old, new, .. } => self.addresses += step(old.is_some(), new.is_some()),
-            Change::Output { old, new, .. } => {
-                let unspent =
-                    |row: &Option<OutputRow>| row.as_ref().is_some_and(|row| row.spent.is_none());
-                self.utxos += step(unspent(old), unspent(new));
-            }
-            Change::Tx { old, new, .. } => self.transactions += step(old.is_some(), new.is_some()),
-            Change::Block { .. }
-            | Change::Tip { .. }
-            | Change::Scan { .. }
-            | Change::ScanScript { .. }
-            | Change::Forgetting { .. }
-            | Change::Adding { .. } => {}
-        }
-    }
-
     fn checked(&self) -> Option<RowCounts> {
         Some(RowCounts {
             addresses: self.addresses.try_into().ok()?,
@@ -324,28 +293,7 @@ impl SignedCounts {
     }
 }
 
-/// The committed rows.
 impl View for Writer {
-    fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError> {
-        Ok(self.db.get(WATCHES, &script.0)?)
-    }
-
-    fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError> {
-        Ok(self.db.get(OUTPUTS, &outpoint_key(outpoint))?)
-    }
-
-    fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError> {
-        Ok(self.db.get(TXS, txid.as_ref())?)
-    }
-
-    fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError> {
-        Ok(self.db.get(BLOCKS, &height.to_be_bytes())?)
-    }
-
-    fn tip(&self) -> Result<Option<BlockId>, ViewError> {
-        Ok(self.db.meta(meta::TIP)?)
-    }
-
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
         let Some(from) = height.checked_add(1) else {
             return Ok(Vec::new());
@@ -390,19 +338,9 @@ impl View for Writer {
         })
     }
 
-    fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
-        Ok(self.db.get(SCANS, &scan.0.to_be_bytes())?)
-    }
-
     fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
         let prefix = scan.0.to_be_bytes();
         self.keys(SCAN_SCRIPTS, &prefix, None, limit, parse_scan_script_key)
-    }
-
-    fn is_scan_script(&self, scan: &ScanId, script: &ScriptHash) -> Result<bool, ViewError> {
-        let key = scan_script_key(*scan, script);
-        let found = self.keys(SCAN_SCRIPTS, &key, None, 1, parse_scan_script_key)?;
-        Ok(!found.is_empty())
     }
 
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
@@ -448,7 +386,6 @@ mod tests {
 
     use super::super::{ChainInfo, open_at_boot};
     use super::*;
-    use crate::tracker::ChangeSet;
 
     #[test]
     fn only_the_oldest_ended_scans_are_forgotten() {
@@ -470,19 +407,22 @@ mod tests {
             scripts: 0,
             found: 0,
         };
-        let put = |n, row| Change::Scan {
-            scan: ScanId(n),
-            old: None,
-            new: Some(row),
+        let put = |n, row| {
+            let new = Some(row);
+            (ScanId(n), Diff { old: None, new })
         };
-        let rows = vec![
+        let scans = [
             put(1, row(5, ScanState::Complete)),
             put(2, row(4, ScanState::Cancelled)),
             put(3, row(1, ScanState::Open)),
             put(4, row(6, ScanState::Complete)),
         ];
+        let changes = ChangeSet {
+            scans: scans.into(),
+            ..ChangeSet::default()
+        };
         let all = Transition {
-            changes: ChangeSet(rows),
+            changes,
             ..Transition::default()
         };
         writer.commit(&[all], true).expect("it is written");

@@ -25,22 +25,19 @@ impl Tracker {
         let mut builder = TransitionBuilder::new(self, view, now);
         let mut tip = None;
         for (height, (hash, time)) in (first_height..).zip(blocks) {
-            builder.draft.put_block(
-                height,
-                Some(BlockRow {
-                    hash: *hash,
-                    time: *time,
-                    touched: Vec::new(),
-                    found: Vec::new(),
-                }),
-            )?;
+            builder.draft.blocks(height)?.set(Some(BlockRow {
+                hash: *hash,
+                time: *time,
+                touched: Vec::new(),
+                found: Vec::new(),
+            }));
             tip = Some(BlockId {
                 height,
                 hash: *hash,
             });
         }
         if let Some(tip) = tip {
-            builder.draft.set_tip(None, tip);
+            builder.draft.tip(())?.set(Some(tip));
             builder.tracker.tip = Some(tip);
             // Scripts that were added before any block was known are covered from the next one on.
             builder.reopen_coverage(view, tip.height)?;
@@ -61,7 +58,7 @@ impl Tracker {
     ) -> Result<Transition, ApplyError> {
         let (hash, header) = (block.hash(), block.header());
         let previous = header.prev_blockhash;
-        let Some(old_tip) = self
+        let Some(_) = self
             .tip
             .filter(|tip| tip.hash == previous && tip.height.checked_add(1) == Some(height))
         else {
@@ -105,16 +102,13 @@ impl Tracker {
         }
         builder.judge_descendants(&children)?;
         builder.settle_revisits()?;
-        builder.draft.put_block(
-            height,
-            Some(BlockRow {
-                hash,
-                time: header.time,
-                touched,
-                found: Vec::new(),
-            }),
-        )?;
-        builder.draft.set_tip(Some(old_tip), id);
+        builder.draft.blocks(height)?.set(Some(BlockRow {
+            hash,
+            time: header.time,
+            touched,
+            found: Vec::new(),
+        }));
+        builder.draft.tip(())?.set(Some(id));
         builder.tracker.tip = Some(id);
 
         let mut tail = builder.reached_depths(id)?;
@@ -136,7 +130,10 @@ impl Tracker {
         let Some(old_tip) = self.tip.filter(|tip| to.height <= tip.height) else {
             return Err(refused);
         };
-        if view.block(to.height)?.is_none_or(|row| row.hash != to.hash) {
+        if view
+            .block(&to.height)?
+            .is_none_or(|row| row.hash != to.hash)
+        {
             return Err(refused);
         }
         if old_tip == to {
@@ -145,7 +142,7 @@ impl Tracker {
         // Below the first blocks we know single ones, which history scans met: there is no way back
         // over what lies between them.
         for height in to.height + 1..=old_tip.height {
-            if view.block(height)?.is_none() {
+            if view.block(&height)?.is_none() {
                 return Err(refused);
             }
         }
@@ -156,7 +153,7 @@ impl Tracker {
         builder.settle_revisits()?;
         builder.reopen_coverage(view, to.height)?;
         builder.take_back_scans(to.height)?;
-        builder.draft.set_tip(Some(old_tip), to);
+        builder.draft.tip(())?.set(Some(to));
         builder.tracker.tip = Some(to);
         let reorg = EventKind::Reorg {
             old_tip,
@@ -171,7 +168,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase
     /// never was.
     fn take_back(&mut self, height: u32) -> Result<(), ApplyError> {
-        let Some(block) = self.draft.block(height)?.cloned() else {
+        let Some(block) = self.draft.block(&height)?.cloned() else {
             return Ok(());
         };
         for txid in block.touched.iter().rev() {
@@ -213,7 +210,8 @@ impl<V: View> TransitionBuilder<'_, V> {
                 self.displace_spenders([*outpoint])?;
             }
         }
-        self.draft.put_block(height, None)
+        self.draft.blocks(height)?.set(None);
+        Ok(())
     }
 
     /// Who has taken the place of this transaction of a stale block. News from the node may be
@@ -276,7 +274,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             };
             let touched = self
                 .draft
-                .block(height)?
+                .block(&height)?
                 .map_or_else(Vec::new, |row| row.touched.clone());
             for txid in touched {
                 // One that the block brought for scripts which are not watched any more may stand

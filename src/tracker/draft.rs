@@ -6,32 +6,94 @@
 //! So a balance is always the sum over its outputs, but for those of a baseline that is not whole
 //! yet, which are summed up beside it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::Hash;
 
 use bitcoin::{OutPoint, Txid};
 
+use super::tables::{Diff, Diffs, for_each_table};
 use super::{
-    ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow,
-    ScriptHash, Staged, TxRow, View, WatchRow,
+    ApplyError, Balance, BlockId, BlockRow, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash,
+    Staged, TxRow, View, ViewError, WatchRow,
 };
 
-/// A row as it was in the view and as it is now.
+/// A row as it is in the view and, when it was written, as it is now.
 #[derive(Debug)]
-struct Cell<T> {
-    old: Option<T>,
-    new: Option<T>,
+pub struct Cell<R> {
+    old: Option<R>,
+    new: Option<Option<R>>,
 }
 
-impl<T: Clone> Cell<T> {
-    fn read(row: Option<T>) -> Self {
-        Self {
-            old: row.clone(),
-            new: row,
-        }
+impl<R: Clone> Cell<R> {
+    pub fn get(&self) -> Option<&R> {
+        self.new.as_ref().unwrap_or(&self.old).as_ref()
+    }
+
+    /// `None` deletes it.
+    pub fn set(&mut self, row: Option<R>) {
+        self.new = Some(row);
+    }
+
+    pub fn edit(&mut self) -> Option<&mut R> {
+        let old = &self.old;
+        self.new.get_or_insert_with(|| old.clone()).as_mut()
     }
 }
 
-type Cells<K, T> = BTreeMap<K, Cell<T>>;
+fn cell<K: Ord + Copy, R>(
+    cells: &mut BTreeMap<K, Cell<R>>,
+    key: K,
+    read: impl FnOnce() -> Result<Option<R>, ViewError>,
+) -> Result<&mut Cell<R>, ApplyError> {
+    Ok(match cells.entry(key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(free) => free.insert(Cell {
+            old: read()?,
+            new: None,
+        }),
+    })
+}
+
+/// What was written.
+fn diffs<K: Eq + Hash, R>(cells: BTreeMap<K, Cell<R>>) -> Diffs<K, R> {
+    let written = cells.into_iter().filter_map(|(key, Cell { old, new })| {
+        let new = new?;
+        Some((key, Diff { old, new }))
+    });
+    written.collect()
+}
+
+macro_rules! cells {
+    ($($table:ident: $one:ident($key:ty) -> $row:ty,)*) => {
+        #[derive(Debug, Default)]
+        struct Cells {
+            $($table: BTreeMap<$key, Cell<$row>>,)*
+        }
+
+        /// Each row as it is now, under the name of one row; and, under the name of its table, to
+        /// be written.
+        #[allow(dead_code, reason = "of some tables no row is read")]
+        impl<V: View> Draft<'_, V> {
+            $(pub fn $one(&mut self, key: &$key) -> Result<Option<&$row>, ApplyError> {
+                Ok(self.$table(*key)?.get())
+            }
+
+            pub fn $table(&mut self, key: $key) -> Result<&mut Cell<$row>, ApplyError> {
+                cell(&mut self.cells.$table, key, || self.view.$one(&key))
+            })*
+        }
+
+        impl Cells {
+            fn into_changes(self) -> ChangeSet {
+                let changes = ChangeSet { $($table: diffs(self.$table),)* };
+                changes.only_real()
+            }
+        }
+    };
+}
+
+for_each_table!(cells);
 
 /// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as
 /// unspent.
@@ -64,17 +126,7 @@ fn is_open(row: Option<&OutputRow>) -> bool {
 pub struct Draft<'a, V> {
     view: &'a V,
     now: u64,
-    watches: Cells<ScriptHash, WatchRow>,
-    outputs: Cells<OutPoint, OutputRow>,
-    txs: Cells<Txid, TxRow>,
-    blocks: Cells<u32, BlockRow>,
-    scans: Cells<ScanId, ScanRow>,
-    /// Scripts that came into a scan (`true`) or left it.
-    scan_scripts: BTreeMap<(ScanId, ScriptHash), bool>,
-    /// Scripts whose rows begin to go (`true`), or are gone.
-    forgetting: BTreeMap<ScriptHash, bool>,
-    adding: Option<Change>,
-    tip: Option<Cell<BlockId>>,
+    cells: Cells,
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
     ordered: HashSet<Txid>,
@@ -89,15 +141,7 @@ impl<'a, V: View> Draft<'a, V> {
         Self {
             view,
             now,
-            watches: BTreeMap::new(),
-            outputs: BTreeMap::new(),
-            txs: BTreeMap::new(),
-            blocks: BTreeMap::new(),
-            scans: BTreeMap::new(),
-            scan_scripts: BTreeMap::new(),
-            forgetting: BTreeMap::new(),
-            adding: None,
-            tip: None,
+            cells: Cells::default(),
             order: Vec::new(),
             ordered: HashSet::new(),
             found: BTreeSet::new(),
@@ -113,46 +157,10 @@ impl<'a, V: View> Draft<'a, V> {
         self.now
     }
 
-    pub fn watch(&mut self, script: &ScriptHash) -> Result<Option<&WatchRow>, ApplyError> {
-        Ok(self.watch_cell(script)?.new.as_ref())
-    }
-
-    fn watch_cell(&mut self, script: &ScriptHash) -> Result<&mut Cell<WatchRow>, ApplyError> {
-        if !self.watches.contains_key(script) {
-            self.watches
-                .insert(*script, Cell::read(self.view.watch(script)?));
-        }
-        Ok(self
-            .watches
-            .get_mut(script)
-            .expect("the cell was inserted above"))
-    }
-
-    pub fn put_watch(&mut self, script: ScriptHash, row: WatchRow) -> Result<(), ApplyError> {
-        self.watch_cell(&script)?.new = Some(row);
-        Ok(())
-    }
-
-    pub fn remove_watch(&mut self, script: &ScriptHash) -> Result<(), ApplyError> {
-        self.watch_cell(script)?.new = None;
-        Ok(())
-    }
-
     /// Whether this transition has read or written the output already: then the filter does not
     /// matter.
     pub fn knows_output(&self, outpoint: &OutPoint) -> bool {
-        self.outputs.contains_key(outpoint)
-    }
-
-    pub fn output(&mut self, outpoint: &OutPoint) -> Result<Option<&OutputRow>, ApplyError> {
-        if !self.outputs.contains_key(outpoint) {
-            self.outputs
-                .insert(*outpoint, Cell::read(self.view.output(outpoint)?));
-        }
-        Ok(self
-            .outputs
-            .get(outpoint)
-            .and_then(|cell| cell.new.as_ref()))
+        self.cells.outputs.contains_key(outpoint)
     }
 
     /// Writes (or with `None` deletes) an output and moves its script's balance by the difference.
@@ -174,13 +182,13 @@ impl<'a, V: View> Draft<'a, V> {
             (true, false) => self.filtered.push((outpoint, false)),
             _ => {}
         }
-        self.outputs.get_mut(&outpoint).expect("read above").new = row;
+        self.outputs(outpoint)?.set(row);
         Ok(())
     }
 
     fn add_contribution(&mut self, output: &OutputRow, sign: i64) -> Result<(), ApplyError> {
         let (now, script) = (self.now, output.script);
-        let Some(watch) = self.watch_cell(&script)?.new.as_mut() else {
+        let Some(watch) = self.watches(script)?.edit() else {
             return Ok(());
         };
         let (confirmed, unconfirmed, count) = contribution(output);
@@ -206,7 +214,7 @@ impl<'a, V: View> Draft<'a, V> {
     /// A baseline is whole: what it brought is in the balance from now on.
     pub fn show_staged(&mut self, script: ScriptHash) -> Result<(), ApplyError> {
         let now = self.now;
-        let Some(watch) = self.watch_cell(&script)?.new.as_mut() else {
+        let Some(watch) = self.watches(script)?.edit() else {
             return Ok(());
         };
         let Some(staged) = watch.coverage.staged.take() else {
@@ -227,13 +235,6 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(())
     }
 
-    pub fn tx(&mut self, txid: &Txid) -> Result<Option<&TxRow>, ApplyError> {
-        if !self.txs.contains_key(txid) {
-            self.txs.insert(*txid, Cell::read(self.view.tx(txid)?));
-        }
-        Ok(self.txs.get(txid).and_then(|cell| cell.new.as_ref()))
-    }
-
     /// Writes a transaction, counting it in the history of the scripts that it newly touches.
     pub fn put_tx(&mut self, txid: Txid, row: TxRow) -> Result<(), ApplyError> {
         let known: HashSet<ScriptHash> = self.tx(&txid)?.map_or_else(HashSet::new, |old| {
@@ -245,7 +246,7 @@ impl<'a, V: View> Draft<'a, V> {
             .filter(|touch| !known.contains(&touch.script))
         {
             let now = self.now;
-            if let Some(watch) = self.watch_cell(&touch.script)?.new.as_mut() {
+            if let Some(watch) = self.watches(touch.script)?.edit() {
                 watch.tx_count += 1;
                 watch.updated = now;
             }
@@ -253,111 +254,38 @@ impl<'a, V: View> Draft<'a, V> {
         if self.ordered.insert(txid) {
             self.order.push(txid);
         }
-        self.txs.get_mut(&txid).expect("read above").new = Some(row);
-        Ok(())
-    }
-
-    pub fn remove_tx(&mut self, txid: &Txid) -> Result<(), ApplyError> {
-        self.tx(txid)?;
-        self.txs.get_mut(txid).expect("read above").new = None;
-        Ok(())
-    }
-
-    pub fn scan(&mut self, scan: &ScanId) -> Result<Option<&ScanRow>, ApplyError> {
-        if !self.scans.contains_key(scan) {
-            self.scans.insert(*scan, Cell::read(self.view.scan(scan)?));
-        }
-        Ok(self.scans.get(scan).and_then(|cell| cell.new.as_ref()))
-    }
-
-    pub fn put_scan(&mut self, scan: ScanId, row: ScanRow) -> Result<(), ApplyError> {
-        self.scan(&scan)?;
-        self.scans.get_mut(&scan).expect("read above").new = Some(row);
-        Ok(())
-    }
-
-    /// Puts a script into a scan that it is not in, or takes it out of one that it is in: at most
-    /// one of both in one transition.
-    pub fn put_scan_script(&mut self, scan: ScanId, script: ScriptHash, is_in: bool) {
-        self.scan_scripts.insert((scan, script), is_in);
-    }
-
-    /// The scripts that are new in an add which is not finished, before and now.
-    pub fn put_adding(&mut self, old: Vec<ScriptHash>, new: Vec<ScriptHash>) {
-        self.adding = (old != new).then_some(Change::Adding { old, new });
-    }
-
-    /// Notes that the rows of a script begin to go, or are gone: at most one of both in one
-    /// transition.
-    pub fn put_forgetting(&mut self, script: ScriptHash, begins: bool) {
-        self.forgetting.insert(script, begins);
-    }
-
-    pub fn block(&mut self, height: u32) -> Result<Option<&BlockRow>, ApplyError> {
-        if !self.blocks.contains_key(&height) {
-            self.blocks
-                .insert(height, Cell::read(self.view.block(height)?));
-        }
-        Ok(self.blocks.get(&height).and_then(|cell| cell.new.as_ref()))
-    }
-
-    pub fn put_block(&mut self, height: u32, row: Option<BlockRow>) -> Result<(), ApplyError> {
-        self.block(height)?;
-        self.blocks.get_mut(&height).expect("read above").new = row;
+        self.txs(txid)?.set(Some(row));
         Ok(())
     }
 
     /// Notes that a block, if it is known, holds an output whose transaction may not be known.
     pub fn add_found(&mut self, height: u32, outpoint: OutPoint) -> Result<(), ApplyError> {
-        self.block(height)?;
-        if let Some(block) = self
-            .blocks
-            .get_mut(&height)
-            .and_then(|cell| cell.new.as_mut())
-        {
+        if let Some(block) = self.blocks(height)?.edit() {
             block.found.push(outpoint);
             self.found.insert(height);
         }
         Ok(())
     }
 
-    pub fn set_tip(&mut self, old: Option<BlockId>, new: BlockId) {
-        match &mut self.tip {
-            Some(cell) => cell.new = Some(new),
-            None => {
-                self.tip = Some(Cell {
-                    old,
-                    new: Some(new),
-                })
-            }
-        }
-    }
-
     /// A transaction as the view has it and as it is now.
     pub fn tx_change(&self, txid: &Txid) -> Option<(Option<&TxRow>, &TxRow)> {
-        let cell = self.txs.get(txid)?;
-        Some((cell.old.as_ref(), cell.new.as_ref()?))
+        let cell = self.cells.txs.get(txid)?;
+        Some((cell.old.as_ref(), cell.get()?))
     }
 
     /// The watch rows as they are now, with the balance before.
     pub fn watch_changes(&self) -> impl Iterator<Item = (&ScriptHash, Balance, &WatchRow)> {
-        self.watches.iter().filter_map(|(script, cell)| {
-            let old = cell
-                .old
-                .as_ref()
-                .map_or_else(Balance::default, |row| row.balance);
-            Some((script, old, cell.new.as_ref()?))
+        self.cells.watches.iter().filter_map(|(script, cell)| {
+            let old = cell.old.as_ref().map(|row| row.balance);
+            Some((script, old.unwrap_or_default(), cell.get()?))
         })
     }
 
     /// What is found again, after its script was forgotten, is in its block's list already.
     fn name_found_once(&mut self) {
         for height in std::mem::take(&mut self.found) {
-            if let Some(block) = self
-                .blocks
-                .get_mut(&height)
-                .and_then(|cell| cell.new.as_mut())
-            {
+            let cell = self.cells.blocks.get_mut(&height);
+            if let Some(block) = cell.and_then(Cell::edit) {
                 let mut named = HashSet::with_capacity(block.found.len());
                 block.found.retain(|outpoint| named.insert(*outpoint));
             }
@@ -367,51 +295,6 @@ impl<'a, V: View> Draft<'a, V> {
     /// The rows that really changed.
     pub fn into_changes(mut self) -> ChangeSet {
         self.name_found_once();
-        let mut changes = Vec::new();
-        let watches =
-            changed(self.watches).map(|(script, old, new)| Change::Watch { script, old, new });
-        changes.extend(watches);
-        changes.extend(
-            changed(self.outputs).map(|(outpoint, old, new)| Change::Output { outpoint, old, new }),
-        );
-        changes.extend(changed(self.txs).map(|(txid, old, new)| Change::Tx { txid, old, new }));
-        changes.extend(
-            changed(self.blocks).map(|(height, old, new)| Change::Block { height, old, new }),
-        );
-        changes.extend(changed(self.scans).map(|(scan, old, new)| Change::Scan { scan, old, new }));
-        changes.extend(self.scan_scripts.into_iter().map(|((scan, script), new)| {
-            Change::ScanScript {
-                scan,
-                script,
-                old: !new,
-                new,
-            }
-        }));
-        changes.extend(self.adding);
-        changes.extend(
-            self.forgetting
-                .into_iter()
-                .map(|(script, new)| Change::Forgetting {
-                    script,
-                    old: !new,
-                    new,
-                }),
-        );
-        changes.extend(
-            self.tip
-                .filter(|cell| cell.old != cell.new)
-                .map(|cell| Change::Tip {
-                    old: cell.old,
-                    new: cell.new,
-                }),
-        );
-        ChangeSet(changes)
+        self.cells.into_changes()
     }
-}
-
-fn changed<K, T: PartialEq>(cells: Cells<K, T>) -> impl Iterator<Item = (K, Option<T>, Option<T>)> {
-    cells
-        .into_iter()
-        .filter(|(_, cell)| cell.old != cell.new)
-        .map(|(key, cell)| (key, cell.old, cell.new))
 }

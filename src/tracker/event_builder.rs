@@ -195,7 +195,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Status::Confirmed { block, .. } = row.status else {
             return Ok(None);
         };
-        Ok(self.draft.block(block.height)?.map(|block| block.time))
+        Ok(self.draft.block(&block.height)?.map(|block| block.time))
     }
 
     fn confirmations(&self, row: &TxRow) -> u32 {

@@ -55,6 +55,7 @@ pub mod rows;
 mod scan_blocks;
 mod scans;
 pub mod state;
+pub mod tables;
 mod transition;
 mod unwatch;
 pub mod view;
@@ -67,8 +68,10 @@ pub use input::{
 };
 pub use raw::{RawBlock, RawTx};
 pub use rows::{
-    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, Replacement, ScanId, ScanRow,
-    ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
+    BlockId, BlockRow, Coverage, OutputRow, Replacement, ScanId, ScanRow, ScanState, ScriptHash,
+    Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
-pub use view::{MemoryView, Overlay, Place, View, ViewError};
+pub(crate) use tables::for_each_table;
+pub use tables::{ChangeSet, Diff, Diffs};
+pub use view::{MemoryView, Overlay, Place, Rows, View, ViewError};

@@ -1,5 +1,4 @@
-//! The rows: everything the tracker remembers about the past, and the difference between two states
-//! of it.
+//! The rows: everything the tracker remembers about the past. Their list is in [`super::tables`].
 //!
 //! Amounts are in satoshi, times in milliseconds since the Unix epoch. How rows become bytes is the
 //! business of `crate::store`; lookup rows (a script's unspent outputs, a script's history) are
@@ -215,8 +214,8 @@ pub enum ScanState {
     Cancelled,
 }
 
-/// One history scan. Its scripts are kept apart ([`Change::ScanScript`]), since this row is written
-/// with every step of it.
+/// One history scan. Its scripts are a table of their own, since this row is written with every step
+/// of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanRow {
     pub created: u64,
@@ -243,122 +242,5 @@ impl ScanRow {
     pub fn first(&self) -> u32 {
         self.horizon
             .map_or(self.from, |horizon| horizon.max(self.from))
-    }
-}
-
-/// One row's difference. `None` on a side means that the row does not exist there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    Watch {
-        script: ScriptHash,
-        old: Option<WatchRow>,
-        new: Option<WatchRow>,
-    },
-    Output {
-        outpoint: OutPoint,
-        old: Option<OutputRow>,
-        new: Option<OutputRow>,
-    },
-    Tx {
-        txid: Txid,
-        old: Option<TxRow>,
-        new: Option<TxRow>,
-    },
-    Block {
-        height: u32,
-        old: Option<BlockRow>,
-        new: Option<BlockRow>,
-    },
-    Tip {
-        old: Option<BlockId>,
-        new: Option<BlockId>,
-    },
-    Scan {
-        scan: ScanId,
-        old: Option<ScanRow>,
-        new: Option<ScanRow>,
-    },
-    /// Whether a script is one of those of a scan, which has not ended.
-    ScanScript {
-        scan: ScanId,
-        script: ScriptHash,
-        old: bool,
-        new: bool,
-    },
-    /// Whether a script is not watched any more, and some of its rows are still there.
-    Forgetting {
-        script: ScriptHash,
-        old: bool,
-        new: bool,
-    },
-    /// The scripts, ascending, that are new in an add which is not finished.
-    Adding {
-        old: Vec<ScriptHash>,
-        new: Vec<ScriptHash>,
-    },
-}
-
-/// The difference between two states: at most one [`Change`] per row, so order does not matter.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ChangeSet(pub Vec<Change>);
-
-impl ChangeSet {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The change set that takes this one back.
-    pub fn inverse(&self) -> Self {
-        Self(self.0.iter().map(Change::inverse).collect())
-    }
-}
-
-impl Change {
-    fn inverse(&self) -> Self {
-        match self.clone() {
-            Self::Watch { script, old, new } => Self::Watch {
-                script,
-                old: new,
-                new: old,
-            },
-            Self::Output { outpoint, old, new } => Self::Output {
-                outpoint,
-                old: new,
-                new: old,
-            },
-            Self::Tx { txid, old, new } => Self::Tx {
-                txid,
-                old: new,
-                new: old,
-            },
-            Self::Block { height, old, new } => Self::Block {
-                height,
-                old: new,
-                new: old,
-            },
-            Self::Tip { old, new } => Self::Tip { old: new, new: old },
-            Self::Scan { scan, old, new } => Self::Scan {
-                scan,
-                old: new,
-                new: old,
-            },
-            Self::ScanScript {
-                scan,
-                script,
-                old,
-                new,
-            } => Self::ScanScript {
-                scan,
-                script,
-                old: new,
-                new: old,
-            },
-            Self::Adding { old, new } => Self::Adding { old: new, new: old },
-            Self::Forgetting { script, old, new } => Self::Forgetting {
-                script,
-                old: new,
-                new: old,
-            },
-        }
     }
 }

@@ -79,15 +79,12 @@ impl Tracker {
                 upto.height.saturating_add(1),
                 row.found.saturating_add(scope.found_for(place)),
             );
-            builder.draft.put_scan(
-                scan,
-                ScanRow {
-                    next,
-                    found,
-                    updated: now,
-                    ..row
-                },
-            )?;
+            builder.draft.scans(scan)?.set(Some(ScanRow {
+                next,
+                found,
+                updated: now,
+                ..row
+            }));
         }
         builder.finish_scan_blocks(|_| Cause::Baseline(upto.hash))
     }
@@ -354,7 +351,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let block = self
             .draft
-            .block(scanned.block.height)?
+            .block(&scanned.block.height)?
             .cloned()
             .unwrap_or(empty);
         let mut touched = Vec::with_capacity(block.touched.len() + new.len());
@@ -373,6 +370,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         touched.dedup();
         let touched = touched.into_iter().map(|(_, txid)| txid).collect();
         self.draft
-            .put_block(scanned.block.height, Some(BlockRow { touched, ..block }))
+            .blocks(scanned.block.height)?
+            .set(Some(BlockRow { touched, ..block }));
+        Ok(())
     }
 }

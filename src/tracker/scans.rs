@@ -23,7 +23,7 @@ impl Tracker {
             return Err(ApplyError::ScanExists(scan));
         }
         let mut builder = TransitionBuilder::new(self, view, 0);
-        builder.enter_scan(view, scan, scripts)?;
+        builder.enter_scan(scan, scripts)?;
         Ok(Transition {
             changes: builder.draft.into_changes(),
             ..Transition::default()
@@ -44,7 +44,7 @@ impl Tracker {
         }
         let mut builder = TransitionBuilder::new(self, view, now);
         let before = view.scan_scripts(&scan, usize::MAX)?.len();
-        let scripts = before + builder.enter_scan(view, scan, scripts)?;
+        let scripts = before + builder.enter_scan(scan, scripts)?;
         let row = ScanRow {
             created: now,
             updated: now,
@@ -56,7 +56,7 @@ impl Tracker {
             scripts: u32::try_from(scripts).unwrap_or(u32::MAX),
             found: 0,
         };
-        builder.draft.put_scan(scan, row)?;
+        builder.draft.scans(scan)?.set(Some(row));
         builder.tracker.scans.insert(scan);
         Ok(Transition {
             changes: builder.draft.into_changes(),
@@ -77,15 +77,12 @@ impl Tracker {
             let Some(row) = builder.open_row(scan)?.filter(|row| row.next < horizon) else {
                 continue;
             };
-            builder.draft.put_scan(
-                *scan,
-                ScanRow {
-                    horizon: Some(horizon),
-                    next: horizon,
-                    updated: now,
-                    ..row
-                },
-            )?;
+            builder.draft.scans(*scan)?.set(Some(ScanRow {
+                horizon: Some(horizon),
+                next: horizon,
+                updated: now,
+                ..row
+            }));
         }
         Ok(Transition {
             changes: builder.draft.into_changes(),
@@ -123,7 +120,7 @@ impl Tracker {
             }
         }
         for script in &scripts {
-            builder.draft.put_scan_script(scan, *script, false);
+            builder.draft.scan_scripts((scan, *script))?.set(None);
         }
         let state = match end {
             ScanEnd::Complete(_) if !is_last => ScanState::Open,
@@ -142,7 +139,7 @@ impl Tracker {
             updated: now,
             ..row
         };
-        builder.draft.put_scan(scan, row)?;
+        builder.draft.scans(scan)?.set(Some(row));
         builder.finish(Vec::new(), ends, |_| {
             unreachable!("the end of a scan moves no output")
         })
@@ -158,7 +155,7 @@ impl Tracker {
         if self.tip.is_none_or(|tip| tip.height < block.height) {
             return Err(refused);
         }
-        match view.block(block.height)? {
+        match view.block(&block.height)? {
             Some(row) if row.hash != block.hash => Err(refused),
             _ => Ok(()),
         }
@@ -182,7 +179,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             };
             let next = row.next.min(height.saturating_add(1)).max(row.first());
             if next != row.next {
-                self.draft.put_scan(scan, ScanRow { next, ..row })?;
+                self.draft.scans(scan)?.set(Some(ScanRow { next, ..row }));
             }
         }
         Ok(())
@@ -211,7 +208,6 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// Puts scripts into a scan that has no row yet, those that are watched; how many.
     fn enter_scan(
         &mut self,
-        view: &V,
         scan: ScanId,
         mut scripts: Vec<ScriptHash>,
     ) -> Result<usize, ApplyError> {
@@ -220,8 +216,10 @@ impl<V: View> TransitionBuilder<'_, V> {
         scripts.dedup();
         let mut entered = 0;
         for script in scripts {
-            if self.draft.watch(&script)?.is_some() && !view.is_scan_script(&scan, &script)? {
-                self.draft.put_scan_script(scan, script, true);
+            if self.draft.watch(&script)?.is_some()
+                && self.draft.scan_script(&(scan, script))?.is_none()
+            {
+                self.draft.scan_scripts((scan, script))?.set(Some(()));
                 entered += 1;
             }
         }
@@ -256,7 +254,8 @@ impl<V: View> TransitionBuilder<'_, V> {
                 ..watch.coverage
             };
             self.draft
-                .put_watch(*script, WatchRow { coverage, ..watch })?;
+                .watches(*script)?
+                .set(Some(WatchRow { coverage, ..watch }));
         }
         Ok(Some(end))
     }
@@ -266,7 +265,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     pub fn leave_scans(&mut self, view: &V, script: &ScriptHash) -> Result<bool, ApplyError> {
         let mut was_in_one = false;
         for scan in view.scans_of(script)? {
-            self.draft.put_scan_script(scan, *script, false);
+            self.draft.scan_scripts((scan, *script))?.set(None);
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
@@ -285,7 +284,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 state,
                 ..row
             };
-            self.draft.put_scan(scan, row)?;
+            self.draft.scans(scan)?.set(Some(row));
         }
         Ok(was_in_one)
     }
@@ -298,7 +297,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         {
             let scripts = view.scan_scripts(&scan, *room)?;
             for script in &scripts {
-                self.draft.put_scan_script(scan, *script, false);
+                self.draft.scan_scripts((scan, *script))?.set(None);
             }
             if scripts.len() < *room {
                 self.tracker.ended_scans.remove(&scan);

@@ -7,7 +7,7 @@ use super::event::{Cause, EventKind};
 use super::state::Removal;
 use super::transition::TransitionBuilder;
 use super::view::touches;
-use super::{ApplyError, Change, ChangeSet, FollowUp, ScriptHash, Tracker, Transition, View};
+use super::{ApplyError, ChangeSet, FollowUp, ScriptHash, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn unwatch(
@@ -27,12 +27,12 @@ impl Tracker {
                 continue;
             };
             has_left_scans |= builder.leave_scans(view, script)?;
-            builder.draft.remove_watch(script)?;
+            builder.draft.watches(*script)?.set(None);
             let fingerprint = builder.tracker.fingerprints.script(&row.spk);
             builder.tracker.scripts.remove(fingerprint);
             builder.tracker.uncount_depths(&row.depths);
             if !builder.forget_rows(view, &mut Removal::of(*script), &mut room)? {
-                builder.draft.put_forgetting(*script, true);
+                builder.draft.forgetting(*script)?.set(Some(()));
                 builder.tracker.forgetting.insert(*script);
             }
             // Of an add that was not finished nobody was told, but of payments.
@@ -43,7 +43,7 @@ impl Tracker {
                 });
             }
         }
-        builder.put_adding(before);
+        builder.put_adding(before)?;
         if has_left_scans {
             builder.follow_ups.push(FollowUp::Scans);
         }
@@ -66,7 +66,7 @@ impl Tracker {
                 builder.tracker.removal = Some(removal);
                 break;
             }
-            builder.draft.put_forgetting(removal.script, false);
+            builder.draft.forgetting(removal.script)?.set(None);
             builder.tracker.forgetting.remove(&removal.script);
         }
         Ok(Transition {
@@ -81,9 +81,8 @@ impl Tracker {
         let Some(removal) = &mut self.removal else {
             return;
         };
-        for change in &changes.0 {
-            if let Change::Tx { txid, old, new } = change
-                && let (Some(old), Some(new)) = (old, new)
+        for (txid, diff) in &changes.txs {
+            if let (Some(old), Some(new)) = (&diff.old, &diff.new)
                 && old.order != new.order
                 && touches(new, &removal.script)
             {
@@ -147,7 +146,8 @@ impl<V: View> TransitionBuilder<'_, V> {
             return self.draft.put_tx(txid, row);
         }
         self.tracker.mempool.untrack(&txid);
-        self.draft.remove_tx(&txid)
+        self.draft.txs(txid)?.set(None);
+        Ok(())
     }
 
     fn forget_output(&mut self, script: &ScriptHash, outpoint: OutPoint) -> Result<(), ApplyError> {

@@ -72,12 +72,12 @@ impl Tracker {
                 builder.tracker.scripts.insert(fingerprint);
                 fresh.push(fingerprint);
             }
-            builder.draft.put_watch(script, row)?;
+            builder.draft.watches(script)?.set(Some(row));
         }
         if part == WatchPart::Last {
             builder.tracker.adding.clear();
         }
-        builder.put_adding(before);
+        builder.put_adding(before)?;
         // One scan is for all of them.
         let wants_baseline = wants_baseline && part != WatchPart::Some;
         builder
@@ -189,7 +189,8 @@ impl<V: View> TransitionBuilder<'_, V> {
             *newest = (*newest).max(row.coverage.from_height);
         }
         (row.coverage.utxos_complete, row.coverage.pending) = (true, false);
-        self.draft.put_watch(script, row)
+        self.draft.watches(script)?.set(Some(row));
+        Ok(())
     }
 
     /// A script that waited in a folder of format 4 is not shown in portions either, unless
@@ -211,14 +212,19 @@ impl<V: View> TransitionBuilder<'_, V> {
                 return Ok(());
             }
         }
-        self.draft.put_watch(script, row)
+        self.draft.watches(script)?.set(Some(row));
+        Ok(())
     }
 
     /// Writes which scripts are new in an add that is not finished, if they were others before.
-    pub fn put_adding(&mut self, before: BTreeSet<ScriptHash>) {
-        let list = |scripts: &BTreeSet<ScriptHash>| scripts.iter().copied().collect();
-        let now = list(&self.tracker.adding);
-        self.draft.put_adding(list(&before), now);
+    pub fn put_adding(&mut self, before: BTreeSet<ScriptHash>) -> Result<(), ApplyError> {
+        if before != self.tracker.adding {
+            let now: Vec<ScriptHash> = self.tracker.adding.iter().copied().collect();
+            self.draft
+                .adding(())?
+                .set(Some(now).filter(|now| !now.is_empty()));
+        }
+        Ok(())
     }
 
     /// After a disconnect down to `height`: outputs that were spent before their script was watched
@@ -242,7 +248,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 };
                 wants_baseline = true;
             }
-            self.draft.put_watch(script, row)?;
+            self.draft.watches(script)?.set(Some(row));
         }
         self.tracker.newest_coverage = height.saturating_add(1);
         self.follow_ups
@@ -299,7 +305,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else {
             return Ok(());
         };
-        let Some(mut block) = self.draft.block(height)?.cloned() else {
+        let Some(mut block) = self.draft.block(&height)?.cloned() else {
             return Ok(());
         };
         self.drop_unconfirmed_outputs(txid, &tx)?;
@@ -331,7 +337,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         self.record(txid, &tx, status, Vec::new())?;
         block.touched.push(txid);
-        self.draft.put_block(height, Some(block))
+        self.draft.blocks(height)?.set(Some(block));
+        Ok(())
     }
 
     /// Of a transaction that we held for unconfirmed and that is in an old block. Those of its

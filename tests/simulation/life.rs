@@ -286,7 +286,7 @@ impl Life {
 
     /// `POST /scan_history`, which is refused before there is a tip.
     fn open_scan(&mut self, bits: u8, from: u8, to: Option<u8>) {
-        let Some(tip) = self.rows.view.borrow().tip else {
+        let Some(tip) = self.rows.view.borrow().tip() else {
             return;
         };
         let part = |of: u8, heights: u32| u32::from(of) * heights / 256;

@@ -493,7 +493,7 @@ fn apply<V: View>(tracker: &mut Tracker, view: &V, jobs: Vec<Job>, around: &Arou
                         eprintln!("{:>8}      {}", "", brief(&event.kind));
                     }
                 }
-                overlay.add(&transition.changes);
+                overlay.add(transition.changes.clone());
                 applied.sync |= lasting;
                 applied.transitions.push(transition);
                 Ok(tracker.tip())

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use satwatch::indexer;
 use satwatch::store::{ChainInfo, StoreReader, Writer, open_at_boot};
-use satwatch::tracker::{ChangeSet, Event, MemoryView, Tracker, Transition, View};
+use satwatch::tracker::{ChangeSet, Event, MemoryView, Tracker, Transition};
 use tempfile::TempDir;
 
 use crate::pretended;
@@ -92,7 +92,7 @@ impl Rows {
         let last = self.log.last().map_or(0, |(number, _)| *number);
         assert_eq!(writer.head(), last, "the head is the last event's number");
         let tracker = indexer::load(&reader, key).expect("the store reads");
-        self.check_store(&writer, &reader);
+        self.check_store(&reader);
         let disk = self.disk.as_mut().expect("it is there");
         disk.open = Some((writer, reader));
         let mark = self.mark();
@@ -101,16 +101,16 @@ impl Rows {
     }
 
     /// The store holds the fold of the change sets, and their events.
-    fn check_store(&self, writer: &Writer, reader: &StoreReader) {
+    fn check_store(&self, reader: &StoreReader) {
         let view = self.view.borrow();
         let snapshot = reader.snapshot();
-        assert_eq!(snapshot.tip().expect("it reads"), view.tip);
+        assert_eq!(snapshot.tip().expect("it reads"), view.tip());
         for (script, row) in &view.watches {
             let stored = snapshot.watch(script).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of a script");
         }
         for (outpoint, row) in &view.outputs {
-            let stored = View::output(writer, outpoint).expect("it reads");
+            let stored = snapshot.output(outpoint).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of an output");
         }
         for (txid, row) in &view.txs {
@@ -118,7 +118,7 @@ impl Rows {
             assert_eq!(stored.as_ref(), Some(row), "the stored row of {txid}");
         }
         for (height, row) in &view.blocks {
-            let stored = snapshot.block(*height).expect("it reads");
+            let stored = snapshot.block(height).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of a block");
         }
         for (scan, row) in &view.scans {

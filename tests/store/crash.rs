@@ -7,11 +7,12 @@ use std::process::{Command, Stdio};
 
 use satwatch::indexer;
 use satwatch::store::StoreError;
-use satwatch::tracker::{Change, Input};
+use satwatch::tracker::Input;
 use tempfile::tempdir;
 
 use super::{
-    OTHER_BOOT, block_id, changes, events, numbers, open, open_at, tamper, tx_row, txid, watch_row,
+    Change, OTHER_BOOT, block_id, changes, events, numbers, open, open_at, tamper, tx_row, txid,
+    watch_row,
 };
 
 pub(super) fn copy(from: &Path, to: &Path) {

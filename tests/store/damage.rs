@@ -6,13 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use satwatch::store::StoreError;
-use satwatch::tracker::Change;
 use tempfile::{TempDir, tempdir};
 
 use super::crash::copy;
 use super::{
-    BOOT, OTHER_BOOT, block_id, chain, changes, dump, events, numbers, open, open_at, script,
-    tamper, watch_row,
+    BOOT, Change, OTHER_BOOT, block_id, chain, changes, dump, events, numbers, open, open_at,
+    script, tamper, watch_row,
 };
 
 /// A store with a table file of each kind of row and, after another start, commits in the

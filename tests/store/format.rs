@@ -10,14 +10,14 @@ use std::time::SystemTime;
 use bitcoin::ScriptBuf;
 use satwatch::store::{self, FORMAT, RowCounts, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockRow, Cause, Change, Coverage, Event, EventKind, OutputRow, Phase, ScanId,
-    ScanRow, ScanState, Spend, Staged, Status, Transition, TxRow, TxSummary, View, WatchRow,
+    Balance, BlockRow, Cause, Coverage, Event, EventKind, OutputRow, Phase, Rows, ScanId, ScanRow,
+    ScanState, Spend, Staged, Status, Transition, TxRow, TxSummary, View, WatchRow,
 };
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    block_id, chain, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid,
-    watch_row,
+    Change, block_id, chain, changes, dump, open, outpoint, output_row, script, tamper, tx_row,
+    txid, watch_row,
 };
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
@@ -692,7 +692,7 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
         );
     }
     let back = Transition {
-        changes: begun.changes.inverse(),
+        changes: begun.changes.clone().inverse(),
         ..Transition::default()
     };
     writer.commit(&[back], false).unwrap();
@@ -864,7 +864,7 @@ fn stores_of_the_first_release_are_read() {
         [(script(2), pending_watch())]
     );
     assert_eq!(writer.watches_above(101).unwrap(), [script(2)]);
-    assert_eq!(snapshot.block(101).unwrap(), Some(block_row()));
+    assert_eq!(snapshot.block(&101).unwrap(), Some(block_row()));
     let rows = tx_rows();
     for (n, row) in &rows {
         assert_eq!(snapshot.tx(&txid(*n)).unwrap().as_ref(), Some(row));

@@ -160,7 +160,7 @@ impl Life {
     /// Each open scan goes on a little.
     fn scan(&mut self, node: &FollowedNode) -> Result<(), Died> {
         for scan in self.rows.open_scans() {
-            if self.rows.tip == Some(node.tip()) {
+            if self.rows.tip() == Some(node.tip()) {
                 let input = next_step(node, &self.rows, scan, STRETCH, node.now);
                 self.tell(node, input.into_iter().collect())?;
             }
@@ -214,7 +214,7 @@ impl Life {
                 .tracker
                 .apply(&overlay, input.clone())
                 .expect("the input is legal");
-            overlay.add(&transition.changes);
+            overlay.add(transition.changes.clone());
             transitions.push(transition);
         }
         if dies {
@@ -300,7 +300,7 @@ impl Life {
             known.is_some_and(|row| row.hash == node.chain[*height].block_hash())
         });
         let fork = node.id(fork.expect("the first block is never taken back"));
-        if self.rows.tip != Some(fork) {
+        if self.rows.tip() != Some(fork) {
             self.tell(node, vec![Input::Disconnect { to: fork, now }])?;
         }
         for height in fork.height + 1..node.chain.len() as u32 {
@@ -344,8 +344,8 @@ impl Life {
     fn check_store(&self) {
         let (writer, reader) = self.store.as_ref().expect("it is alive");
         let snapshot = reader.snapshot();
-        assert_eq!(snapshot.tip().unwrap(), self.rows.tip);
-        let top = self.rows.tip.map_or(0, |tip| tip.height);
+        assert_eq!(snapshot.tip().unwrap(), self.rows.tip());
+        let top = self.rows.tip().map_or(0, |tip| tip.height);
         for (script, row) in &self.rows.watches {
             assert_eq!(snapshot.watch(script).unwrap().as_ref(), Some(row));
             for height in [0, 1, top / 2, top] {
@@ -356,13 +356,13 @@ impl Life {
             }
         }
         for (outpoint, row) in &self.rows.outputs {
-            assert_eq!(View::output(writer, outpoint).unwrap().as_ref(), Some(row));
+            assert_eq!(snapshot.output(outpoint).unwrap().as_ref(), Some(row));
         }
         for (txid, row) in &self.rows.txs {
             assert_eq!(snapshot.tx(txid).unwrap().as_ref(), Some(row));
         }
         for (height, row) in &self.rows.blocks {
-            assert_eq!(snapshot.block(*height).unwrap().as_ref(), Some(row));
+            assert_eq!(snapshot.block(height).unwrap().as_ref(), Some(row));
         }
         for (scan, row) in &self.rows.scans {
             assert_eq!(snapshot.scan(scan).unwrap().as_ref(), Some(row));
@@ -491,7 +491,7 @@ fn answer(node: &FollowedNode, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
                 .collect()
         }
         // A scan speaks for the node's tip; while ours is another, it is asked for later.
-        FollowUp::Baseline if rows.tip != Some(node.tip()) => Vec::new(),
+        FollowUp::Baseline if rows.tip() != Some(node.tip()) => Vec::new(),
         FollowUp::Baseline => {
             let scripts: Vec<ScriptHash> = rows
                 .watches

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use proptest::prelude::*;
 use satwatch::store::{HistoryCursor, RowCounts, StoreReader, Writer};
 use satwatch::tracker::{
-    BlockRow, Change, ChangeSet, MemoryView, Overlay, ScanId, ScanRow, ScanState, ScriptHash,
-    Spend, Status, Transition, View,
+    BlockRow, ChangeSet, MemoryView, Overlay, Rows, ScanId, ScanRow, ScanState, ScriptHash, Spend,
+    Status, Transition, View,
 };
 use tempfile::tempdir;
 
 use super::{
-    block_id, changes, dump, events, open, outpoint, output_row, script, tx_row, txid, watch_row,
+    Change, block_id, changes, dump, events, open, outpoint, output_row, script, tx_row, txid,
+    watch_row,
 };
 
 /// A new state of one row of a small world; `None` deletes it.
@@ -154,12 +155,12 @@ fn change(view: &MemoryView, step: &Step) -> Change {
             };
             Change::Block {
                 height: *height,
-                old: view.block(*height).unwrap(),
+                old: view.block(height).unwrap(),
                 new: new.map(row),
             }
         }
         Step::Tip(new) => Change::Tip {
-            old: view.tip().unwrap(),
+            old: view.tip_row(&()).unwrap(),
             new: new.map(block_id),
         },
         Step::Scan(scan, new) => Change::Scan {
@@ -170,16 +171,16 @@ fn change(view: &MemoryView, step: &Step) -> Change {
         Step::ScanScript(scan, n, new) => Change::ScanScript {
             scan: ScanId(*scan),
             script: script(*n),
-            old: view.scan_scripts.contains(&(ScanId(*scan), script(*n))),
+            old: view.scan_scripts.contains_key(&(ScanId(*scan), script(*n))),
             new: *new,
         },
         Step::Adding(numbers) => Change::Adding {
-            old: view.adding.clone(),
+            old: view.adding.get(&()).cloned().unwrap_or_default(),
             new: numbers.iter().map(|n| script(*n)).collect(),
         },
         Step::Forgetting(n, new) => Change::Forgetting {
             script: script(*n),
-            old: view.forgetting.contains(&script(*n)),
+            old: view.forgetting.contains_key(&script(*n)),
             new: *new,
         },
     }
@@ -188,7 +189,7 @@ fn change(view: &MemoryView, step: &Step) -> Change {
 /// The change set of `steps` on `view`, which is brought up to date. A row changes at most once.
 fn change_set(view: &mut MemoryView, steps: &[Step]) -> ChangeSet {
     let mut rows = HashSet::new();
-    let mut set = ChangeSet::default();
+    let mut set = Vec::new();
     for step in steps {
         let row = match step {
             Step::Watch(n, _) => (0, u64::from(*n)),
@@ -202,9 +203,10 @@ fn change_set(view: &mut MemoryView, steps: &[Step]) -> ChangeSet {
             Step::Adding(_) => (21, 0),
         };
         if rows.insert(row) {
-            set.0.push(change(view, step));
+            set.push(change(view, step));
         }
     }
+    let set = super::change_set(set);
     view.commit(&set);
     set
 }
@@ -219,10 +221,10 @@ fn expected_lookups(view: &MemoryView) -> Entries {
     for (script, _) in view.watches.iter().filter(|(_, row)| row.coverage.pending) {
         add("pending", script.0.to_vec());
     }
-    for script in &view.forgetting {
+    for script in view.forgetting.keys() {
         add("forgetting", script.0.to_vec());
     }
-    for (scan, script) in &view.scan_scripts {
+    for (scan, script) in view.scan_scripts.keys() {
         let scan = scan.0.to_be_bytes();
         add("scan_scripts", [&scan[..], &script.0].concat());
         add("script_scans", [&script.0[..], &scan].concat());
@@ -316,13 +318,14 @@ fn check_against_the_model(
         transactions: view.txs.len() as u64,
     };
     let snapshot = reader.snapshot();
+    let tip = view.tip();
     assert_eq!(
         (
             snapshot.counts().unwrap(),
             snapshot.tip().unwrap(),
-            writer.tip().unwrap()
+            writer.tip_row(&()).unwrap()
         ),
-        (counts, view.tip, view.tip)
+        (counts, tip, tip)
     );
     for height in [0, 9, 99, 100, 101, u32::MAX - 1, u32::MAX] {
         assert_eq!(
@@ -332,7 +335,8 @@ fn check_against_the_model(
         );
     }
     check_scans(writer, reader, view);
-    assert_eq!(snapshot.adding().unwrap(), view.adding);
+    let adding = view.adding.get(&()).cloned();
+    assert_eq!(snapshot.adding().unwrap(), adding.unwrap_or_default());
     for n in 0..6 {
         check_pages(&script(n), writer, view);
         for height in 0..4 {
@@ -358,11 +362,11 @@ fn check_against_the_model(
             (snapshot.tx(&txid).unwrap(), writer.tx(&txid).unwrap()),
             (view.tx(&txid).unwrap(), view.tx(&txid).unwrap())
         );
-        let block = view.block(u32::from(n)).unwrap();
+        let block = view.block(&u32::from(n)).unwrap();
         assert_eq!(
             (
-                snapshot.block(u32::from(n)).unwrap(),
-                writer.block(u32::from(n)).unwrap()
+                snapshot.block(&u32::from(n)).unwrap(),
+                writer.block(&u32::from(n)).unwrap()
             ),
             (block.clone(), block)
         );
@@ -467,14 +471,14 @@ proptest! {
             let transitions: Vec<_> =
                 sets.iter().map(|set| Transition { changes: set.clone(), ..events(1, 1) }).collect();
             let mut overlay = Overlay::new(&writer);
-            sets.iter().for_each(|set| overlay.add(set));
+            sets.iter().for_each(|set| overlay.add(set.clone()));
             (0..6).for_each(|n| check_pages(&script(n), &overlay, &view));
             writer.commit(&transitions, false).unwrap();
             check_against_the_model(folder.path(), &writer, &reader, &view);
             past.last_mut().expect("it was pushed").1 = sets;
         }
         for (before, sets) in past.into_iter().rev() {
-            let inverse: Vec<_> = sets.iter().rev().map(|set| Transition { changes: set.inverse(), ..Transition::default() }).collect();
+            let inverse: Vec<_> = sets.iter().rev().map(|set| Transition { changes: set.clone().inverse(), ..Transition::default() }).collect();
             inverse.iter().for_each(|transition| view.commit(&transition.changes));
             writer.commit(&inverse, false).unwrap();
             check_against_the_model(folder.path(), &writer, &reader, &view);

@@ -17,17 +17,18 @@ mod retention;
 mod starts;
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::path::Path;
 
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::Hash as _;
 use bitcoin::{
     Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
     Witness, absolute, transaction,
 };
 use satwatch::store::{ChainInfo, Cutoff, StoreReader, Writer, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status,
-    Touch, Transition, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, ChangeSet, Coverage, Diff, Diffs, Event, EventKind, OutputRow,
+    ScanId, ScanRow, ScriptHash, Status, Touch, Transition, TxRow, WatchRow,
 };
 
 const BOOT: &str = "boot-1";
@@ -182,9 +183,93 @@ fn block_event(height: u32) -> Event {
     }
 }
 
+/// A row of any table, before and after.
+#[derive(Debug, Clone)]
+enum Change {
+    Watch {
+        script: ScriptHash,
+        old: Option<WatchRow>,
+        new: Option<WatchRow>,
+    },
+    Output {
+        outpoint: OutPoint,
+        old: Option<OutputRow>,
+        new: Option<OutputRow>,
+    },
+    Tx {
+        txid: Txid,
+        old: Option<TxRow>,
+        new: Option<TxRow>,
+    },
+    Block {
+        height: u32,
+        old: Option<BlockRow>,
+        new: Option<BlockRow>,
+    },
+    Tip {
+        old: Option<BlockId>,
+        new: Option<BlockId>,
+    },
+    Scan {
+        scan: ScanId,
+        old: Option<ScanRow>,
+        new: Option<ScanRow>,
+    },
+    ScanScript {
+        scan: ScanId,
+        script: ScriptHash,
+        old: bool,
+        new: bool,
+    },
+    Forgetting {
+        script: ScriptHash,
+        old: bool,
+        new: bool,
+    },
+    Adding {
+        old: Vec<ScriptHash>,
+        new: Vec<ScriptHash>,
+    },
+}
+
+fn change_set(changes: impl IntoIterator<Item = Change>) -> ChangeSet {
+    let mut set = ChangeSet::default();
+    for change in changes {
+        let there = |is: bool| is.then_some(());
+        let list = |list: Vec<_>| Some(list).filter(|list| !list.is_empty());
+        match change {
+            Change::Watch { script, old, new } => put(&mut set.watches, script, old, new),
+            Change::Output { outpoint, old, new } => put(&mut set.outputs, outpoint, old, new),
+            Change::Tx { txid, old, new } => put(&mut set.txs, txid, old, new),
+            Change::Block { height, old, new } => put(&mut set.blocks, height, old, new),
+            Change::Tip { old, new } => put(&mut set.tip, (), old, new),
+            Change::Scan { scan, old, new } => put(&mut set.scans, scan, old, new),
+            Change::ScanScript {
+                scan,
+                script,
+                old,
+                new,
+            } => {
+                let key = (scan, script);
+                put(&mut set.scan_scripts, key, there(old), there(new));
+            }
+            Change::Forgetting { script, old, new } => {
+                put(&mut set.forgetting, script, there(old), there(new));
+            }
+            Change::Adding { old, new } => put(&mut set.adding, (), list(old), list(new)),
+        }
+    }
+    set
+}
+
+fn put<K: Eq + Hash, R>(diffs: &mut Diffs<K, R>, key: K, old: Option<R>, new: Option<R>) {
+    let known = diffs.insert(key, Diff { old, new });
+    assert!(known.is_none(), "one change for a row");
+}
+
 fn changes(changes: Vec<Change>) -> Transition {
     Transition {
-        changes: ChangeSet(changes),
+        changes: change_set(changes),
         ..Transition::default()
     }
 }

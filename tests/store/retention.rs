@@ -1,10 +1,10 @@
 //! Which events retention takes: what the machine's clock and the chain both call old.
 
 use satwatch::store::{StoreReader, Writer};
-use satwatch::tracker::{BlockRow, Change, Event, EventKind, Transition};
+use satwatch::tracker::{BlockRow, Event, EventKind, Transition};
 use tempfile::{TempDir, tempdir};
 
-use super::{block_id, changes, numbers, open};
+use super::{Change, block_id, changes, numbers, open};
 
 const DAY: u64 = 24 * 3600;
 const YEAR: u64 = 365 * DAY;

@@ -35,7 +35,7 @@ impl World {
     pub fn check_unfinished_add(&self) {
         let expected: BTreeSet<ScriptHash> = self.unfinished.iter().map(|n| script(*n)).collect();
         assert!(
-            expected.iter().eq(&self.view.adding),
+            expected.iter().eq(self.view.adding.values().flatten()),
             "what is new in an add that is not finished is known to be"
         );
     }
@@ -46,7 +46,7 @@ impl World {
         self.check_unfinished_add();
         let rows = self.view.watches.clone();
         let input = Input::Unwatch {
-            scripts: self.view.adding.clone(),
+            scripts: self.view.adding.values().flatten().copied().collect(),
             now: self.now,
         };
         let transition = self.try_send(input).expect("it may always come");

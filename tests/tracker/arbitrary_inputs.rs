@@ -247,7 +247,7 @@ impl Heap {
     }
 
     fn input(&mut self, act: &Act) -> Input {
-        let tip = self.view.tip.unwrap_or(BlockId {
+        let tip = self.view.tip().unwrap_or(BlockId {
             height: 0,
             hash: BlockHash::all_zeros(),
         });
@@ -505,7 +505,7 @@ impl Heap {
 
     fn loaded(&self) -> Tracker {
         let mut tracker = Tracker::new([4; 16]).in_portions_of(3);
-        tracker.load_tip(self.view.tip);
+        tracker.load_tip(self.view.tip());
         self.view
             .watches
             .values()
@@ -525,12 +525,12 @@ impl Heap {
             .into_iter()
             .for_each(|scan| tracker.load_scan(scan));
         let open = self.view.open_scans();
-        let scans = self.view.scan_scripts.iter().map(|(scan, _)| *scan);
+        let scans = self.view.scan_scripts.keys().map(|(scan, _)| *scan);
         let ended = scans.filter(|scan| !open.contains(scan));
         ended.for_each(|scan| tracker.load_ended_scan(scan));
-        let adding = self.view.adding.iter();
+        let adding = self.view.adding.values().flatten();
         adding.for_each(|script| tracker.load_adding(*script));
-        let forgetting = self.view.forgetting.iter();
+        let forgetting = self.view.forgetting.keys();
         forgetting.for_each(|script| tracker.load_forgetting(*script));
         tracker
     }
@@ -566,7 +566,7 @@ proptest! {
                 Err(error) if error.is_fatal() => heap.tracker = heap.loaded(),
                 Err(_) => prop_assert_eq!(memory, format!("{:?}", heap.tracker)),
             }
-            prop_assert_eq!(heap.tracker.tip(), heap.view.tip);
+            prop_assert_eq!(heap.tracker.tip(), heap.view.tip());
         }
     }
 }

@@ -20,7 +20,10 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
         row.touches.retain(|touch| touch.script != *script);
     }
     view.txs.retain(|_, row| !row.touches.is_empty());
-    view.adding.retain(|adding| adding != script);
+    view.adding.retain(|(), adding| {
+        adding.retain(|adding| adding != script);
+        !adding.is_empty()
+    });
     for scan in view.scans_of(script).unwrap() {
         view.scan_scripts.remove(&(scan, *script));
         let row = view.scans.get_mut(&scan);
@@ -37,10 +40,11 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
 impl World {
     /// The rows without what is being forgotten.
     pub fn visible(&self) -> MemoryView {
-        let forgetting = self.view.forgetting.iter();
+        let forgetting = self.view.forgetting.keys();
         let mut view = forgetting.fold(self.view.clone(), |view, script| without(&view, script));
         let open = self.view.open_scans();
-        view.scan_scripts.retain(|(scan, _)| open.contains(scan));
+        view.scan_scripts
+            .retain(|(scan, _), ()| open.contains(scan));
         view
     }
 
@@ -111,7 +115,7 @@ impl World {
         let transition = self.try_send(Input::Forget).expect("it may always come");
         assert!(transition.events.is_empty() && transition.follow_ups.is_empty());
         assert_eq!(had_some, !transition.changes.is_empty(), "it goes on");
-        assert!(transition.changes.0.len() <= 20, "it is bounded");
+        assert!(transition.changes.len() <= 20, "it is bounded");
         assert_eq!(self.visible(), visible, "what counts stays as it is");
         self.check_memory();
     }

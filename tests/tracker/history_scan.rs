@@ -505,7 +505,7 @@ fn a_coinbase_that_is_in_two_blocks_stands_where_it_came_last() {
             now,
         };
         let _ = world.deliver(past).expect("nothing was found");
-        assert_eq!(world.view.tip, Some(tip));
+        assert_eq!(world.view.tip(), Some(tip));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::world::{World, script, tx};
 impl World {
     /// One more output of a script that waits for its outputs, if the tracker is at the node's tip.
     pub fn scan_portion(&mut self) {
-        if self.view.tip != Some(self.tip()) {
+        if self.view.tip() != Some(self.tip()) {
             return;
         }
         let is_ours = |world: &Self, height: u32, hash| {

@@ -67,7 +67,7 @@ pub async fn transactions(
         let mut transactions = Vec::with_capacity(page.transactions.len());
         for (txid, row) in &page.transactions {
             let block = match row.status {
-                Status::Confirmed { block, .. } => view.block(block.height)?,
+                Status::Confirmed { block, .. } => view.block(&block.height)?,
                 _ => None,
             };
             let time = block.map(|block| block.time);

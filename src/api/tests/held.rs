@@ -11,7 +11,7 @@ use super::*;
 use crate::api::rest::body::PART_BYTES;
 use crate::api::rest::respond::Answer;
 use crate::tracker::{
-    Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Transition, WatchRow,
+    ChangeSet, Coverage, Diff, OutputRow, ScriptHash, Spend, Transition, WatchRow,
 };
 
 /// Sends a part and then nothing more, or ends in the middle.
@@ -134,9 +134,8 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
     let (mut writer, _) = store::open(folder.path(), Some(chain), NOW).unwrap();
     let spk = address(1).script_pubkey();
     let script = ScriptHash::of(&spk);
-    let mut changes: Vec<_> = (0..count).map(|n| output(script, n)).collect();
-    changes.push(Change::Watch {
-        script,
+    let outputs = (0..count).map(|n| output(script, n)).collect();
+    let watch = Diff {
         old: None,
         new: Some(WatchRow {
             spk,
@@ -149,9 +148,13 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
             tx_count: 0,
             updated: NOW,
         }),
-    });
+    };
     let transition = Transition {
-        changes: ChangeSet(changes),
+        changes: ChangeSet {
+            watches: [(script, watch)].into(),
+            outputs,
+            ..ChangeSet::default()
+        },
         ..Transition::default()
     };
     writer.commit(&[transition], true).unwrap();
@@ -161,7 +164,7 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
     daemon
 }
 
-fn output(script: ScriptHash, n: u32) -> Change {
+fn output(script: ScriptHash, n: u32) -> (OutPoint, Diff<OutputRow>) {
     let mut txid = [0; 32];
     txid[..4].copy_from_slice(&n.wrapping_mul(2_654_435_761).to_be_bytes());
     let spender = Spend {
@@ -175,14 +178,12 @@ fn output(script: ScriptHash, n: u32) -> Change {
         coinbase: false,
         spent: n.is_multiple_of(10).then_some(spender),
     };
-    Change::Output {
-        outpoint: OutPoint {
-            txid: Txid::from_byte_array(txid),
-            vout: n,
-        },
-        old: None,
-        new: Some(row),
-    }
+    let outpoint = OutPoint {
+        txid: Txid::from_byte_array(txid),
+        vout: n,
+    };
+    let new = Some(row);
+    (outpoint, Diff { old: None, new })
 }
 
 /// Largest part, and the whole.

@@ -243,7 +243,7 @@ impl Runner {
         if height == tip.height {
             return Ok(tip);
         }
-        if let Some(row) = self.context.reader.snapshot().block(height)? {
+        if let Some(row) = self.context.reader.snapshot().block(&height)? {
             let hash = row.hash;
             return Ok(BlockId { height, hash });
         }

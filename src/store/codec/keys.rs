@@ -4,10 +4,52 @@ use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
 
 use super::{Malformed, StoredValue};
+use crate::store::families::META;
 use crate::tracker::{OutputRow, ScanId, ScriptHash};
 
 /// Bytes of a history key after the script hash: a place in one script's history.
 pub const PLACE: usize = 8 + 32;
+
+/// The key of a table.
+pub trait StoredKey {
+    fn bytes(&self) -> Vec<u8>;
+
+    /// Where the row of a table is: family and key.
+    fn place(&self, table: &'static str) -> (&'static str, Vec<u8>) {
+        (table, self.bytes())
+    }
+}
+
+/// What is there once is a row of `meta`, under the name of its table.
+impl StoredKey for () {
+    fn bytes(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn place(&self, table: &'static str) -> (&'static str, Vec<u8>) {
+        (META, table.as_bytes().to_vec())
+    }
+}
+
+macro_rules! stored_key {
+    ($($type:ty: $key:ident => $bytes:expr),+) => {$(
+        impl StoredKey for $type {
+            fn bytes(&self) -> Vec<u8> {
+                let $key = self;
+                $bytes.to_vec()
+            }
+        }
+    )+};
+}
+
+stored_key!(
+    ScriptHash: script => script.0,
+    Txid: txid => txid.to_byte_array(),
+    OutPoint: outpoint => outpoint_key(outpoint),
+    u32: number => number.to_be_bytes(),
+    ScanId: scan => scan.0.to_be_bytes(),
+    (ScanId, ScriptHash): both => scan_script_key(both.0, &both.1)
+);
 
 /// `outputs`.
 pub fn outpoint_key(outpoint: &OutPoint) -> [u8; 36] {

@@ -106,6 +106,26 @@ pub trait StoredValue: Sized {
     }
 }
 
+/// What only is there or not: an empty value is really empty.
+impl StoredValue for () {
+    fn encode(&self, _: &mut Out) {}
+
+    fn decode(_: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        match bytes.len() {
+            0 => Ok(()),
+            left => Err(Malformed(format!("{left} bytes where none belong"))),
+        }
+    }
+}
+
 /// Types that are their own consensus encoding.
 macro_rules! plain_value {
     ($($type:ty),*) => {$(

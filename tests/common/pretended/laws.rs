@@ -2,11 +2,13 @@
 //! every event must agree with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
+use std::hash::Hash;
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
-    Balance, BlockId, Change, ChangeSet, Event, EventKind, MemoryView, OutputRow, Phase,
-    ScriptHash, Spend, Status, Touch, TxRow,
+    Balance, BlockId, ChangeSet, Diffs, Event, EventKind, MemoryView, OutputRow, Phase, ScriptHash,
+    Spend, Status, Touch, TxRow,
 };
 
 use super::status_changes::is_legal;
@@ -161,7 +163,7 @@ impl Kept<'_> {
     pub fn check(&self) {
         let truth = Truth::of(self.node);
         assert_eq!(
-            self.view.tip,
+            self.view.tip(),
             Some(self.node.tip()),
             "the tip is the node's"
         );
@@ -399,7 +401,7 @@ impl Kept<'_> {
             "every transaction was told to every script that it touches"
         );
         assert!(
-            fold.tip.is_none() || fold.tip == self.view.tip.map(|tip| tip.height),
+            fold.tip.is_none() || fold.tip == self.view.tip().map(|tip| tip.height),
             "blocks and reorgs told lead to the tip"
         );
     }
@@ -454,7 +456,7 @@ impl Kept<'_> {
         }
         assert_eq!(&view, self.view, "the rows are the fold of the change sets");
         for ((changes, _), before) in self.past.iter().zip(&states).rev() {
-            let inverse = changes.inverse();
+            let inverse = changes.clone().inverse();
             check_against(&view, &inverse);
             view.commit(&inverse);
             assert_eq!(&view, before, "the inverse restores the state exactly");
@@ -462,59 +464,26 @@ impl Kept<'_> {
     }
 }
 
-/// At most one change for a row, each a real one, and each from what the row was.
+/// Each change is a real one, from what the row was.
 pub fn check_against(view: &MemoryView, changes: &ChangeSet) {
-    let mut rows = HashSet::new();
-    for change in &changes.0 {
-        let (row, real, old) = match change {
-            Change::Watch { script, old, new } => (
-                format!("{script:?}"),
-                old != new,
-                view.watches.get(script) == old.as_ref(),
-            ),
-            Change::Output { outpoint, old, new } => (
-                outpoint.to_string(),
-                old != new,
-                view.outputs.get(outpoint) == old.as_ref(),
-            ),
-            Change::Tx { txid, old, new } => (
-                txid.to_string(),
-                old != new,
-                view.txs.get(txid) == old.as_ref(),
-            ),
-            Change::Block { height, old, new } => (
-                height.to_string(),
-                old != new,
-                view.blocks.get(height) == old.as_ref(),
-            ),
-            Change::Tip { old, new } => ("tip".to_owned(), old != new, view.tip == *old),
-            Change::Scan { scan, old, new } => (
-                format!("scan {scan}"),
-                old != new,
-                view.scans.get(scan) == old.as_ref(),
-            ),
-            Change::Adding { old, new } => ("adding".to_owned(), old != new, view.adding == *old),
-            Change::Forgetting { script, old, new } => (
-                format!("forgetting {script:?}"),
-                old != new,
-                view.forgetting.contains(script) == *old,
-            ),
-            Change::ScanScript {
-                scan,
-                script,
-                old,
-                new,
-            } => (
-                format!("{script:?} of {scan}"),
-                old != new,
-                view.scan_scripts.contains(&(*scan, *script)) == *old,
-            ),
-        };
-        assert!(
-            real && old && rows.insert(row),
-            "a change says what was before, once a row: {change:?}"
-        );
+    fn check<K: Debug + Eq + Hash, R: Debug + PartialEq>(
+        rows: &HashMap<K, R>,
+        diffs: &Diffs<K, R>,
+    ) {
+        for (key, diff) in diffs {
+            let is_real = diff.old != diff.new && rows.get(key) == diff.old.as_ref();
+            assert!(is_real, "a change says what was before: {key:?} {diff:?}");
+        }
     }
+    check(&view.watches, &changes.watches);
+    check(&view.outputs, &changes.outputs);
+    check(&view.txs, &changes.txs);
+    check(&view.blocks, &changes.blocks);
+    check(&view.scans, &changes.scans);
+    check(&view.scan_scripts, &changes.scan_scripts);
+    check(&view.forgetting, &changes.forgetting);
+    check(&view.adding, &changes.adding);
+    check(&view.tip, &changes.tip);
 }
 
 #[derive(Default)]
@@ -528,33 +497,17 @@ struct Fold {
 impl Fold {
     /// What a history scan finds is in the history without a word.
     fn add_past(&mut self, changes: &ChangeSet) {
-        for change in &changes.0 {
-            match change {
-                Change::Watch {
-                    script,
-                    new: Some(_),
-                    ..
-                } => _ = self.watched.insert(*script),
-                Change::Watch { script, .. } => _ = self.watched.remove(script),
-                _ => {}
+        for (script, diff) in &changes.watches {
+            match diff.new {
+                Some(_) => _ = self.watched.insert(*script),
+                None => _ = self.watched.remove(script),
             }
         }
-        if !changes
-            .0
-            .iter()
-            .any(|change| matches!(change, Change::Scan { .. }))
-        {
+        if changes.scans.is_empty() {
             return;
         }
-        for change in &changes.0 {
-            let Change::Tx {
-                txid,
-                new: Some(row),
-                ..
-            } = change
-            else {
-                continue;
-            };
+        for (txid, diff) in &changes.txs {
+            let Some(row) = &diff.new else { continue };
             // A row may still name a script that is being forgotten.
             let watched = |touch: &&Touch| self.watched.contains(&touch.script);
             for touch in row.touches.iter().filter(watched) {

@@ -73,7 +73,7 @@ pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block
 /// A tracker as the rows say, which forgets in small portions.
 pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
     let mut tracker = Tracker::new(key).in_portions_of(4);
-    tracker.load_tip(view.tip);
+    tracker.load_tip(view.tip());
     view.watches
         .values()
         .for_each(|row| tracker.load_watch(row));
@@ -90,13 +90,13 @@ pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
         .into_iter()
         .for_each(|scan| tracker.load_scan(scan));
     let open = view.open_scans();
-    let scans = view.scan_scripts.iter().map(|(scan, _)| *scan);
+    let scans = view.scan_scripts.keys().map(|(scan, _)| *scan);
     let ended = scans.filter(|scan| !open.contains(scan));
     ended.for_each(|scan| tracker.load_ended_scan(scan));
-    let adding = view.adding.iter();
+    let adding = view.adding.values().flatten();
     adding.for_each(|script| tracker.load_adding(*script));
     view.forgetting
-        .iter()
+        .keys()
         .for_each(|script| tracker.load_forgetting(*script));
     tracker
 }

@@ -32,7 +32,7 @@ pub fn next_step(
     now: u64,
 ) -> Option<Input> {
     let end = first_covered(view, &scan)?;
-    let (row, tip) = (&view.scans[&scan], view.tip.expect("there is a tip"));
+    let (row, tip) = (&view.scans[&scan], view.tip().expect("there is a tip"));
     let end = end
         .min(row.to.map_or(u32::MAX, |to| to + 1))
         .min(tip.height + 1);
