@@ -95,8 +95,8 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
         tracker.load_forgetting(script?);
     }
     for transaction in reader.unconfirmed_txs() {
-        let (txid, row) = transaction?;
-        tracker.load_unconfirmed(txid, &row);
+        let (txid, row, tx) = transaction?;
+        tracker.load_unconfirmed(txid, &row, &tx);
     }
     Ok(tracker)
 }

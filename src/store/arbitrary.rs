@@ -56,7 +56,7 @@ pub fn status() -> impl Strategy<Value = Status> {
     ]
 }
 
-fn tx() -> impl Strategy<Value = Transaction> {
+pub fn tx() -> impl Strategy<Value = Transaction> {
     let input = (
         outpoint(),
         spk(),
@@ -154,15 +154,14 @@ pub fn tx_row() -> impl Strategy<Value = TxRow> {
         sent,
     });
     (
-        tx(),
-        (status(), any::<bool>()),
+        (status(), any::<[bool; 2]>()),
         any::<(u64, u64)>(),
         vec(touch, 0..4),
     )
         .prop_map(
-            |(tx, (status, inherits), (first_seen, order), touches)| TxRow {
-                tx,
+            |((status, [inherits, signals]), (first_seen, order), touches)| TxRow {
                 status,
+                signals,
                 inherits: inherits && status == Status::Mempool,
                 first_seen,
                 order,

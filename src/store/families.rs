@@ -13,6 +13,7 @@ pub const OUTPUTS: &str = "outputs";
 pub const UNSPENT: &str = "unspent";
 pub const COINBASES: &str = "coinbases";
 pub const TXS: &str = "txs";
+pub const RAW_TXS: &str = "raw_txs";
 pub const HISTORY: &str = "history";
 pub const MEMPOOL: &str = "mempool";
 pub const SINCE: &str = "since";
@@ -27,7 +28,7 @@ pub const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 19] = [
+pub const FAMILIES: [&str; 20] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -36,6 +37,7 @@ pub const FAMILIES: [&str; 19] = [
     UNSPENT,
     COINBASES,
     TXS,
+    RAW_TXS,
     HISTORY,
     MEMPOOL,
     SINCE,
@@ -50,7 +52,7 @@ pub const FAMILIES: [&str; 19] = [
 ];
 
 /// Families that are read by whole key, so that a filter saves the look into most files.
-const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
+const POINT_READ: [&str; 5] = [BLOCKS, WATCHES, OUTPUTS, TXS, RAW_TXS];
 
 /// Bytes of a script's hash, or of a scan's id, with which the keys of a family begin that is read
 /// by them: a filter of these saves the look into most files for a script that has nothing.

@@ -41,9 +41,10 @@
 //! # Families
 //!
 //! Keys are of fixed width; numbers in keys are big-endian, so that the order of bytes is the order
-//! of numbers; hashes are in their internal byte order. A value is one version byte (now 1) and
-//! then fields in Bitcoin's consensus encoding: integers little-endian, lists and texts led by a
-//! compact size, `x?` is a byte 0, or a byte 1 and x. An empty value is really empty.
+//! of numbers; hashes are in their internal byte order. A value is one version byte (1 if no other
+//! is given) and then fields in Bitcoin's consensus encoding: integers little-endian, lists and
+//! texts led by a compact size, `x?` is a byte 0, or a byte 1 and x. An empty value is really
+//! empty.
 //!
 //! | family | key | value | read for |
 //! |---|---|---|---|
@@ -53,7 +54,8 @@
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
-//! | `txs` | txid | status, first_seen u64, order u64, touches (script hash, received u64, sent u64), transaction | one transaction |
+//! | `txs` | txid | version 2: status, signals, inherits, first_seen u64, order u64, touches (script hash, received u64, sent u64) | what is known of one transaction |
+//! | `raw_txs` (6) | txid | transaction | matching it again, loading the mempool |
 //! | `history` | script hash, inverted order u64, txid | empty | a script's transactions, newest first |
 //! | `mempool` | txid | empty | transactions with status mempool, at start |
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
@@ -67,8 +69,9 @@
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
-//! then by; 3 conflicted, then by; 4 evicted; in `txs` also 5 (since format 3), mempool with an
-//! unconfirmed ancestor that signals replacement. `inverted` means all bits flipped.
+//! then by; 3 conflicted, then by; 4 evicted. `signals`: it says itself that it may be replaced;
+//! `inherits`: it is in the mempool, and an unconfirmed ancestor does. `inverted` means all bits
+//! flipped.
 //!
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags (how
 //! many scans it is in follows, u32), a `scan_scripts` whose key was the id and whose value the
@@ -76,8 +79,10 @@
 //! others had `log_id`, a text, which is the id of the first start now, and in `cursors` a webhook
 //! with expiring secrets and headers, and the entries `f`, `r` and `s`. Format 4 added the family
 //! marked (4), which is filled from `outputs` once. Format 5 has a row for each script of a scan,
-//! both ways, and so no bit 4, and what is marked (5). A folder of an earlier format is read and
-//! brought up; a later one is refused.
+//! both ways, and so no bit 4, and what is marked (5). Format 6 has transactions in a family of
+//! their own, where those before had them behind their rows (version 1: status, which was 5 for one
+//! that inherits since format 3, first_seen, order, touches, transaction). A folder of an earlier
+//! format is read and brought up; a later one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|

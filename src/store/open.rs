@@ -8,10 +8,12 @@ use rocksdb::{ReadOptions, WriteBatch};
 use super::codec::keys::{
     coinbase_entry, parse_number_key, parse_outpoint_key, scan_script_key, script_scan_key,
 };
+use super::codec::rows::tx_of_format_5;
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    COINBASES, FAMILIES, META, OUTPUTS, SCAN_SCRIPTS, SCRIPT_SCANS, WATCHES, meta,
+    COINBASES, FAMILIES, META, MIB, OUTPUTS, RAW_TXS, SCAN_SCRIPTS, SCRIPT_SCANS, TXS, WATCHES,
+    meta,
 };
 use super::log::Numbers;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
@@ -19,6 +21,8 @@ use crate::tracker::{OutputRow, ScanId, ScriptHash, WatchRow};
 
 /// Rows of one batch while a store is brought up.
 const BATCH: usize = 10_000;
+/// Transactions after which the log says how many are brought up.
+const TOLD: u64 = 100_000;
 
 /// The database of [`super::open_at_boot`], with the numbers that are given next and the totals.
 pub(super) fn open(
@@ -132,6 +136,7 @@ fn upgrade(db: &Db, format: u32) -> Result<(), StoreError> {
         list_scans(db)?;
         forget_scan_counts(db)?;
     }
+    part_transactions(db)?;
     let mut batch = WriteBatch::default();
     if format < 3 {
         let starts = Starts::new(db.required(meta::LOG_ID)?);
@@ -193,6 +198,28 @@ fn forget_scan_counts(db: &Db) -> Result<(), StoreError> {
         }
         if batch.len() >= BATCH {
             db.write(std::mem::take(&mut batch), false)?;
+        }
+    }
+    db.write(batch, false)
+}
+
+/// Transactions in a family of their own, and rows without them.
+fn part_transactions(db: &Db) -> Result<(), StoreError> {
+    let mut batch = WriteBatch::default();
+    for (count, entry) in (1_u64..).zip(db.scan(TXS, &[], None, whole_family())) {
+        let (key, value) = entry?;
+        // Others are from before a process died here.
+        if value.first() == Some(&1) {
+            let (row, tx) =
+                tx_of_format_5(&value).map_err(|Malformed(what)| db.corrupt(TXS, &key, what))?;
+            batch.put_cf(db.family(TXS), &key, row.to_bytes());
+            batch.put_cf(db.family(RAW_TXS), &key, tx.to_bytes());
+        }
+        if batch.size_in_bytes() >= MIB {
+            db.write(std::mem::take(&mut batch), false)?;
+        }
+        if count.is_multiple_of(TOLD) {
+            tracing::info!("{count} transactions are brought up");
         }
     }
     db.write(batch, false)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::hex::{DisplayHex, FromHex};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use rocksdb::ReadOptions;
 use self_cell::self_cell;
 
@@ -17,8 +17,8 @@ use super::codec::keys::{
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, TXS, UNSPENT, WATCHES,
-    meta,
+    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, RAW_TXS, TXS, UNSPENT,
+    WATCHES, meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{
@@ -98,20 +98,19 @@ impl StoreReader {
     /// All transactions with status mempool.
     pub fn unconfirmed_txs(
         &self,
-    ) -> impl Iterator<Item = Result<(Txid, TxRow), StoreError>> + Send + '_ {
+    ) -> impl Iterator<Item = Result<(Txid, TxRow, Arc<Transaction>), StoreError>> + Send + '_ {
         self.keys(MEMPOOL, |key| {
             parse_hash_key(key).map(Txid::from_byte_array)
         })
         .map(|txid| {
             let txid = txid?;
             let row = self.db.get(TXS, txid.as_ref())?;
-            Ok((
-                txid,
-                row.ok_or_else(|| {
-                    self.db
-                        .corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing")
-                })?,
-            ))
+            let tx = self.db.get(RAW_TXS, txid.as_ref())?;
+            let (row, tx) = row.zip(tx).ok_or_else(|| {
+                self.db
+                    .corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing")
+            })?;
+            Ok((txid, row, tx))
         })
     }
 
@@ -344,6 +343,15 @@ impl Snapshot<'_> {
             transactions: transactions.collect::<Result<_, StoreError>>()?,
             next,
         })
+    }
+
+    /// The transaction of a row.
+    pub fn transaction(&self, txid: &Txid) -> Result<Arc<Transaction>, StoreError> {
+        let missing = || {
+            let key = txid.as_ref();
+            self.db.corrupt(RAW_TXS, key, "the transaction is missing")
+        };
+        self.raw_tx(txid)?.ok_or_else(missing)
     }
 
     /// Watched scripts with their rows, ordered by hash, those after `after` only.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::keys::{
@@ -246,6 +246,7 @@ impl LookedUp<Txid> for TxRow {
     }
 }
 
+impl LookedUp<Txid> for Arc<Transaction> {}
 impl LookedUp<u32> for BlockRow {}
 
 impl LookedUp<ScanId> for ScanRow {

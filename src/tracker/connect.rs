@@ -1,5 +1,7 @@
 //! Blocks: the first ones, one on top, and back to an earlier one.
 
+use std::sync::Arc;
+
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::{Cause, EventKind};
@@ -89,7 +91,7 @@ impl Tracker {
                         block: id,
                         position,
                     };
-                    builder.record(txid, &tx, status, touches)?;
+                    builder.record(txid, &Arc::new(tx), status, touches)?;
                     touched.push(txid);
                 }
             }
@@ -172,24 +174,25 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(());
         };
         for txid in block.touched.iter().rev() {
-            let Some(row) = self.draft.tx(txid)?.cloned() else {
+            if self.draft.tx(txid)?.is_none() {
                 continue;
-            };
-            if row.tx.is_coinbase() {
+            }
+            let object = self.draft.transaction(txid)?;
+            if object.is_coinbase() {
                 self.retire(*txid, Status::Evicted)?;
                 let outputs = (0..)
-                    .zip(&row.tx.output)
+                    .zip(&object.output)
                     .map(|(vout, _)| OutPoint { txid: *txid, vout });
                 self.displace_spenders(outputs)?;
                 continue;
             }
-            let tx = RawTx::from(&row.tx);
+            let tx = RawTx::from(&*object);
             let prints = tx.fingerprints(&self.tracker.fingerprints);
             let rivals = self.rivals(txid, &prints)?;
             self.insert(&tx, prints, true)?;
-            let touches = self.activate(*txid, &row.tx, None)?;
-            self.reopen_inputs(*txid, &row.tx)?;
-            self.record(*txid, &row.tx, Status::Mempool, touches)?;
+            let touches = self.activate(*txid, &object, None)?;
+            self.reopen_inputs(*txid, &object)?;
+            self.record(*txid, &object, Status::Mempool, touches)?;
             if let Some(&by) = rivals.first() {
                 self.displace(&[*txid], Status::Replaced { by })?;
                 self.revisit.extend(rivals);

@@ -9,8 +9,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::tables::{Diff, Diffs, for_each_table};
 use super::{
@@ -256,6 +257,12 @@ impl<'a, V: View> Draft<'a, V> {
         }
         self.txs(txid)?.set(Some(row));
         Ok(())
+    }
+
+    /// The transaction of a row that is there.
+    pub fn transaction(&mut self, txid: &Txid) -> Result<Arc<Transaction>, ApplyError> {
+        let tx = self.raw_tx(txid)?.cloned();
+        Ok(tx.ok_or_else(|| ViewError(format!("transaction {txid} is missing")))?)
     }
 
     /// Notes that a block, if it is known, holds an output whose transaction may not be known.

@@ -67,6 +67,7 @@ pub use input::{
     Seen, Transition, WatchRequest,
 };
 pub use raw::{RawBlock, RawTx};
+pub(crate) use rows::signals_replacement;
 pub use rows::{
     BlockId, BlockRow, Coverage, OutputRow, Replacement, ScanId, ScanRow, ScanState, ScriptHash,
     Spend, Staged, Status, Touch, TxRow, WatchRow,

@@ -146,15 +146,17 @@ pub enum Replacement {
 
 /// Whether the transaction itself says that it may be replaced: by a sequence (BIP 125), or by
 /// version 3 (BIP 431).
-pub(super) fn signals_replacement(tx: &Transaction) -> bool {
+pub(crate) fn signals_replacement(tx: &Transaction) -> bool {
     tx.is_explicitly_rbf() || tx.version == transaction::Version(3)
 }
 
-/// A transaction that touches at least one watched script.
+/// What is known of a transaction that touches at least one watched script. The transaction itself
+/// is a row of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxRow {
-    pub tx: Transaction,
     pub status: Status,
+    /// The transaction itself says that it may be replaced.
+    pub signals: bool,
     /// It is unconfirmed, and so is an ancestor that signals that it may be replaced.
     pub inherits: bool,
     pub first_seen: u64,
@@ -170,7 +172,7 @@ impl TxRow {
     pub fn is_replaceable(&self, policy: Replacement) -> bool {
         let may_be = match policy {
             Replacement::Any => true,
-            Replacement::Signalled => self.inherits || signals_replacement(&self.tx),
+            Replacement::Signalled => self.inherits || self.signals,
             Replacement::Never => false,
         };
         self.status == Status::Mempool && may_be
@@ -214,12 +216,12 @@ pub enum ScanState {
     Cancelled,
 }
 
-/// One history scan. Its scripts are a table of their own, since this row is written with every step
-/// of it.
+/// One history scan. Its scripts are a table of their own, since this row is written with every
+/// step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanRow {
     pub created: u64,
-    /// Time of the last builder.
+    /// Time of the last step.
     pub updated: u64,
     pub state: ScanState,
     /// First height that was asked for.

@@ -21,7 +21,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::event::Cause;
 use super::input::{FoundOutput, ScannedBlock, ScannedTx};
-use super::transition::{Touches, TransitionBuilder, order};
+use super::transition::{Touches, TransitionBuilder};
 use super::{
     ApplyError, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, Spend, Status, Touch,
     Tracker, Transition, TxRow, View,
@@ -276,13 +276,13 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// An output of a confirmed transaction that we know.
     fn created_by(&mut self, outpoint: &OutPoint) -> Result<Option<FoundOutput>, ApplyError> {
         let Some(TxRow {
-            tx,
             status: Status::Confirmed { block, .. },
             ..
-        }) = self.draft.tx(&outpoint.txid)?
+        }) = self.draft.tx(&outpoint.txid)?.cloned()
         else {
             return Ok(None);
         };
+        let tx = self.draft.transaction(&outpoint.txid)?;
         let output = usize::try_from(outpoint.vout)
             .ok()
             .and_then(|vout| tx.output.get(vout));
@@ -318,14 +318,13 @@ impl<V: View> TransitionBuilder<'_, V> {
                 *scope.found.entry(touch.script).or_default() += 1;
             }
         }
-        let row = known.unwrap_or_else(|| TxRow {
-            tx: tx.tx.clone(),
-            status,
-            inherits: false,
-            first_seen: self.draft.now().min(u64::from(scanned.time) * 1000),
-            order: order(scanned.block.height, tx.position),
-            touches: Vec::new(),
-        });
+        let row = match known {
+            Some(row) => row,
+            None => TxRow {
+                first_seen: self.draft.now().min(u64::from(scanned.time) * 1000),
+                ..self.new_row(txid, &Arc::new(tx.tx.clone()), status)?
+            },
+        };
         // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a
         // baseline could not know gets it.
         let status = match row.status {
@@ -333,8 +332,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             _ => status,
         };
         self.tracker.mempool.remove(&txid);
-        self.draft.put_tx(txid, row)?;
-        self.record(txid, &tx.tx, status, touches)
+        self.move_to(txid, row, status, touches)
     }
 
     /// Adds transactions to a block's list of what it has to take back, in block order.

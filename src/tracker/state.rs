@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
@@ -118,8 +118,8 @@ impl Tracker {
     }
 
     /// A row with status `Mempool`.
-    pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
-        let tx = RawTx::from(&row.tx);
+    pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow, tx: &Transaction) {
+        let tx = RawTx::from(tx);
         let prints = tx.fingerprints(&self.fingerprints);
         self.mempool.insert(&tx, prints, true);
         self.mempool.set_inherits(&txid, row.inherits);

@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::sync::Arc;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
@@ -18,6 +19,8 @@ macro_rules! for_each_table {
             watches: watch(ScriptHash) -> WatchRow,
             outputs: output(OutPoint) -> OutputRow,
             txs: tx(Txid) -> TxRow,
+            // The transactions themselves: written once, however often their rows change.
+            raw_txs: raw_tx(Txid) -> Arc<Transaction>,
             blocks: block(u32) -> BlockRow,
             scans: scan(ScanId) -> ScanRow,
             scan_scripts: scan_script((ScanId, ScriptHash)) -> (),

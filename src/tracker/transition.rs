@@ -2,12 +2,14 @@
 //! memory together.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
 use super::fingerprints::{FingerprintSet, TxFingerprints};
 use super::raw::object;
+use super::rows::signals_replacement;
 use super::{
     ApplyError, FollowUp, OutputRow, RawTx, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View,
 };
@@ -165,27 +167,52 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     pub fn record(
         &mut self,
         txid: Txid,
-        tx: &Transaction,
+        tx: &Arc<Transaction>,
         status: Status,
         touches: Vec<Touch>,
     ) -> Result<(), ApplyError> {
-        let now = self.draft.now();
-        let order = match status {
-            Status::Confirmed { block, position } => order(block.height, position),
-            _ => order(u32::MAX, seconds(now)),
-        };
-        let inherits = status == Status::Mempool && self.tracker.mempool.inherits(&txid);
-        let mut row = match self.draft.tx(&txid)? {
+        let row = match self.draft.tx(&txid)? {
             Some(row) => row.clone(),
-            None => TxRow {
-                tx: tx.clone(),
-                status,
-                inherits,
-                first_seen: now,
-                order,
-                touches: Vec::new(),
-            },
+            None => self.new_row(txid, tx, status)?,
         };
+        self.move_to(txid, row, status, touches)
+    }
+
+    /// A transaction that was not known: it is kept, and has this row.
+    pub fn new_row(
+        &mut self,
+        txid: Txid,
+        tx: &Arc<Transaction>,
+        status: Status,
+    ) -> Result<TxRow, ApplyError> {
+        self.draft.raw_txs(txid)?.set(Some(tx.clone()));
+        Ok(TxRow {
+            status,
+            signals: signals_replacement(tx),
+            inherits: status == Status::Mempool && self.tracker.mempool.inherits(&txid),
+            first_seen: self.draft.now(),
+            order: self.place_of(status),
+            touches: Vec::new(),
+        })
+    }
+
+    fn place_of(&self, status: Status) -> u64 {
+        match status {
+            Status::Confirmed { block, position } => order(block.height, position),
+            _ => order(u32::MAX, seconds(self.draft.now())),
+        }
+    }
+
+    /// Writes a row with another status, and what it is known to touch besides.
+    pub fn move_to(
+        &mut self,
+        txid: Txid,
+        mut row: TxRow,
+        status: Status,
+        touches: Vec<Touch>,
+    ) -> Result<(), ApplyError> {
+        let order = self.place_of(status);
+        let inherits = status == Status::Mempool && self.tracker.mempool.inherits(&txid);
         if row.status != status {
             (row.status, row.order, row.inherits) = (status, order, inherits);
         }
@@ -209,7 +236,8 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
             return Ok(());
         };
-        for (vout, output) in (0..).zip(&row.tx.output) {
+        let tx = self.draft.transaction(&txid)?;
+        for (vout, output) in (0..).zip(&tx.output) {
             let outpoint = OutPoint { txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
                 && self.draft.output(&outpoint)?.is_some()
@@ -217,7 +245,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 self.put_output(outpoint, None)?;
             }
         }
-        for input in &row.tx.input {
+        for input in &tx.input {
             let Some(spent) = self.watched_output(&input.previous_output)? else {
                 continue;
             };
@@ -316,14 +344,11 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     }
 
     fn match_again(&mut self, txid: Txid) -> Result<(), ApplyError> {
-        let Some(TxRow {
-            tx,
-            status: Status::Mempool,
-            ..
-        }) = self.draft.tx(&txid)?.cloned()
-        else {
+        let known = self.draft.tx(&txid)?;
+        if known.is_none_or(|row| row.status != Status::Mempool) {
             return Ok(());
-        };
+        }
+        let tx = self.draft.transaction(&txid)?;
         let touches = self.activate(txid, &tx, None)?;
         self.record(txid, &tx, Status::Mempool, touches)
     }

@@ -132,12 +132,13 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
             return Ok(());
         };
-        let looks = row.tx.output.len() + row.tx.input.len();
+        let tx = self.draft.transaction(&txid)?;
+        let looks = tx.output.len() + tx.input.len();
         *room = room.saturating_sub(1 + looks);
         let created = (0..)
-            .zip(&row.tx.output)
+            .zip(&tx.output)
             .map(|(vout, _)| OutPoint { txid, vout });
-        let spent = row.tx.input.iter().map(|input| input.previous_output);
+        let spent = tx.input.iter().map(|input| input.previous_output);
         for outpoint in created.chain(spent) {
             self.forget_output(script, outpoint)?;
         }
@@ -147,6 +148,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         self.tracker.mempool.untrack(&txid);
         self.draft.txs(txid)?.set(None);
+        self.draft.raw_txs(txid)?.set(None);
         Ok(())
     }
 

@@ -302,9 +302,10 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// chain all the same; its place in the block is not known.
     fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
         let (txid, height) = (found.outpoint.txid, found.height);
-        let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else {
+        if self.draft.tx(&txid)?.is_none() {
             return Ok(());
-        };
+        }
+        let tx = self.draft.transaction(&txid)?;
         let Some(mut block) = self.draft.block(&height)?.cloned() else {
             return Ok(());
         };

@@ -206,7 +206,7 @@ fn a_process_killed_while_it_writes_keeps_every_finished_commit() {
 fn a_damaged_row_is_named() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let row = tx_row(1, satwatch::tracker::Status::Mempool, 5, &[1]);
+    let row = tx_row(satwatch::tracker::Status::Mempool, 5, &[1]);
     writer
         .commit(
             &[changes(vec![Change::Tx {
@@ -219,7 +219,7 @@ fn a_damaged_row_is_named() {
         .unwrap();
     drop((writer, reader));
     tamper(folder.path(), |raw| {
-        raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [1, 9])
+        raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [2, 9])
             .unwrap()
     });
     let (_writer, reader) = open(folder.path());
@@ -235,7 +235,7 @@ fn a_damaged_row_is_named() {
 fn a_lookup_row_without_its_row_is_named() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let row = tx_row(1, satwatch::tracker::Status::Mempool, 5, &[1]);
+    let row = tx_row(satwatch::tracker::Status::Mempool, 5, &[1]);
     writer
         .commit(
             &[changes(vec![Change::Tx {

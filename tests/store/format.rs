@@ -16,8 +16,8 @@ use satwatch::tracker::{
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    Change, block_id, chain, changes, dump, open, outpoint, output_row, script, tamper, tx_row,
-    txid, watch_row,
+    Change, block_id, chain, changes, dump, open, outpoint, output_row, raw_tx, script, tamper,
+    tx_row, txid, watch_row,
 };
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
@@ -289,6 +289,82 @@ fn in_fifth(mut held: Entries) -> Entries {
     held
 }
 
+/// What a store of format 6 has in place of rows with their transactions.
+const SIXTH: &[(&str, &str, &str)] = &[
+    (
+        "txs",
+        "01*32",
+        "02 00 01 00 0368e5cf8b010000 07000000ffffffff \
+         02 01*32 581b000000000000 0000000000000000 02*32 581b000000000000 0000000000000000",
+    ),
+    (
+        "txs",
+        "02*32",
+        "02 01 65000000 65*32 02000000 01 00 0368e5cf8b010000 0200000065000000 \
+         01 01*32 581b000000000000 0000000000000000",
+    ),
+    (
+        "txs",
+        "05*32",
+        "02 02 02*32 01 00 0368e5cf8b010000 0100000000000000 01 01*32 581b000000000000 0000000000000000",
+    ),
+    (
+        "txs",
+        "06*32",
+        "02 03 02*32 01 00 0368e5cf8b010000 0100000000000000 01 01*32 581b000000000000 0000000000000000",
+    ),
+    (
+        "txs",
+        "07*32",
+        "02 04 01 00 0368e5cf8b010000 0100000000000000 00",
+    ),
+    (
+        "txs",
+        "08*32",
+        "02 00 01 01 0368e5cf8b010000 07000000ffffffff 01 01*32 581b000000000000 0000000000000000",
+    ),
+    (
+        "raw_txs",
+        "01*32",
+        "01 02000000 0001 01 01*32 01000000 00 fdffffff 01 581b000000000000 03 001401 01 02 0101 00000000",
+    ),
+    (
+        "raw_txs",
+        "02*32",
+        "01 02000000 0001 01 02*32 01000000 00 fdffffff 01 581b000000000000 03 001402 01 02 0202 00000000",
+    ),
+    (
+        "raw_txs",
+        "05*32",
+        "01 02000000 0001 01 05*32 01000000 00 fdffffff 01 581b000000000000 03 001405 01 02 0505 00000000",
+    ),
+    (
+        "raw_txs",
+        "06*32",
+        "01 02000000 0001 01 06*32 01000000 00 fdffffff 01 581b000000000000 03 001406 01 02 0606 00000000",
+    ),
+    (
+        "raw_txs",
+        "07*32",
+        "01 02000000 0001 01 07*32 01000000 00 fdffffff 01 581b000000000000 03 001407 01 02 0707 00000000",
+    ),
+    (
+        "raw_txs",
+        "08*32",
+        "01 02000000 0001 01 08*32 01000000 00 fdffffff 01 581b000000000000 03 001408 01 02 0808 00000000",
+    ),
+];
+
+/// What becomes of the transactions of an earlier format.
+fn in_sixth(mut held: Entries) -> Entries {
+    for ((family, key), value) in entries(SIXTH) {
+        if held.contains_key(&("txs".to_owned(), key.clone())) {
+            held.insert((family, key), value);
+        }
+    }
+    held
+}
+
 fn coinbase_row() -> OutputRow {
     OutputRow {
         coinbase: true,
@@ -348,14 +424,10 @@ fn confirmed() -> Status {
 fn tx_rows() -> Vec<(u8, TxRow)> {
     let by = txid(2);
     vec![
-        (
-            1,
-            tx_row(1, Status::Mempool, 0xffff_ffff_0000_0007, &[1, 2]),
-        ),
+        (1, tx_row(Status::Mempool, 0xffff_ffff_0000_0007, &[1, 2])),
         (
             2,
             tx_row(
-                2,
                 Status::Confirmed {
                     block: block_id(101),
                     position: 2,
@@ -364,9 +436,9 @@ fn tx_rows() -> Vec<(u8, TxRow)> {
                 &[1],
             ),
         ),
-        (5, tx_row(5, Status::Replaced { by }, 1, &[1])),
-        (6, tx_row(6, Status::Conflicted { by }, 1, &[1])),
-        (7, tx_row(7, Status::Evicted, 1, &[])),
+        (5, tx_row(Status::Replaced { by }, 1, &[1])),
+        (6, tx_row(Status::Conflicted { by }, 1, &[1])),
+        (7, tx_row(Status::Evicted, 1, &[])),
     ]
 }
 
@@ -708,6 +780,7 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
 /// What formats 3 to 6 have otherwise: the log's id is that of its first start, and a second one
 /// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
+    *entries = in_sixth(std::mem::take(entries));
     entries.remove(&meta("log_id"));
     entries.insert(meta("format"), bytes("01 06000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
@@ -890,7 +963,7 @@ fn stores_of_the_first_release_are_read() {
             .unconfirmed_txs()
             .map(|row| row.unwrap())
             .collect::<Vec<_>>(),
-        [(txid(1), rows[0].1.clone())]
+        [(txid(1), rows[0].1.clone(), raw_tx(&txid(1)))]
     );
     let numbered: Vec<_> = (1..).zip(events()).collect();
     assert_eq!(reader.read_events(0, 99).unwrap(), numbered);
@@ -901,12 +974,12 @@ fn stores_of_the_first_release_are_read() {
 }
 
 #[test]
-fn a_row_that_inherits_has_the_bytes_of_the_third_format() {
+fn a_row_that_inherits_has_the_bytes_of_the_sixth_format() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let row = TxRow {
         inherits: true,
-        ..tx_row(8, Status::Mempool, 0xffff_ffff_0000_0007, &[1])
+        ..tx_row(Status::Mempool, 0xffff_ffff_0000_0007, &[1])
     };
     let change = Change::Tx {
         txid: txid(8),
@@ -916,7 +989,7 @@ fn a_row_that_inherits_has_the_bytes_of_the_third_format() {
     writer.commit(&[changes(vec![change])], true).unwrap();
     assert_eq!(reader.snapshot().tx(&txid(8)).unwrap(), Some(row));
     drop((writer, reader));
-    for (entry, value) in entries(&[INHERITS]) {
+    for (entry, value) in in_sixth(entries(&[INHERITS])) {
         assert_eq!(dump(folder.path()).get(&entry), Some(&value));
     }
 }
@@ -1066,6 +1139,27 @@ fn a_process_that_died_while_it_listed_scans_is_gone_on_with() {
     assert_eq!(writer.scans_of(&script(2)).unwrap(), [scan_id()]);
     let in_scans = [1, 2, 3].map(|n| reader.snapshot().is_in_scan(&script(n)).unwrap());
     assert_eq!(in_scans, [true, true, false]);
+}
+
+#[test]
+fn a_process_that_died_while_it_parted_transactions_is_gone_on_with() {
+    let folder = fifth_format();
+    tamper(folder.path(), |raw| {
+        raw.create_cf("raw_txs", &rocksdb::Options::default())
+            .unwrap();
+        // These two were brought up already.
+        for ((family, key), value) in entries(SIXTH) {
+            if key[0] <= 2 {
+                raw.put_cf(raw.cf_handle(&family).unwrap(), key, value)
+                    .unwrap();
+            }
+        }
+    });
+    drop(open(folder.path()));
+    let found = dump(folder.path());
+    for (entry, value) in entries(SIXTH) {
+        assert_eq!(found.get(&entry), Some(&value), "{}", hex(&entry.1));
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use satwatch::tracker::{
 use tempfile::tempdir;
 
 use super::{
-    Change, block_id, changes, dump, events, open, outpoint, output_row, script, tx_row, txid,
-    watch_row,
+    Change, block_id, changes, dump, events, open, outpoint, output_row, raw_tx, script, tx_row,
+    txid, watch_row,
 };
 
 /// A new state of one row of a small world; `None` deletes it.
@@ -139,7 +139,7 @@ fn change(view: &MemoryView, step: &Step) -> Change {
         Step::Tx(n, new) => {
             let new = new
                 .as_ref()
-                .map(|(kind, order, scripts)| tx_row(*n, status(*kind), *order, scripts));
+                .map(|(kind, order, scripts)| tx_row(status(*kind), *order, scripts));
             Change::Tx {
                 txid: txid(*n),
                 old: view.tx(&txid(*n)).unwrap(),
@@ -362,6 +362,9 @@ fn check_against_the_model(
             (snapshot.tx(&txid).unwrap(), writer.tx(&txid).unwrap()),
             (view.tx(&txid).unwrap(), view.tx(&txid).unwrap())
         );
+        let raw = view.raw_tx(&txid).unwrap();
+        assert_eq!(snapshot.raw_tx(&txid).unwrap(), raw);
+        assert_eq!(writer.raw_tx(&txid).unwrap(), raw);
         let block = view.block(&u32::from(n)).unwrap();
         assert_eq!(
             (
@@ -491,7 +494,7 @@ fn tx(n: u8, order: u64, scripts: &[u8]) -> Change {
     Change::Tx {
         txid: txid(n),
         old: None,
-        new: Some(tx_row(n, Status::Mempool, order, scripts)),
+        new: Some(tx_row(Status::Mempool, order, scripts)),
     }
 }
 
@@ -531,7 +534,7 @@ fn history_pages_are_newest_first_and_join() {
     );
     assert_eq!(
         all.transactions[0].1,
-        tx_row(4, Status::Mempool, 1 << 40, &[1, 2])
+        tx_row(Status::Mempool, 1 << 40, &[1, 2])
     );
     for limit in 1..=4 {
         let (mut seen, mut before) = (Vec::new(), None);
@@ -706,7 +709,7 @@ fn the_tracker_loads_what_it_needs() {
     let confirmed = Change::Tx {
         txid: txid(2),
         old: None,
-        new: Some(tx_row(2, status(1), 6, &[1])),
+        new: Some(tx_row(status(1), 6, &[1])),
     };
     let watch = Change::Watch {
         script: script(1),
@@ -743,7 +746,7 @@ fn the_tracker_loads_what_it_needs() {
         .unwrap();
     assert_eq!(
         unconfirmed,
-        [(txid(1), tx_row(1, Status::Mempool, 5, &[1]))]
+        [(txid(1), tx_row(Status::Mempool, 5, &[1]), raw_tx(&txid(1)))]
     );
 }
 

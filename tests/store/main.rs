@@ -19,6 +19,7 @@ mod starts;
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::path::Path;
+use std::sync::Arc;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{
@@ -150,8 +151,13 @@ fn transaction(n: u8) -> Transaction {
     }
 }
 
+/// The transaction that comes with a row.
+fn raw_tx(txid: &Txid) -> Arc<Transaction> {
+    Arc::new(transaction(txid.to_byte_array()[0]))
+}
+
 /// A transaction row that touches `scripts`.
-fn tx_row(n: u8, status: Status, order: u64, scripts: &[u8]) -> TxRow {
+fn tx_row(status: Status, order: u64, scripts: &[u8]) -> TxRow {
     let touches = scripts
         .iter()
         .map(|n| Touch {
@@ -161,8 +167,8 @@ fn tx_row(n: u8, status: Status, order: u64, scripts: &[u8]) -> TxRow {
         })
         .collect();
     TxRow {
-        tx: transaction(n),
         status,
+        signals: true,
         inherits: false,
         first_seen: 1_700_000_000_003,
         order,
@@ -240,7 +246,13 @@ fn change_set(changes: impl IntoIterator<Item = Change>) -> ChangeSet {
         match change {
             Change::Watch { script, old, new } => put(&mut set.watches, script, old, new),
             Change::Output { outpoint, old, new } => put(&mut set.outputs, outpoint, old, new),
-            Change::Tx { txid, old, new } => put(&mut set.txs, txid, old, new),
+            Change::Tx { txid, old, new } => {
+                let raw = |row: &Option<TxRow>| row.as_ref().map(|_| raw_tx(&txid));
+                if old.is_some() != new.is_some() {
+                    put(&mut set.raw_txs, txid, raw(&old), raw(&new));
+                }
+                put(&mut set.txs, txid, old, new);
+            }
             Change::Block { height, old, new } => put(&mut set.blocks, height, old, new),
             Change::Tip { old, new } => put(&mut set.tip, (), old, new),
             Change::Scan { scan, old, new } => put(&mut set.scans, scan, old, new),

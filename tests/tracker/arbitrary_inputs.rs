@@ -519,7 +519,9 @@ impl Heap {
             .txs
             .iter()
             .filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
-        unconfirmed.for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        unconfirmed.for_each(|(txid, row)| {
+            tracker.load_unconfirmed(*txid, row, &self.view.raw_txs[txid]);
+        });
         self.view
             .open_scans()
             .into_iter()

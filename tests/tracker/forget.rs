@@ -20,6 +20,8 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
         row.touches.retain(|touch| touch.script != *script);
     }
     view.txs.retain(|_, row| !row.touches.is_empty());
+    let (rows, raw) = (&view.txs, &mut view.raw_txs);
+    raw.retain(|txid, _| rows.contains_key(txid));
     view.adding.retain(|(), adding| {
         adding.retain(|adding| adding != script);
         !adding.is_empty()

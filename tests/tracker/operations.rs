@@ -125,11 +125,13 @@ fn returning(world: &World, index: u16) -> Option<Transaction> {
         .view
         .txs
         .iter()
-        .filter(|(_, row)| gone(&row.status) && !row.tx.is_coinbase())
+        .filter(|(_, row)| gone(&row.status))
+        .map(|(txid, _)| (txid, &world.view.raw_txs[txid]))
+        .filter(|(_, tx)| !tx.is_coinbase())
         .collect();
     rows.sort_by_key(|(txid, _)| **txid);
     let open = world.spendable();
-    let tx = pick(&rows, index)?.1.tx.clone();
+    let tx = Transaction::clone(pick(&rows, index)?.1);
     tx.input
         .iter()
         .all(|input| {

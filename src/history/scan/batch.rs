@@ -189,13 +189,15 @@ fn track_unspent(
     let (mut spent, mut place) = (HashSet::new(), None);
     loop {
         // Newest first, so what spends an output comes before what created it; inside a block too.
-        let page = reader.snapshot().history(script, place.as_ref(), PAGE)?;
+        let snapshot = reader.snapshot();
+        let page = snapshot.history(script, place.as_ref(), PAGE)?;
         for (txid, row) in page.transactions {
             if !matches!(row.status, Status::Confirmed { block, .. } if block.height < next) {
                 continue;
             }
-            spent.extend(row.tx.input.iter().map(|input| input.previous_output));
-            for (vout, output) in (0..).zip(&row.tx.output) {
+            let tx = snapshot.transaction(&txid)?;
+            spent.extend(tx.input.iter().map(|input| input.previous_output));
+            for (vout, output) in (0..).zip(&tx.output) {
                 let outpoint = OutPoint { txid, vout };
                 if output.script_pubkey == *spk && !spent.remove(&outpoint) {
                     matcher.track_output(&outpoint);

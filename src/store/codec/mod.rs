@@ -12,7 +12,9 @@
 
 pub mod events;
 pub mod keys;
-mod rows;
+pub mod rows;
+
+use std::sync::Arc;
 
 use bitcoin::consensus::encode::{self, Decodable, Encodable, VarInt};
 use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
@@ -147,7 +149,12 @@ plain_value!(ScriptBuf, Txid, BlockHash, OutPoint, Transaction);
 /// Types that are their fields, one behind the other.
 macro_rules! value_of_fields {
     ($type:ty: $($field:tt),+) => {
+        value_of_fields!($type, 1: $($field),+);
+    };
+    ($type:ty, $version:literal: $($field:tt),+) => {
         impl StoredValue for $type {
+            const VERSION: u8 = $version;
+
             fn encode(&self, out: &mut Out) {
                 $(out.part(&self.$field);)+
             }
@@ -188,6 +195,16 @@ macro_rules! value_of_variants {
 }
 
 pub(super) use {value_of_fields, value_of_variants};
+
+impl<T: StoredValue> StoredValue for Arc<T> {
+    fn encode(&self, out: &mut Out) {
+        out.part(&**self);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        input.part().map(Self::new)
+    }
+}
 
 impl<T: StoredValue> StoredValue for Option<T> {
     fn encode(&self, out: &mut Out) {

@@ -1,12 +1,12 @@
 //! Rows as values.
 
-use bitcoin::Network;
+use bitcoin::{Network, Transaction};
 
 use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
     Balance, BlockId, BlockRow, Coverage, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
-    Staged, Status, Touch, TxRow, WatchRow,
+    Staged, Status, Touch, TxRow, WatchRow, signals_replacement,
 };
 
 value_of_fields!(ScriptHash: 0);
@@ -22,6 +22,7 @@ value_of_fields!(OutputRow: script, value, height, coinbase, spent);
 value_of_fields!(Spend: txid, height);
 value_of_fields!(Touch: script, received, sent);
 value_of_fields!(BlockRow: hash, time, touched, found);
+value_of_fields!(TxRow, 2: status, signals, inherits, first_seen, order, touches);
 value_of_fields!(ScanRow: created, updated, state, from, to, horizon, next, scripts, found);
 value_of_variants!(ScanState, "state of a scan":
     0 => Open,
@@ -96,33 +97,28 @@ impl StoredValue for Coverage {
     }
 }
 
-/// In place of the status mempool in a transaction's row: it inherits as well.
+/// In place of the status mempool in a row of version 1: it inherits as well.
 const INHERITS: u8 = 5;
 
-impl StoredValue for TxRow {
-    fn encode(&self, out: &mut Out) {
-        match self.inherits {
-            true => out.tag(INHERITS),
-            false => out.part(&self.status),
-        };
-        out.part(&self.first_seen).part(&self.order);
-        out.part(&self.touches).part(&self.tx);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let inherits = input.0.first() == Some(&INHERITS);
-        Ok(Self {
-            inherits,
-            status: match inherits {
-                true => input.tag().map(|_| Status::Mempool)?,
-                false => input.part()?,
-            },
-            first_seen: input.part()?,
-            order: input.part()?,
-            touches: input.part()?,
-            tx: input.part()?,
-        })
-    }
+/// Version 1 of a [`TxRow`], up to format 5: the transaction is its last field.
+pub fn tx_of_format_5(bytes: &[u8]) -> Result<(TxRow, Transaction), Malformed> {
+    let mut input = In(bytes.get(1..).unwrap_or_default());
+    let inherits = input.0.first() == Some(&INHERITS);
+    let status = match inherits {
+        true => input.tag().map(|_| Status::Mempool)?,
+        false => input.part()?,
+    };
+    let (first_seen, order) = input.part()?;
+    let (touches, tx) = input.part()?;
+    let row = TxRow {
+        status,
+        signals: signals_replacement(&tx),
+        inherits,
+        first_seen,
+        order,
+        touches,
+    };
+    Ok((row, tx))
 }
 
 #[cfg(test)]
@@ -137,12 +133,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_row_comes_back_as_it_was(
-            watch in arbitrary::watch_row(), output in arbitrary::output_row(), tx in arbitrary::tx_row(), block in arbitrary::block_row(),
+            watch in arbitrary::watch_row(), output in arbitrary::output_row(), tx in arbitrary::tx_row(), raw in arbitrary::tx(), block in arbitrary::block_row(),
             scan in arbitrary::scan_row(), scripts in proptest::collection::vec(arbitrary::script(), 0..4),
         ) {
             prop_assert_eq!(WatchRow::from_bytes(&watch.to_bytes()), Ok(watch));
             prop_assert_eq!(OutputRow::from_bytes(&output.to_bytes()), Ok(output));
             prop_assert_eq!(TxRow::from_bytes(&tx.to_bytes()), Ok(tx));
+            prop_assert_eq!(Transaction::from_bytes(&raw.to_bytes()), Ok(raw));
             prop_assert_eq!(BlockRow::from_bytes(&block.to_bytes()), Ok(block));
             prop_assert_eq!(ScanRow::from_bytes(&scan.to_bytes()), Ok(scan));
             prop_assert_eq!(Vec::<ScriptHash>::from_bytes(&scripts.to_bytes()), Ok(scripts));
@@ -165,8 +162,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            drop(TxRow::from_bytes(&[vec![TxRow::VERSION], bytes.clone()].concat()));
             let bytes = [vec![VERSION], bytes].concat();
-            drop((WatchRow::from_bytes(&bytes), OutputRow::from_bytes(&bytes), TxRow::from_bytes(&bytes), BlockRow::from_bytes(&bytes)));
+            drop((WatchRow::from_bytes(&bytes), OutputRow::from_bytes(&bytes), tx_of_format_5(&bytes), BlockRow::from_bytes(&bytes)));
             drop((ScanRow::from_bytes(&bytes), Vec::<ScriptHash>::from_bytes(&bytes), crate::tracker::Event::from_bytes(&bytes)));
         }
     }

@@ -3,6 +3,7 @@
 mod index;
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
@@ -48,7 +49,7 @@ impl Tracker {
         builder.displace(&conflicts, Status::Replaced { by: txid })?;
         let touches = builder.activate(txid, &object, None)?;
         builder.insert(&tx, prints, true)?;
-        builder.record(txid, &object, Status::Mempool, touches)?;
+        builder.record(txid, &Arc::new(object), Status::Mempool, touches)?;
         builder.settle_revisits()?;
         builder.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
     }

@@ -170,6 +170,8 @@ impl Kept<'_> {
         for number in self.watched {
             self.check_script(&truth, *number);
         }
+        let (rows, raw) = (&self.view.txs, &self.view.raw_txs);
+        assert_eq!(rows.len(), raw.len(), "a transaction goes with its row");
         for (txid, row) in &self.view.txs {
             let place = truth.places.get(txid);
             match row.status {
@@ -191,12 +193,15 @@ impl Kept<'_> {
                     "{txid} is gone, and not at {place:?}"
                 ),
             }
-            if row.status == Status::Mempool && self.has_signalling_ancestor(&row.tx) {
+            assert_eq!(self.view.raw_txs[txid].compute_txid(), *txid);
+            if row.status == Status::Mempool
+                && self.has_signalling_ancestor(&self.view.raw_txs[txid])
+            {
                 assert!(row.inherits, "{txid} can be replaced with an ancestor");
             }
             assert!(!row.touches.is_empty(), "{txid} matters to somebody");
             assert!(
-                row.status != Status::Mempool || !row.tx.is_coinbase(),
+                row.status != Status::Mempool || !self.view.raw_txs[txid].is_coinbase(),
                 "no coinbase is ever unconfirmed"
             );
         }
@@ -207,7 +212,8 @@ impl Kept<'_> {
     /// What is said to inherit does: true when the tracker heard of everything at once.
     pub fn check_inherited(&self) {
         for (txid, row) in &self.view.txs {
-            let truly = row.status == Status::Mempool && self.has_signalling_ancestor(&row.tx);
+            let truly = row.status == Status::Mempool
+                && self.has_signalling_ancestor(&self.view.raw_txs[txid]);
             assert_eq!(
                 row.inherits, truly,
                 "{txid} can be replaced with an ancestor"
@@ -478,6 +484,7 @@ pub fn check_against(view: &MemoryView, changes: &ChangeSet) {
     check(&view.watches, &changes.watches);
     check(&view.outputs, &changes.outputs);
     check(&view.txs, &changes.txs);
+    check(&view.raw_txs, &changes.raw_txs);
     check(&view.blocks, &changes.blocks);
     check(&view.scans, &changes.scans);
     check(&view.scan_scripts, &changes.scan_scripts);

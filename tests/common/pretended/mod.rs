@@ -85,7 +85,7 @@ pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
     view.txs
         .iter()
         .filter(|(_, row)| row.status == Status::Mempool)
-        .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row, &view.raw_txs[txid]));
     view.open_scans()
         .into_iter()
         .for_each(|scan| tracker.load_scan(scan));
