@@ -11,6 +11,10 @@ use tempfile::TempDir;
 
 use super::{Node, http, wait_until};
 
+/// After SIGTERM it is given so long until it is killed: the five seconds that it promises, and
+/// those in which this machine may be busy.
+const STOP_TIME: Duration = Duration::from_secs(8);
+
 /// A running daemon with a store of its own. Dropping it ends the process and removes the store.
 pub struct Daemon {
     folder: TempDir,
@@ -138,7 +142,13 @@ impl Daemon {
             "the daemon had already ended:\n{}",
             self.log()
         );
-        child.wait().expect("the daemon is our child")
+        let ended = super::wait_for(STOP_TIME, || {
+            child.try_wait().expect("the daemon is our child")
+        });
+        ended.unwrap_or_else(|| {
+            child.kill().expect("the daemon is our child");
+            child.wait().expect("the daemon is our child")
+        })
     }
 
     /// Waits until it has ended by itself.

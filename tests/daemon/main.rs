@@ -35,6 +35,7 @@ mod remedies;
 mod reorg;
 mod replaceable;
 mod rest;
+mod stop;
 mod unwatch;
 mod watching;
 mod webhooks;

@@ -4,7 +4,7 @@
 mod load;
 mod races;
 mod scripts;
-mod stage;
+pub mod stage;
 
 use bitcoin::ScriptBuf;
 use serde_json::json;
