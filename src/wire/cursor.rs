@@ -49,13 +49,14 @@ pub fn read(starts: &Starts, text: &str) -> Result<u64, BadCursor> {
 impl<'a> Cursor<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (start, number) = text.rsplit_once('-')?;
-        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        if text.len() > MAX_BYTES || start.is_empty() || !digits {
+        if text.len() > MAX_BYTES || start.is_empty() {
             return None;
         }
-        Some(Self {
+        // As it is written: no sign, no zeros before.
+        let parsed: u64 = number.parse().ok()?;
+        (parsed.to_string() == number).then_some(Self {
             start,
-            number: number.parse().ok()?,
+            number: parsed,
         })
     }
 }
@@ -92,6 +93,7 @@ mod tests {
             "5fa3",
             "5fa3-x",
             "5fa3-+1",
+            "5fa3-03",
             "5fa3-1.5",
             "5fa3-18446744073709551616",
             "é-é",

@@ -60,8 +60,8 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     })
 }
 
-/// Reads addresses of a list. The refusal names the first bad ones by their places, with the code
-/// of the first.
+/// Reads addresses of a list. The refusal names the first bad ones by their places, with their code
+/// if it is the same, else `invalid_address`.
 pub fn parse_all<'a>(
     texts: impl Iterator<Item = &'a str>,
     network: Network,
@@ -78,7 +78,9 @@ pub fn parse_all<'a>(
     }
     let sentences: Vec<_> = bad.iter().map(|error| &*error.message).collect();
     let message = sentences.join(" ");
+    let is_mixed = bad.iter().any(|error| error.code != bad[0].code);
     match bad.into_iter().next() {
+        Some(_) if is_mixed => Err(invalid(message)),
         Some(first) => Err(ApiError { message, ..first }),
         None => Ok(known),
     }
@@ -175,7 +177,9 @@ mod tests {
             parsed.expect_err("some are bad")
         };
         let error = refused(&[REGTEST, MAIN[0], REGTEST, "hello"]);
-        assert_eq!((error.status.as_u16(), error.code), (400, "wrong_network"));
+        assert_eq!(error.code, "invalid_address");
+        let alike = refused(&[MAIN[0], REGTEST, MAIN[1]]);
+        assert_eq!((alike.status.as_u16(), alike.code), (400, "wrong_network"));
         let sentence = |text| parse(text, Network::Regtest).unwrap_err().message;
         let expected = format!(
             "addresses[1]: {} addresses[3]: {}",
