@@ -35,9 +35,8 @@ pub(super) struct MempoolSync {
     round: Option<Round>,
     /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
     pub(super) read_to: u64,
-    /// Blocks were disconnected after a look, and no reading came since: what is heard may be of
-    /// before that, and what was in those blocks would give way to it. So the node is asked.
-    disconnected: bool,
+    /// Between a disconnect and a reading acceptances may be older than both: the node is asked.
+    heard_as: Option<Seen>,
     pending: Option<Pending>,
     /// A round has been begun and finished since the feed or the node broke off.
     whole: bool,
@@ -125,7 +124,7 @@ impl MempoolSync {
             }
             ChainNews::Disconnected => {
                 self.spoil();
-                self.disconnected = true;
+                self.heard_as = Some(Seen::Rawtx);
                 self.want_reading(now.instant, true);
             }
             ChainNews::AtNodeTip => self.eviction.block_ends(),
@@ -160,7 +159,7 @@ impl MempoolSync {
         }
         if turn.node.topic_up(ZmqTopic::Sequence) {
             if let Some(tx) = self.matcher.tx(tx, turn.now.instant) {
-                turn.send(tx, self.seen(), at);
+                turn.send(tx, self.heard_as.unwrap_or(Seen::Accepted), at);
             }
             return;
         }
@@ -169,14 +168,6 @@ impl MempoolSync {
         }
         self.calls.accepted(&tx.txid());
         turn.send(tx, Seen::Rawtx, at);
-    }
-
-    /// What the acceptance of a transaction is worth.
-    fn seen(&self) -> Seen {
-        match self.disconnected {
-            true => Seen::Rawtx,
-            false => Seen::Accepted,
-        }
     }
 
     /// The node said that its mempool took a transaction.
@@ -189,7 +180,7 @@ impl MempoolSync {
         }
         self.calls.accepted(&txid);
         if let Some(tx) = self.matcher.take_tx(&txid) {
-            turn.send(tx, self.seen(), at);
+            turn.send(tx, self.heard_as.unwrap_or(Seen::Accepted), at);
         } else if turn.node.rawtx_in_order() || !turn.node.topic_up(ZmqTopic::Rawtx) {
             // It will not come any more. What it replaces has been announced as removed, so a
             // fetched transaction is as good as an accepted one.
@@ -374,7 +365,7 @@ impl MempoolSync {
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
         let began = turn.now.instant;
-        (self.read_to, self.disconnected) = (snapshot.sequence.unwrap_or(0), false);
+        (self.read_to, self.heard_as) = (snapshot.sequence.unwrap_or(0), None);
         self.calls.doubt_all();
         self.matcher.forget_announced();
         self.round = Some(Round { began, repairs });
