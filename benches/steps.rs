@@ -416,7 +416,8 @@ async fn giant(share: u64, folder: &Path) {
             let outputs = (first..count.min(first + PART as u64)).map(found).collect();
             running.apply(part(Portion::Next, outputs)).await;
         }
-        running.apply(part(Portion::Last, Vec::new())).await;
+        let last = part(Portion::Last, Vec::new());
+        while running.handle.apply(last.clone()).await.is_ok() {}
     };
     running.measure(&name, work).await;
     let unwatch = Input::Unwatch {

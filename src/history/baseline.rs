@@ -296,8 +296,8 @@ impl BaselineTask {
         Ok(self.apply(input).await?.unwrap_or(true))
     }
 
-    /// Whether it was merged, or there is a new block; `None` for portions of a script that was
-    /// removed since the first one, or does not wait for them any more.
+    /// Whether it was merged, or there is a new block; `None` for portions that nothing waits for
+    /// (any more).
     async fn apply(&self, input: Input) -> Result<Option<bool>, Interrupted> {
         match self.context.indexer.apply(input).await {
             Ok(_) => Ok(Some(true)),
@@ -310,7 +310,7 @@ impl BaselineTask {
         }
     }
 
-    /// Merges some of the outputs of a script that has very many. Answers whether all are.
+    /// Merges some of the outputs of a script that has very many. Answers whether that is over.
     async fn merge_portion(
         &self,
         block: BlockId,
@@ -320,7 +320,7 @@ impl BaselineTask {
         let script = script.expect("a part has a script");
         let portion = match part.order.len() {
             _ if !part.begun => Portion::First,
-            0..=PART => Portion::Last,
+            0 => Portion::Last,
             _ => Portion::Next,
         };
         let rest = part.order.len().saturating_sub(PART);
@@ -345,8 +345,12 @@ impl BaselineTask {
         match self.apply(input).await? {
             Some(true) => {}
             Some(false) => return Ok(false),
-            // If it was added again, it waits for a scan of its own.
+            // The last portion has come as often as it had to. Or the script was removed, or a
+            // reorg took what had come: if it waits, then for a scan of its own.
             None => return Ok(true),
+        }
+        if portion == Portion::Last {
+            return Ok(false);
         }
         for outpoint in sent {
             part.found.remove(&outpoint);
@@ -356,7 +360,7 @@ impl BaselineTask {
             part.begun = true;
             self.order(script, part).await?;
         }
-        Ok(portion == Portion::Last)
+        Ok(false)
     }
 
     /// Drops what the store has in a block already, and says in which order the others are sent

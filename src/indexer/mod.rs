@@ -425,14 +425,18 @@ fn cut(input: &mut Input) -> Option<Input> {
     }
 }
 
-/// What an input adds to a batch, in about the rows of one transaction. Blocks, and the end of a
-/// scan, which does not say how many scripts it had, fill one.
+/// What an input adds to a batch, in about the rows of one transaction. Blocks, and the ends of a
+/// scan and of a baseline, which do not say how much they look at, fill one.
 fn size_of(input: &Input) -> usize {
     match input {
         Input::Watch { scripts, .. } | Input::WatchPart { scripts, .. } => scripts.len().max(1),
         Input::Baseline {
             scripts, outputs, ..
         } => (scripts.len() + outputs.len()).max(1),
+        Input::BaselinePart {
+            portion: Portion::Last,
+            ..
+        } => BATCH,
         Input::BaselinePart { outputs, .. } => outputs.len().max(1),
         Input::Unwatch { scripts, .. }
         | Input::ScanScripts { scripts, .. }

@@ -148,6 +148,7 @@ impl Tracker {
                 return Err(refused);
             }
         }
+        self.merging = None;
         let mut builder = TransitionBuilder::new(self, view, now);
         for height in (to.height + 1..=old_tip.height).rev() {
             builder.take_back(height)?;

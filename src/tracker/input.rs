@@ -149,8 +149,9 @@ pub enum Input {
         now: u64,
     },
     /// Some of the outputs of a script that has very many; it is as with `Baseline` when the last
-    /// of them have come. Refused ([`ApplyError::NotMerging`]) for one that does not wait, or was
-    /// watched anew since the first.
+    /// of them have come, which are to be sent until they are refused: each time some of what
+    /// spends any of them is matched. Refused ([`ApplyError::NotMerging`]) for one that does not
+    /// wait, or was watched anew, or whose outputs a reorg may have changed, since the first.
     BaselinePart {
         block: BlockId,
         script: ScriptHash,

@@ -31,7 +31,7 @@ pub struct Tracker {
     /// baseline.
     pub(super) newest_coverage: u32,
     /// The script whose outputs come in portions.
-    pub(super) merging: Option<ScriptHash>,
+    pub(super) merging: Option<Merging>,
     /// History scans that have not ended.
     pub(super) scans: BTreeSet<ScanId>,
     /// Those that have ended, or were never opened, and have scripts.
@@ -54,6 +54,21 @@ pub(super) enum WatchPart {
     Whole,
     Some,
     Last,
+}
+
+/// A baseline in portions. It is in memory alone: after a restart, or a reorg, it begins anew.
+#[derive(Debug)]
+pub(super) struct Merging {
+    pub script: ScriptHash,
+    pub stage: MergeStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MergeStage {
+    /// Outputs come. What has come is set aside (`TransitionBuilder::is_set_aside`).
+    Outputs,
+    /// All have come. Those up to this one have been matched with the mempool's transactions.
+    Spenders(Option<OutPoint>),
 }
 
 /// How far the rows of one script are gone. It is in memory alone, so that a portion need not walk
@@ -177,6 +192,12 @@ impl Tracker {
     /// Transactions in the mempool's index, watched or not.
     pub fn mempool_len(&self) -> usize {
         self.mempool.len()
+    }
+
+    /// Whether all outputs of the script that come in portions have come.
+    pub(super) fn has_all_found(&self, script: &ScriptHash) -> bool {
+        let merging = self.merging.as_ref().filter(|it| it.script == *script);
+        merging.is_some_and(|merging| merging.stage != MergeStage::Outputs)
     }
 
     pub(super) fn count_depths(&mut self, depths: &[u8]) {

@@ -47,8 +47,16 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     }
 
     /// The row of an output that pays a watched script, if its spend is not confirmed (or it was
-    /// met in this transition).
+    /// met in this transition) and it is not set aside.
     pub fn watched_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
+        match self.open_output(outpoint)? {
+            Some(row) if !self.is_set_aside(&row)? => Ok(Some(row)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The same, set aside or not.
+    fn open_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
         if !self.draft.knows_output(outpoint)
             && !self
                 .tracker
@@ -60,6 +68,17 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         let forgetting = &self.tracker.forgetting;
         let row = self.draft.output(outpoint)?;
         Ok(row.filter(|row| !forgetting.contains(&row.script)).cloned())
+    }
+
+    /// Whether it is one of a baseline of which more is to come. Until all is there, it is matched
+    /// with no transaction, so that who spends many of them is told once, with all that it spends:
+    /// mempool transactions are looked at again then, and what a block spends goes without a word,
+    /// as if it had been spent before the baseline.
+    pub fn is_set_aside(&mut self, row: &OutputRow) -> Result<bool, ApplyError> {
+        let is_matched = self.tracker.has_all_found(&row.script);
+        let watch = self.draft.watch(&row.script)?;
+        let is_staged = watch.is_some_and(|watch| watch.coverage.is_staged(row.height));
+        Ok(is_staged && row.spent.is_none() && !is_matched)
     }
 
     pub fn put_output(
@@ -126,8 +145,12 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 continue;
             };
             let (outpoint, value) = (OutPoint { txid, vout }, output.value.to_sat());
-            let known = self.draft.output(&outpoint)?;
-            let (is_new, spent) = (known.is_none(), known.and_then(|row| row.spent));
+            let known = self.draft.output(&outpoint)?.cloned();
+            let is_new = match &known {
+                Some(row) => self.is_set_aside(row)?,
+                None => true,
+            };
+            let spent = known.and_then(|row| row.spent);
             self.put_output(
                 outpoint,
                 Some(OutputRow {
@@ -147,9 +170,15 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             return Ok(touches.into_list());
         }
         for input in &tx.input {
-            let Some(row) = self.watched_output(&input.previous_output)? else {
+            let Some(row) = self.open_output(&input.previous_output)? else {
                 continue;
             };
+            if self.is_set_aside(&row)? {
+                if height.is_some() {
+                    self.put_output(input.previous_output, None)?;
+                }
+                continue;
+            }
             touches.add(row.script, 0, row.value)?;
             self.put_output(
                 input.previous_output,

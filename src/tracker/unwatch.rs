@@ -22,7 +22,8 @@ impl Tracker {
         let before = builder.tracker.adding.clone();
         for script in scripts {
             let is_added = !builder.tracker.adding.remove(script);
-            builder.tracker.merging.take_if(|merging| merging == script);
+            let merging = &mut builder.tracker.merging;
+            merging.take_if(|merging| merging.script == *script);
             let Some(row) = builder.draft.watch(script)?.cloned() else {
                 continue;
             };
@@ -130,6 +131,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         room: &mut usize,
     ) -> Result<(), ApplyError> {
         let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
+            *room = room.saturating_sub(1);
             return Ok(());
         };
         let tx = self.draft.transaction(&txid)?;

@@ -6,7 +6,7 @@ use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::event::Cause;
 use super::input::{FoundOutput, Portion};
-use super::state::WatchPart;
+use super::state::{MergeStage, Merging, WatchPart};
 use super::transition::TransitionBuilder;
 use super::{
     ApplyError, Balance, Baseline, BlockId, Coverage, FollowUp, OutputRow, ScriptHash, Spend,
@@ -112,6 +112,7 @@ impl Tracker {
         for script in scripts {
             builder.end_baseline(block, *script)?;
         }
+        builder.revisit_spenders(outputs)?;
         builder.settle_revisits()?;
         builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
     }
@@ -129,7 +130,9 @@ impl Tracker {
     ) -> Result<Transition, ApplyError> {
         let is_first = portion == Portion::First;
         let waits = view.watch(&script)?.is_some_and(|row| row.coverage.pending);
-        if !waits || !is_first && self.merging != Some(script) {
+        let merging = self.merging.as_ref();
+        let has_begun = is_first || merging.is_some_and(|it| it.script == script);
+        if !waits || !has_begun {
             return Err(ApplyError::NotMerging(script));
         }
         self.must_be_tip(block)?;
@@ -137,15 +140,17 @@ impl Tracker {
         if is_first {
             builder.stage(script)?;
         }
-        builder.merge_all_found(&[script], outputs)?;
-        let is_last = portion == Portion::Last;
-        if is_last {
-            builder.end_baseline(block, script)?;
+        match portion {
+            Portion::First | Portion::Next => {
+                let stage = MergeStage::Outputs;
+                builder.tracker.merging = Some(Merging { script, stage });
+                builder.merge_all_found(&[script], outputs)?;
+            }
+            Portion::Last => builder.merge_last(view, block, script, outputs)?,
         }
+        builder.revisit_spenders(outputs)?;
         builder.settle_revisits()?;
-        let transition = builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))?;
-        self.merging = (!is_last).then_some(script);
-        Ok(transition)
+        builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
     }
 
     fn must_be_tip(&self, block: BlockId) -> Result<(), ApplyError> {
@@ -170,6 +175,87 @@ impl<V: View> TransitionBuilder<'_, V> {
             let waits = |row: &WatchRow| row.coverage.pending;
             if wanted.contains(&script) && self.draft.watch(&script)?.is_some_and(waits) {
                 self.merge_found(script, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last outputs of a script have come. They are shown when all that spend them are matched,
+    /// which takes an input for each portion of them. What we hold for unconfirmed is shown
+    /// already and moves then, too.
+    fn merge_last(
+        &mut self,
+        view: &V,
+        block: BlockId,
+        script: ScriptHash,
+        outputs: &[FoundOutput],
+    ) -> Result<(), ApplyError> {
+        if self.match_spenders(view, script)? {
+            self.merge_all_found(&[script], outputs)?;
+            self.end_baseline(block, script)?;
+            self.tracker.merging = None;
+            return Ok(());
+        }
+        for found in outputs {
+            let known = self.draft.output(&found.outpoint)?;
+            if known.is_none_or(|row| row.height.is_some()) {
+                self.merge_all_found(&[script], std::slice::from_ref(found))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for mempool transactions that spend what has come of a script, for a portion of it.
+    /// Answers whether that was the last one.
+    fn match_spenders(&mut self, view: &V, script: ScriptHash) -> Result<bool, ApplyError> {
+        let merging = self.tracker.merging.as_ref();
+        let mut after = match merging.map(|merging| merging.stage) {
+            Some(MergeStage::Spenders(after)) => after,
+            _ => None,
+        };
+        let mut room = self.tracker.portion;
+        let watch = self.draft.watch(&script)?;
+        let is_staged = watch.is_some_and(|watch| watch.coverage.staged.is_some());
+        let page = match is_staged {
+            true => view.unspent(&script, after, room)?,
+            false => Vec::new(),
+        };
+        let mut is_last = page.len() < room;
+        for outpoint in page {
+            if room == 0 {
+                is_last = false;
+                break;
+            }
+            let inputs = self.match_spender(&outpoint)?;
+            (after, room) = (Some(outpoint), room.saturating_sub(1 + inputs));
+        }
+        let stage = MergeStage::Spenders(after);
+        self.tracker.merging = Some(Merging { script, stage });
+        Ok(is_last)
+    }
+
+    /// The number of inputs that have to be looked at for this output.
+    fn match_spender(&mut self, outpoint: &OutPoint) -> Result<usize, ApplyError> {
+        let mempool = &self.tracker.mempool;
+        // One that is asked for is matched when it comes.
+        let spender = mempool
+            .spender(outpoint)
+            .filter(|it| !mempool.is_wanted(it));
+        let Some(spender) = spender else { return Ok(0) };
+        let inputs = mempool.inputs(&spender);
+        let row = self.draft.output(outpoint)?;
+        let is_new = row.is_some_and(|row| row.spent.is_none()) && self.revisit.insert(spender);
+        Ok(if is_new { inputs } else { 0 })
+    }
+
+    /// Looks again at whatever in the mempool spends outputs that are new, and not set aside.
+    fn revisit_spenders(&mut self, outputs: &[FoundOutput]) -> Result<(), ApplyError> {
+        for FoundOutput { outpoint, .. } in outputs {
+            let row = self.draft.output(outpoint)?.cloned();
+            if let Some(row) = row.filter(|row| row.spent.is_none())
+                && !self.is_set_aside(&row)?
+            {
+                self.revisit_spender(outpoint);
             }
         }
         Ok(())
@@ -293,7 +379,6 @@ impl<V: View> TransitionBuilder<'_, V> {
             spent: None,
         };
         self.put_output(found.outpoint, Some(row))?;
-        self.revisit_spender(&found.outpoint);
         self.draft.add_found(found.height, found.outpoint)
     }
 
@@ -423,6 +508,7 @@ mod tests {
                 coinbase: false,
             };
             builder.merge_found(ScriptHash::of(&spk()), &found).unwrap();
+            builder.revisit_spenders(&[found]).unwrap();
         }
         assert_eq!(builder.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
     }

@@ -74,7 +74,7 @@ impl World {
         let gone = script(number);
         let expected = without(&self.visible(), &gone);
         let was_watched = self.watched.remove(&number);
-        self.merging.take_if(|(merging, ..)| *merging == number);
+        self.merging.take_if(|merging| merging.number == number);
         let was_told = !self.unfinished.remove(&number) || {
             let row = &self.view.watches[&gone];
             (row.tx_count, row.utxo_count) != (0, 0)
@@ -277,4 +277,23 @@ fn a_script_is_not_added_while_it_is_being_forgotten_and_begins_without_anything
     assert!(world.view.txs.is_empty() && world.view.outputs.is_empty());
     world.check_memory();
     world.kept().check_change_sets();
+}
+
+#[test]
+fn what_moves_behind_the_place_of_a_removal_does_not_end_it() {
+    let mut world = World::new();
+    world.watch(2, &[]);
+    for _ in 0..3 {
+        let _ = world.mine(2, &[]);
+    }
+    let payment = tx(&[coin(&world, 0)], &[(2, 70), (9, 5), (9, 6)]);
+    let _ = world.accept(&payment);
+    world.begin_to_forget(2);
+    // The payment, which is the newest.
+    world.forget_portion();
+    assert!(!world.view.txs.contains_key(&payment.compute_txid()));
+    // Now the last coinbase is the next one, where it died.
+    let _ = world.disconnect(1);
+    world.forget_all();
+    assert!(world.view.txs.is_empty());
 }

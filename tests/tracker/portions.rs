@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 
-use bitcoin::OutPoint;
+use bitcoin::Transaction;
 use satwatch::tracker::{
-    ApplyError, Balance, FoundOutput, Input, Portion, ScriptHash, Staged, Transition,
+    ApplyError, Balance, BlockId, ChangeSet, Event, FoundOutput, Input, Portion, ScriptHash,
+    Staged, Transition,
 };
 
 use crate::shorthand::{balance, coin, out, told};
-use crate::world::{World, script, tx};
+use crate::world::{Heard, Merging, World, script, tx};
 
 impl World {
     /// One more output of a script that waits for its outputs, if the tracker is at the node's tip.
@@ -21,39 +22,47 @@ impl World {
             let block = world.chain.get(height as usize);
             block.is_some_and(|block| block.block_hash() == hash)
         };
-        let merging = self.merging.take();
         let waits = |number: &u8| self.view.watches[&script(*number)].coverage.pending;
-        let merging = merging
-            .filter(|(number, block, _)| is_ours(self, block.height, block.hash) && waits(number));
-        let first = || self.watched.iter().copied().filter(waits).min();
-        let (number, portion, sent) = match merging {
-            Some((number, _, sent)) => (number, Portion::Next, sent),
-            None => match first() {
-                Some(number) => (number, Portion::First, HashSet::new()),
+        let begun = self.merging.take().filter(|merging| {
+            let BlockId { height, hash } = merging.block;
+            is_ours(self, height, hash) && waits(&merging.number)
+        });
+        let (merging, portion) = match begun {
+            Some(merging) => (merging, Portion::Next),
+            None => match self.watched.iter().copied().filter(waits).min() {
+                Some(number) => {
+                    let merging = Merging {
+                        number,
+                        block: self.tip(),
+                        sent: HashSet::new(),
+                        is_last: false,
+                    };
+                    (merging, Portion::First)
+                }
                 None => return,
             },
         };
-        let _ = self.send_portion(number, portion, sent);
+        let _ = self.send_portion(merging, portion);
     }
 
     /// Sends one of the outputs that were not sent; all that are left of them, if that is one.
-    fn send_portion(
-        &mut self,
-        number: u8,
-        portion: Portion,
-        mut sent: HashSet<OutPoint>,
-    ) -> Transition {
+    fn send_portion(&mut self, mut merging: Merging, portion: Portion) -> Transition {
+        let number = merging.number;
         let mut rest = self.found(&[script(number)]);
-        rest.retain(|found| !sent.contains(&found.outpoint));
+        rest.retain(|found| !merging.sent.contains(&found.outpoint));
         rest.sort_by_key(|found| found.outpoint);
+        merging.is_last |= portion == Portion::Next && rest.len() <= 1;
         let portion = match portion {
-            Portion::Next if rest.len() <= 1 => Portion::Last,
+            Portion::Next if merging.is_last => Portion::Last,
             portion => portion,
         };
-        rest.truncate(1);
-        sent.extend(rest.iter().map(|found| found.outpoint));
+        if !merging.is_last {
+            rest.truncate(1);
+            merging.sent.extend(rest.iter().map(|found| found.outpoint));
+        }
+        merging.block = self.tip();
         // Before it is sent: a process that dies of it begins anew.
-        self.merging = Some((number, self.tip(), sent));
+        self.merging = Some(merging);
         let input = self.part(script(number), portion, rest);
         let transition = self.apply(input);
         let row = self.view.watches.get(&script(number));
@@ -61,6 +70,13 @@ impl World {
             self.merging = None;
         }
         transition
+    }
+
+    /// All that is left of a baseline of which the last portion has been sent.
+    pub fn finish_last_portion(&mut self) {
+        while self.merging.as_ref().is_some_and(|it| it.is_last) {
+            self.scan_portion();
+        }
     }
 
     fn part(&self, script: ScriptHash, portion: Portion, outputs: Vec<FoundOutput>) -> Input {
@@ -161,7 +177,7 @@ fn a_reorg_or_a_restart_between_two_portions_begins_anew_and_counts_nothing_twic
 fn a_script_that_is_removed_and_added_again_is_not_whole_with_the_rest_of_its_portions() {
     let mut world = waiting();
     world.scan_portion();
-    let (_, _, sent) = world.merging.clone().expect("there are more");
+    let sent = world.merging.clone().expect("there are more").sent;
     world.forget(1);
     world.watch(1, &[]);
     let mut rest = world.found(&[script(1)]);
@@ -185,6 +201,154 @@ fn finish(world: &mut World) {
         world.check();
     }
     assert!(!world.view.watches[&script(1)].coverage.pending);
+}
+
+/// What was told besides balances.
+fn told_of_transactions(events: &[Event]) -> Vec<String> {
+    let mut told = told(events);
+    told.retain(|told| !told.starts_with("balance"));
+    told
+}
+
+/// What a transaction is known to receive and send for script 1.
+fn amounts(world: &World, tx: &Transaction) -> Option<(u64, u64)> {
+    let row = world.view.txs.get(&tx.compute_txid())?;
+    let touch = row.touches.iter().find(|it| it.script == script(1))?;
+    Some((touch.received, touch.sent))
+}
+
+/// [`waiting`], while the mempool holds a transaction that spends all that it owns, and pays it 50
+/// if `change`.
+fn swept(change: bool) -> (World, Transaction) {
+    let mut world = waiting();
+    let payment = payment_of(&world);
+    let spends: Vec<_> = (0..4).map(|vout| out(&payment, vout)).collect();
+    let sweep = match change {
+        true => tx(&spends, &[(1, 50)]),
+        false => tx(&spends, &[(9, 50)]),
+    };
+    let _ = world.accept(&sweep);
+    (world, sweep)
+}
+
+#[test]
+fn who_spends_outputs_of_many_portions_is_told_once_with_all_that_it_spends() {
+    let (mut world, sweep) = swept(false);
+    let before = world.events.len();
+    finish(&mut world);
+    assert_eq!(told_of_transactions(&world.events[before..]), ["new 1"]);
+    assert_eq!(amounts(&world, &sweep), Some((0, 2800)));
+    assert_eq!(balance(&world, 1).total(), 0);
+    // What it pays the script was known before.
+    let (mut world, sweep) = swept(true);
+    let before = world.events.len();
+    finish(&mut world);
+    let told = told_of_transactions(&world.events[before..]);
+    assert_eq!(told, ["mempool>mempool 0"]);
+    assert_eq!(amounts(&world, &sweep), Some((50, 2800)));
+    assert_eq!(balance(&world, 1).total(), 50);
+}
+
+#[test]
+fn who_comes_while_portions_do_is_told_with_the_last() {
+    let mut world = waiting();
+    let payment = payment_of(&world);
+    world.scan_portion();
+    world.scan_portion();
+    let before = world.events.len();
+    let first = tx(&[out(&payment, 0), out(&payment, 1)], &[(9, 50)]);
+    let _ = world.accept(&first);
+    let spends: Vec<_> = (0..3).map(|vout| out(&payment, vout)).collect();
+    let second = tx(&spends, &[(9, 60)]);
+    let _ = world.accept(&second);
+    world.check();
+    assert_eq!(told(&world.events[before..]), [""; 0]);
+    finish(&mut world);
+    assert_eq!(told_of_transactions(&world.events[before..]), ["new 1"]);
+    assert_eq!(amounts(&world, &first), None, "it was replaced meanwhile");
+    assert_eq!(amounts(&world, &second), Some((0, 2100)));
+    assert_eq!(balance(&world, 1).total(), 700);
+}
+
+#[test]
+fn what_a_block_spends_between_two_portions_is_as_if_it_had_been_spent_before() {
+    let (mut world, sweep) = swept(true);
+    world.scan_portion();
+    world.scan_portion();
+    let _ = world.mine(9, std::slice::from_ref(&sweep));
+    world.check();
+    finish(&mut world);
+    let known = amounts(&world, &sweep);
+    assert_eq!(known, Some((50, 0)), "no part of what it spends is told");
+    assert_eq!(balance(&world, 1).confirmed, 50);
+    // Its block goes: then all that it spends is found, and told.
+    let _ = world.disconnect(1);
+    world.check();
+    world.scan();
+    world.check();
+    assert_eq!(amounts(&world, &sweep), Some((50, 2800)));
+    assert_eq!(balance(&world, 1).total(), 50);
+}
+
+#[test]
+fn what_came_in_a_portion_and_goes_back_to_the_mempool_is_matched_there() {
+    let mut world = World::new();
+    world.watch(2, &[]);
+    let payment = tx(&[coin(&world, 0)], &[(1, 700), (2, 80), (1, 300)]);
+    let _ = world.mine(9, std::slice::from_ref(&payment));
+    world.slow_scans = true;
+    world.watch(1, &[]);
+    world.scan_portion();
+    for vout in [0, 2] {
+        let _ = world.accept(&tx(&[out(&payment, vout)], &[(9, 50)]));
+    }
+    let _ = world.disconnect(1);
+    world.check();
+    assert_eq!(balance(&world, 1), Balance::default());
+}
+
+#[test]
+fn a_process_that_dies_between_two_portions_matches_what_came_before() {
+    let (mut world, sweep) = swept(false);
+    for _ in 0..3 {
+        world.scan_portion();
+    }
+    world.restart();
+    let before = world.events.len();
+    world.slow_scans = false;
+    world.scan();
+    world.check();
+    assert_eq!(told_of_transactions(&world.events[before..]), ["new 1"]);
+    assert_eq!(amounts(&world, &sweep), Some((0, 2800)));
+}
+
+#[test]
+fn a_reorg_that_leads_back_to_the_same_block_ends_the_portions() {
+    let mut world = waiting();
+    world.scan_portion();
+    let (_, stale) = world.disconnect_heard(1, Heard::Sequence);
+    let _ = world.connect(stale[0].clone());
+    let input = world.part(script(1), Portion::Next, Vec::new());
+    assert_eq!(world.refused(input), ApplyError::NotMerging(script(1)));
+}
+
+#[test]
+fn spenders_are_matched_a_few_at_a_time_before_anything_is_shown() {
+    let mut world = World::new();
+    let payment = tx(&[coin(&world, 0)], &[(1, 700); 12]);
+    let _ = world.mine(9, std::slice::from_ref(&payment));
+    world.slow_scans = true;
+    world.watch(1, &[]);
+    for vout in 0..12 {
+        let _ = world.accept(&tx(&[out(&payment, vout)], &[(9, 300)]));
+    }
+    let before = world.past.len();
+    finish(&mut world);
+    let news = |(_, events): &(ChangeSet, Vec<Event>)| told_of_transactions(events).len();
+    let told: Vec<usize> = world.past[before..].iter().map(news).collect();
+    assert_eq!(told.iter().sum::<usize>(), 12);
+    assert!(told.iter().all(|count| *count < 5), "{told:?} in one step");
+    assert_eq!(balance(&world, 1).total(), 0);
 }
 
 #[test]

@@ -104,6 +104,8 @@ proptest! {
         for op in before.iter().filter(|op| !matches!(op, Op::Crash { .. })) {
             run(&mut world, op);
         }
+        // A baseline begins anew.
+        world.finish_last_portion();
         let mut twin = world.restarted_twin();
         for op in &after {
             prop_assert_eq!(&world.view, &twin.view);

@@ -24,6 +24,17 @@ pub enum Heard {
     Poll,
 }
 
+/// How far a baseline in portions is.
+#[derive(Debug, Clone)]
+pub struct Merging {
+    pub number: u8,
+    /// As of this block.
+    pub block: BlockId,
+    pub sent: HashSet<OutPoint>,
+    /// All others are in the last portion, which is sent again and again.
+    pub is_last: bool,
+}
+
 pub struct World {
     pub node: Node,
     pub tracker: Tracker,
@@ -37,8 +48,8 @@ pub struct World {
     pub watched: HashSet<u8>,
     /// Those of them that are new in an add which is not finished.
     pub unfinished: HashSet<u8>,
-    /// The script whose outputs are merged in portions, as of this block: those that were sent.
-    pub merging: Option<(u8, BlockId, HashSet<OutPoint>)>,
+    /// The script whose outputs are merged in portions.
+    pub merging: Option<Merging>,
     /// Calls to the node fail: what the tracker asks for is lost.
     pub deaf: bool,
     /// Scans take their time: they wait for [`World::scan`].
@@ -136,6 +147,9 @@ impl World {
     /// input itself did.
     pub fn apply(&mut self, input: Input) -> Transition {
         self.now += 1000;
+        if matches!(input, Input::Disconnect { to, .. } if Some(to) != self.tracker.tip()) {
+            self.merging = None;
+        }
         let transition = self.try_send(input).expect("the input is legal");
         if self.dies() {
             self.restart();

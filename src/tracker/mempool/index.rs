@@ -304,6 +304,16 @@ impl Mempool {
         self.wanted.insert(txid);
     }
 
+    pub fn is_wanted(&self, txid: &Txid) -> bool {
+        self.wanted.contains(txid)
+    }
+
+    /// How many inputs it has.
+    pub fn inputs(&self, txid: &Txid) -> usize {
+        let entry = self.entries.get(txid);
+        entry.map_or(0, |entry| entry.prints.spends().len())
+    }
+
     pub fn mark_leaving(&mut self, txid: Txid) {
         if self.entries.contains_key(&txid) {
             self.leaving.insert(txid);
