@@ -193,8 +193,8 @@ impl Path {
 
     /// As the follower's shell does.
     fn handle(&mut self, event: FollowerEvent) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        let (mut next, mut events) = (Some(event), VecDeque::new());
+        while let Some(event) = next {
             for action in self.follower.handle(event, self.now) {
                 match action {
                     Action::Post(input) => self.apply(input),
@@ -205,6 +205,7 @@ impl Path {
                     _ => {}
                 }
             }
+            next = events.pop_front();
         }
     }
 

@@ -10,9 +10,12 @@ third of a second each. It prints blocks a second, the median of the rounds, of
 
     bare         curl, the blocks over REST, four at a time: the rate at which the node serves them
                  to anybody who does nothing with them
+    catching up  a daemon that watches the used addresses and was away while all of these blocks
+                 came, from the first one that it takes to the last
     1 address    a scan of all blocks for one address that was paid in one block of ten, and what
                  part of the bare rate that is
-    10 000       the same for ten thousand addresses in one job, a hundred of them used
+    1 000        the same for a thousand addresses in one job, twenty of them used
+    10 000       the same for ten thousand
     from 1       the same for one address, above height 0: there the node also tells what each block
                  spends
     filters      one address again, after the node has built its block filter index
@@ -27,6 +30,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import shutil
 import signal
 import statistics
 import subprocess
@@ -41,7 +45,9 @@ SCRIPT = b"\x75\x51"  # OP_DROP OP_1, under 64 bytes that stand for a signature
 FREE = b"\x00\x20" + hashlib.sha256(SCRIPT).digest()
 WITNESS = b"\x02\x40" + bytes(64) + bytes([len(SCRIPT)]) + SCRIPT
 TRANSACTIONS = 2_800
-USED = 100
+# Addresses that a round takes of those that were used: one that is scanned for once is not again.
+USED = 1 + 20 + 20 + 1 + 1
+FIXED = 3
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
@@ -55,16 +61,23 @@ def main():
     with tempfile.TemporaryDirectory(prefix="satwatch-bench-") as folder:
         node = mempool.Node(pathlib.Path(folder, "node"))
         daemon = mempool.Daemon(pathlib.Path(folder, "daemon"), options, node)
+        behind = mempool.Daemon(pathlib.Path(folder, "behind"), options, node)
         try:
-            measure(node, daemon, options)
+            measure(node, daemon, behind, options)
         finally:
             daemon.end(signal.SIGKILL)
+            behind.end(signal.SIGKILL)
             node.process.kill()
             node.process.wait()
 
 
-def measure(node, daemon, options):
-    chain = Chain(node)
+def measure(node, daemon, behind, options):
+    chain = Chain(node, FIXED + USED * options.rounds)
+    used = [address(script) for script in chain.used]
+    behind.start()
+    behind.wait_ready()
+    watch(behind, used)
+    behind.end(signal.SIGTERM)
     began = time.time()
     chain.grow(options.blocks)
     print(
@@ -75,25 +88,29 @@ def measure(node, daemon, options):
     hashes = [node.rpc("getblockhash", height) for height in range(tip + 1)]
     daemon.start()
     daemon.wait_ready()
-    used = [address(script) for script in used_scripts()]
-    single, many, upper = [], [], []
+    single, thousand, many, upper, late = [], [], [], [], []
     fixed = statistics.median(
-        scan(daemon, [used.pop()], from_height=0, to_height=0) for _ in range(3)
+        scan(daemon, [used.pop()], from_height=0, to_height=0) for _ in range(FIXED)
     )
     print(f"fixed        {fixed:.2f} s for a scan of one block", flush=True)
     bare = []
     for turn in range(options.rounds):
         bare.append(download(node, hashes))
         single.append(scan(daemon, [used.pop()], from_height=0))
+        late.append(catch_up(behind, tip))
         bare.append(download(node, hashes))
         # Other addresses each time, or there would be nothing left to scan.
-        fresh = [
-            address(hashlib.sha256(b"%d %d" % (turn, n)).digest()[:20]) for n in range(10_000 - 20)
-        ]
-        many.append(scan(daemon, [used.pop() for _ in range(20)] + fresh, from_height=0))
+        for times, count in ((thousand, 1_000), (many, 10_000)):
+            fresh = [
+                address(hashlib.sha256(b"%d %d %d" % (turn, count, n)).digest()[:20])
+                for n in range(count - 20)
+            ]
+            times.append(scan(daemon, [used.pop() for _ in range(20)] + fresh, from_height=0))
         upper.append(scan(daemon, [used.pop()], from_height=1))
     base = show("bare", bare, 0, len(hashes))
+    show("catching up", [each * len(hashes) for each in late], 0, len(hashes), base)
     show("1 address", single, fixed, len(hashes), base)
+    show("1 000", thousand, fixed, len(hashes), base)
     show("10 000", many, fixed, len(hashes), base)
     show("from 1", upper, fixed, len(hashes), base)
     restart_with_index(node)
@@ -131,15 +148,27 @@ def download(node, hashes):
         return time.time() - began
 
 
+def catch_up(daemon, tip):
+    """Seconds for each block that it takes until it is at `tip`; it is as it was before then."""
+    store = daemon.folder / "store"
+    shutil.copytree(store, daemon.folder / "before")
+    daemon.start()
+    began, first = time.time(), daemon.get("/status")["tip"]["height"]
+    height = first
+    while height < tip:
+        time.sleep(0.01)
+        now, height = time.time(), daemon.get("/status")["tip"]["height"]
+        if height == first:
+            began = now
+    daemon.end(signal.SIGKILL)
+    shutil.rmtree(store)
+    (daemon.folder / "before").rename(store)
+    return (now - began) / (tip - first)
+
+
 def scan(daemon, addresses, **span):
     """Seconds from the creation of a scan of addresses that are watched already to its end."""
-    for start in range(0, len(addresses), 1000):
-        daemon.post("/add_addresses", {"addresses": addresses[start : start + 1000]})
-    while not all(
-        daemon.get(f"/balance/{address}")["coverage"]["complete"]
-        for address in (addresses[0], addresses[-1])
-    ):
-        time.sleep(0.1)
+    watch(daemon, addresses)
     time.sleep(0.5)
     answer = daemon.post("/scan_history", {"addresses": addresses} | span)
     if "scan_id" not in answer:
@@ -149,6 +178,17 @@ def scan(daemon, addresses, **span):
         if state["status"] == "complete":
             return state["updated"] - state["created"]
         time.sleep(0.05)
+
+
+def watch(daemon, addresses):
+    """Until they are, with what they own."""
+    for start in range(0, len(addresses), 1000):
+        daemon.post("/add_addresses", {"addresses": addresses[start : start + 1000]})
+    while not all(
+        daemon.get(f"/balance/{address}")["coverage"]["complete"]
+        for address in (addresses[0], addresses[-1])
+    ):
+        time.sleep(0.1)
 
 
 def restart_with_index(node):
@@ -167,10 +207,6 @@ def restart_with_index(node):
         time.sleep(0.2)
 
 
-def used_scripts():
-    return [hashlib.sha256(b"used%d" % n).digest()[:20] for n in range(USED)]
-
-
 def double(data):
     return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
@@ -186,8 +222,9 @@ def merkle(hashes):
 class Chain:
     """Blocks without a miner: built here, submitted to the node."""
 
-    def __init__(self, node):
+    def __init__(self, node, used):
         self.node, self.bytes, self.coins, self.count = node, 0, [], 0
+        self.used = [hashlib.sha256(b"used%d" % n).digest()[:20] for n in range(used)]
         descriptor = node.rpc("getdescriptorinfo", f"raw({FREE.hex()})")["descriptor"]
         blocks = node.rpc("generatetodescriptor", 104, descriptor)
         funds = [bytes.fromhex(node.rpc("getblock", block)["tx"][0]) for block in blocks[:2]]
@@ -201,18 +238,17 @@ class Chain:
         self.value = each
 
     def grow(self, blocks):
-        used = used_scripts()
+        # One in ten of the used addresses is paid in each block.
+        paid = len(self.used) // 10
         for block in range(blocks):
             self.value -= 1_000
             free = (self.value.to_bytes(8, "little") + b"\x22" + FREE) * 2
             transactions, coins = [], []
             for n in range(0, len(self.coins), 2):
                 self.count += 1
-                # Ten payments a block to used addresses, so each of the hundred has one in every
-                # tenth block.
                 script = (
-                    used[(10 * block + n // 2) % USED]
-                    if n < 20
+                    self.used[(paid * block + n // 2) % len(self.used)]
+                    if n < 2 * paid
                     else hashlib.sha256(b"%d" % self.count).digest()[:20]
                 )
                 inputs = b"\x02" + b"".join(

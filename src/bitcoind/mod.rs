@@ -100,6 +100,12 @@ impl NodeError {
         }
     }
 
+    /// What answers gave something that no node gives.
+    pub(crate) fn no_node(what: &str) -> Self {
+        let what = format!("bitcoind answered with {what}");
+        Self::new(NodeErrorKind::Shape, what).advise(Remedy::NameRpcPort)
+    }
+
     pub(crate) fn advise(self, remedy: Remedy) -> Self {
         Self {
             remedy: Some(remedy),

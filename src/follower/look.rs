@@ -145,7 +145,7 @@ async fn compare(
 /// [`StartWindow`]; `None` if the node's tip moved meanwhile.
 pub async fn start_window(node: &impl Questions) -> Answered<Option<StartWindow>> {
     let chain = node.blockchain().await?;
-    let first = (chain.blocks + 1).saturating_sub(START_WINDOW);
+    let first = chain.blocks.saturating_sub(START_WINDOW - 1);
     let hashes: Option<Vec<_>> = node
         .hashes((first..=chain.blocks).collect())
         .await?

@@ -3,14 +3,15 @@
 //! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
 //! clock.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::times::{BLOCK, FETCH_AFTER, KEEP, LONGEST, SUCCESSORS, VERDICT_SPACING};
 use bitcoin::Txid;
 
 use crate::tracker::RawTx;
+use crate::tracker::fingerprints::TxidMap;
 
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.
 const HALVES: usize = 50_000;
@@ -20,7 +21,7 @@ const BYTES: usize = 64 << 20;
 /// when they come from different addresses; either may be lost.
 #[derive(Default)]
 pub(super) struct AcceptanceMatcher {
-    halves: HashMap<Txid, Half>,
+    halves: TxidMap<Half>,
     /// Oldest first; entries whose half has gone or is newer are skipped.
     order: VecDeque<(Instant, Txid)>,
     /// Announced and not fetched yet, oldest first, with the same remark; the first one is waited
@@ -254,7 +255,7 @@ impl EvictionQueue {
 /// What was heard while calls about transactions were on their way.
 #[derive(Default)]
 pub(super) struct InFlightFetches {
-    asked: HashMap<Txid, InFlight>,
+    asked: TxidMap<InFlight>,
 }
 
 /// A transaction that is asked for right now, in one call.

@@ -34,7 +34,7 @@ pub(super) struct MempoolSync {
     /// did not hold.
     round: Option<Round>,
     /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
-    pub(super) read_to: u64,
+    read_to: u64,
     /// Between a disconnect and a reading acceptances may be older than both: the node is asked.
     heard_as: Option<Seen>,
     pending: Option<Pending>,
@@ -96,6 +96,14 @@ impl MempoolSync {
     pub(super) fn forget_notices(&mut self) {
         self.matcher.clear();
         self.spoil();
+    }
+
+    /// Another node or another run of it may publish these. (A restart that a topic's numbers show
+    /// may be told long after the connection broke, and after a reading of the new run.)
+    pub(super) fn count_anew(&mut self, topics: &[ZmqTopic]) {
+        if topics.contains(&ZmqTopic::Sequence) {
+            self.read_to = 0;
+        }
     }
 
     /// The feed or the node broke off: until the next round is finished, something may be missing.
@@ -175,7 +183,7 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.accepted(number, txid);
         }
-        if self.is_old(&txid, number) {
+        if self.is_old(number) {
             return;
         }
         self.calls.accepted(&txid);
@@ -195,7 +203,7 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.removed(number, txid);
         }
-        if self.is_old(&txid, number) {
+        if self.is_old(number) {
             return;
         }
         self.calls.doubt(&txid);
@@ -206,13 +214,8 @@ impl MempoolSync {
     }
 
     /// It was heard after a reading that held it, so it says nothing of the mempool as we know it.
-    fn is_old(&mut self, txid: &Txid, number: u64) -> bool {
-        let is_old = number < self.read_to;
-        if is_old {
-            self.calls.doubt(txid);
-            self.matcher.forget(txid);
-        }
-        is_old
+    fn is_old(&self, number: u64) -> bool {
+        number < self.read_to
     }
 
     /// What the tracker wants to know.

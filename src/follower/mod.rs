@@ -248,7 +248,7 @@ impl Follower {
     }
 
     fn subscribed(&mut self, now: Now) {
-        self.changes_count_anew(&ZmqTopic::ALL);
+        self.mempool.count_anew(&ZmqTopic::ALL);
         self.mempool.forget_notices();
         self.chain.want_look(now.instant, true);
         self.mempool.want_reading(now.instant + CONNECTED, true);
@@ -269,17 +269,9 @@ impl Follower {
 
     fn connected(&mut self, topics: &[ZmqTopic], is_up: bool, now: Now) {
         self.node.status.connected(topics, is_up);
-        self.changes_count_anew(topics);
+        self.mempool.count_anew(topics);
         self.mempool.break_off();
         self.resync(now.instant + SOON, true);
-    }
-
-    /// Another node or another run of it may publish these. (A restart that a topic's numbers show
-    /// may be told long after the connection broke, and after a reading of the new run.)
-    fn changes_count_anew(&mut self, topics: &[ZmqTopic]) {
-        if topics.contains(&ZmqTopic::Sequence) {
-            self.mempool.read_to = 0;
-        }
     }
 
     /// Nothing that came before counts, and somebody else may publish from now on.

@@ -153,11 +153,12 @@ impl Shell {
 
     /// Hands the follower an event and carries out what comes of it.
     async fn handle(&mut self, event: FollowerEvent) -> Result<(), FollowError> {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        let (mut next, mut events) = (Some(event), VecDeque::new());
+        while let Some(event) = next {
             for action in self.follower.handle(event, now()) {
                 self.carry_out(action, &mut events).await?;
             }
+            next = events.pop_front();
         }
         Ok(())
     }

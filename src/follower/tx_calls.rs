@@ -18,8 +18,10 @@ const FETCHES: usize = 3;
 const CHECKS: usize = 1;
 /// Checks in one batch: small, since each holds up an announced payment.
 const CHECK_BATCH: usize = 100;
-/// Checks that may wait for the node; what is dropped is found by the next reading.
+/// Checks, and bytes of them, that may wait for the node; what is dropped is found by the next
+/// reading.
 const WAITING_CHECKS: usize = 20_000;
+const WAITING_BYTES: usize = 64 << 20;
 
 #[derive(Default)]
 pub(super) struct TxCalls {
@@ -27,6 +29,7 @@ pub(super) struct TxCalls {
     fetches: VecDeque<Txid>,
     fetching: usize,
     checks: VecDeque<RawTx>,
+    check_bytes: usize,
     checking: usize,
     /// The answer of the check that is on its way may be older than a reading.
     is_check_doubtful: bool,
@@ -39,6 +42,7 @@ impl TxCalls {
         self.doubt_all();
         self.fetches.clear();
         self.checks.clear();
+        self.check_bytes = 0;
     }
 
     pub(super) fn fetch(&mut self, txids: Vec<Txid>) {
@@ -57,10 +61,17 @@ impl TxCalls {
 
     /// A transaction that came over `rawtx` alone and matters.
     pub(super) fn check(&mut self, tx: RawTx) {
-        if self.checks.len() >= WAITING_CHECKS {
-            self.checks.pop_front();
-        }
+        self.check_bytes += tx.bytes().len();
         self.checks.push_back(tx);
+        while self.checks.len() > WAITING_CHECKS || self.check_bytes > WAITING_BYTES {
+            self.next_check();
+        }
+    }
+
+    fn next_check(&mut self) -> Option<RawTx> {
+        let tx = self.checks.pop_front()?;
+        self.check_bytes -= tx.bytes().len();
+        Some(tx)
     }
 
     /// The node's mempool took it.
@@ -92,9 +103,9 @@ impl TxCalls {
             actions.push(Action::Call(Call::Transactions { txids, tip }));
         }
         while self.checking < CHECKS && !self.checks.is_empty() {
-            let count = self.checks.len().min(CHECK_BATCH);
             self.checking += 1;
-            let txs = self.checks.drain(..count).collect();
+            let next = std::iter::from_fn(|| self.next_check());
+            let txs = next.take(CHECK_BATCH).collect();
             actions.push(Action::Call(Call::InMempool { txs, tip }));
         }
     }
@@ -140,6 +151,35 @@ impl TxCalls {
 
     /// These are checked once more.
     pub(super) fn check_again(&mut self, txs: Vec<RawTx>) {
-        self.checks.extend(txs);
+        txs.into_iter().for_each(|tx| self.check(tx));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::absolute::LockTime;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Amount, ScriptBuf, Transaction, TxOut};
+
+    use super::*;
+
+    #[test]
+    fn checks_that_wait_are_bounded_in_bytes() {
+        let large = |n| {
+            RawTx::from(&Transaction {
+                version: Version::TWO,
+                lock_time: LockTime::from_consensus(n),
+                input: vec![],
+                output: vec![TxOut {
+                    value: Amount::ZERO,
+                    script_pubkey: ScriptBuf::from_bytes(vec![0; WAITING_BYTES / 4]),
+                }],
+            })
+        };
+        let (mut calls, mut actions) = (TxCalls::default(), Vec::new());
+        (0..9).for_each(|n| calls.check(large(n)));
+        assert_eq!(calls.checks, [6, 7, 8].map(large));
+        calls.start(None, &mut actions);
+        assert_eq!((calls.check_bytes, calls.checks.len()), (0, 0));
     }
 }

@@ -82,9 +82,8 @@ impl Tracker {
             builder.displace(&conflicts, Status::Conflicted { by: txid })?;
             // Without touches it mattered to a script that is being forgotten.
             let is_tracked = builder.tracker.mempool.is_tracked(&txid);
-            if (is_tracked || builder.may_concern(&prints))
-                && let Some(tx) = object(tx.as_ref())
-            {
+            if is_tracked || builder.tracker.may_concern(&prints) {
+                let tx = object(tx.as_ref()).ok_or(ApplyError::Unreadable(txid))?;
                 let touches = builder.activate(txid, &tx, Some(height))?;
                 if is_tracked || !touches.is_empty() {
                     let status = Status::Confirmed {

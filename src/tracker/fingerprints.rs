@@ -3,9 +3,9 @@
 //! certain.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
-use bitcoin::{OutPoint, Script};
+use bitcoin::{OutPoint, Script, Txid};
 use siphasher::sip::SipHasher13;
 
 /// A keyed 64-bit hash. The key is random per process, so nobody can prepare collisions.
@@ -41,7 +41,7 @@ impl Fingerprints {
 
 /// All that is kept of a transaction that concerns nobody: the fingerprints of the outpoints that
 /// it spends and of the scripts that it pays.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TxFingerprints {
     /// Spends first; one allocation, because there is one of these for each transaction in the
     /// node's mempool.
@@ -88,6 +88,50 @@ impl Hasher for Identity {
 }
 
 pub(super) type BuildIdentity = BuildHasherDefault<Identity>;
+
+/// By transaction. A txid is a hash already, so eight of its bytes are enough, multiplied with a
+/// key: who grinds txids does not know which fall together.
+pub type TxidMap<T> = HashMap<Txid, T, BuildTxidHasher>;
+
+#[derive(Debug, Clone, Copy)]
+pub struct BuildTxidHasher([u64; 2]);
+
+impl Default for BuildTxidHasher {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self([random.hash_one(0), random.hash_one(1)])
+    }
+}
+
+impl BuildHasher for BuildTxidHasher {
+    type Hasher = TxidHasher;
+
+    fn build_hasher(&self) -> TxidHasher {
+        let Self(key) = *self;
+        TxidHasher { key, bytes: 0 }
+    }
+}
+
+pub struct TxidHasher {
+    key: [u64; 2],
+    bytes: u64,
+}
+
+impl Hasher for TxidHasher {
+    fn finish(&self) -> u64 {
+        let [add, times] = self.key;
+        let wide = u128::from(self.bytes ^ add) * u128::from(times);
+        (wide >> 64) as u64 ^ wide as u64
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let first = bytes.first_chunk().copied().unwrap_or_default();
+        self.bytes = u64::from_le_bytes(first);
+    }
+
+    /// The length, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+}
 
 /// A multiset of fingerprints: two rows with the same one do not lose each other when one goes.
 #[derive(Debug, Default)]

@@ -246,6 +246,11 @@ pub enum ApplyError {
     },
     #[error("block {0} is damaged: fetch it again")]
     BadBlock(BlockHash),
+    #[error("transaction {0} is damaged")]
+    BadTransaction(Txid),
+    /// In a block that is whole, and half applied.
+    #[error("transaction {0} of a block cannot be read")]
+    Unreadable(Txid),
     #[error("the chain is already followed from {tip:?}")]
     AlreadyStarted { tip: BlockId },
     #[error("block {to:?} is not in our chain below the tip {tip:?}: walk further back")]
@@ -277,6 +282,6 @@ impl ApplyError {
     /// Not a refusal but a broken store or an impossible chain: the tracker must not be used any
     /// more.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::View(_) | Self::Amount(_))
+        matches!(self, Self::View(_) | Self::Amount(_) | Self::Unreadable(_))
     }
 }

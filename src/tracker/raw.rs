@@ -7,7 +7,7 @@ use bitcoin::block::Header;
 use bitcoin::consensus::encode;
 use bitcoin::hashes::{Hash, HashEngine};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
-use bitcoin_slices::{Visit, Visitor, bsl};
+use bitcoin_slices::{Parse, Visit, Visitor, bsl};
 use bytes::Bytes;
 
 use super::fingerprints::{Fingerprints, TxFingerprints};
@@ -42,7 +42,7 @@ impl<F: FnMut(TxPart)> Visitor for PartVisitor<F> {
 pub fn walk<'b>(bytes: &mut &'b [u8], each: impl FnMut(TxPart)) -> Option<bsl::Transaction<'b>> {
     let walked = bsl::Transaction::visit(bytes, &mut PartVisitor(each)).ok()?;
     *bytes = walked.remaining();
-    Some(walked.parsed_owned()).filter(|tx| tx.as_ref().len() <= LARGEST)
+    Some(walked.parsed_owned())
 }
 
 /// How many transactions a block says that it has, and their bytes.
@@ -71,12 +71,24 @@ pub fn outpoint(raw: &bsl::OutPoint) -> OutPoint {
     encode::deserialize(raw.as_ref()).unwrap_or_default()
 }
 
+/// How many inputs a transaction says that it has, and the bytes from the first one on.
+fn inputs(tx: &[u8]) -> (u64, &[u8]) {
+    let after_version = tx.get(4..).unwrap_or_default();
+    // What marks a witness; no transaction has 0 inputs without one.
+    let inputs = after_version.strip_prefix(&[0, 1]).unwrap_or(after_version);
+    let mut consumed = 0;
+    let count = bsl::scan_len(inputs, &mut consumed).unwrap_or(0);
+    (count, inputs.get(consumed..).unwrap_or_default())
+}
+
 /// Takes a transaction from the front of `bytes` like [`walk`], with its fingerprints.
 fn take<'b>(
     bytes: &mut &'b [u8],
     fingerprints: &Fingerprints,
 ) -> Option<(bsl::Transaction<'b>, TxFingerprints)> {
-    let (mut all, mut spends, mut signals) = (Vec::with_capacity(8), 0, false);
+    // Most have at most two outputs.
+    let room = inputs(bytes).0.min(1000) as usize + 2;
+    let (mut all, mut spends, mut signals) = (Vec::with_capacity(room), 0, false);
     let tx = walk(bytes, |part| match part {
         TxPart::Input(input) => {
             spends += 1;
@@ -94,24 +106,15 @@ fn take<'b>(
 pub struct RawTx {
     bytes: Vec<u8>,
     txid: Txid,
-    spends: Vec<OutPoint>,
 }
 
 impl RawTx {
     /// `None` if the bytes are anything else.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let (mut rest, mut spends) = (&bytes[..], Vec::new());
-        let tx = walk(&mut rest, |part| {
-            if let TxPart::Input(input) = part {
-                spends.push(outpoint(input.prevout()));
-            }
-        })?;
+        let mut rest = &bytes[..];
+        let tx = walk(&mut rest, |_| {}).filter(|_| bytes.len() <= LARGEST)?;
         let txid = rest.is_empty().then(|| txid(&tx))?;
-        Some(Self {
-            bytes,
-            txid,
-            spends,
-        })
+        Some(Self { bytes, txid })
     }
 
     pub fn txid(&self) -> Txid {
@@ -123,16 +126,24 @@ impl RawTx {
     }
 
     pub fn is_coinbase(&self) -> bool {
-        self.spends == [OutPoint::null()]
+        let (count, first) = inputs(&self.bytes);
+        let null = first.strip_prefix(&[0; 32]);
+        count == 1 && null.is_some_and(|rest| rest.starts_with(&[0xff; 4]))
     }
 
     /// The transactions that it spends from, maybe more than once.
     pub fn parents(&self) -> impl Iterator<Item = Txid> {
-        self.spends.iter().map(|outpoint| outpoint.txid)
+        let (count, mut rest) = inputs(&self.bytes);
+        (0..count).map_while(move |_| {
+            let input = bsl::TxIn::parse(rest).ok()?;
+            rest = input.remaining();
+            Txid::from_slice(input.parsed().prevout().txid()).ok()
+        })
     }
 
     pub(super) fn fingerprints(&self, fingerprints: &Fingerprints) -> TxFingerprints {
-        take(&mut &self.bytes[..], fingerprints).map_or_else(TxFingerprints::default, |it| it.1)
+        let taken = take(&mut &self.bytes[..], fingerprints);
+        taken.expect("the bytes are a transaction").1
     }
 }
 
@@ -141,7 +152,6 @@ impl From<&Transaction> for RawTx {
         Self {
             bytes: encode::serialize(tx),
             txid: tx.compute_txid(),
-            spends: tx.input.iter().map(|it| it.previous_output).collect(),
         }
     }
 }
@@ -282,7 +292,7 @@ mod tests {
     fn damage() -> impl Strategy<Value = Vec<(Index, usize, Vec<u8>)>> {
         let bytes = prop_oneof![
             vec(any::<u8>(), 0..4),
-            vec(prop_oneof![Just(0), Just(1), Just(2), Just(0xfd)], 0..4)
+            vec(prop::sample::select(vec![0, 1, 2, 0xfd, 0xfe, 0xff]), 0..9)
         ];
         vec((any::<Index>(), 0_usize..4, bytes), 0..3)
     }
@@ -315,6 +325,23 @@ mod tests {
         block.txdata.push(tx(3));
         assert!(block.check_merkle_root(), "the header does not tell");
         assert!(RawBlock::from(&block).transactions(&key).is_none());
+    }
+
+    #[test]
+    fn a_transaction_that_no_block_has_room_for_is_refused() {
+        let tx = |length| Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn::default()],
+            output: vec![TxOut {
+                value: Amount::ZERO,
+                script_pubkey: ScriptBuf::from_bytes(vec![0; length]),
+            }],
+        };
+        let rest = tx(LARGEST / 2).total_size() - LARGEST / 2;
+        let parse = |size| RawTx::parse(encode::serialize(&tx(size - rest)));
+        assert!(parse(LARGEST).is_some());
+        assert!(parse(LARGEST + 1).is_none());
     }
 
     proptest! {

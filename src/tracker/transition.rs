@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
-use super::fingerprints::{FingerprintSet, TxFingerprints};
+use super::fingerprints::TxFingerprints;
 use super::raw::object;
 use super::rows::signals_replacement;
 use super::{
@@ -97,26 +97,16 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         Ok(())
     }
 
-    /// False: the transaction pays no watched script and spends no watched output.
-    pub fn may_concern(&self, prints: &TxFingerprints) -> bool {
-        let any =
-            |set: &FingerprintSet, prints: &[u64]| prints.iter().any(|print| set.contains(*print));
-        any(&self.tracker.scripts, prints.pays()) || any(&self.tracker.outpoints, prints.spends())
-    }
-
     /// The transaction, if it pays a watched script or spends a watched output.
     pub fn concerning(
         &mut self,
         tx: &RawTx,
         prints: &TxFingerprints,
     ) -> Result<Option<Transaction>, ApplyError> {
-        let Some(tx) = self
-            .may_concern(prints)
-            .then(|| object(tx.bytes()))
-            .flatten()
-        else {
+        if !self.tracker.may_concern(prints) {
             return Ok(None);
-        };
+        }
+        let tx = object(tx.bytes()).ok_or(ApplyError::BadTransaction(tx.txid()))?;
         for output in &tx.output {
             if self.watched_script(&output.script_pubkey)?.is_some() {
                 return Ok(Some(tx));

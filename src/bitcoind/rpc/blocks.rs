@@ -110,14 +110,8 @@ impl Rpc {
         let raw: ScriptBuf = self
             .call(Method::Block, json!([hash, 0]), Limit::BLOCK)
             .await?;
-        parse(raw.into_bytes().into()).ok_or_else(|| {
-            NodeError::new(
-                NodeErrorKind::Shape,
-                format!(
-                    "bitcoind answered with another block than {hash}: is its RPC port another program's?"
-                ),
-            )
-        })
+        parse(raw.into_bytes().into())
+            .ok_or_else(|| NodeError::no_node(&format!("another block than {hash}")))
     }
 
     /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for

@@ -88,18 +88,14 @@ impl Rpc {
     /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there
     /// is none.
     pub async fn transactions(&self, txids: Vec<Txid>) -> Result<Vec<Option<RawTx>>, NodeError> {
-        let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
+        let params = txids.iter().map(|txid| json!([txid, false])).collect();
         // Any bytes in hex.
         let found: Vec<Option<ScriptBuf>> = self
             .batches(Method::RawTransaction, params, NOT_FOUND)
             .await?;
-        let parse = |raw: ScriptBuf| {
-            let tx = RawTx::parse(raw.into_bytes());
-            tx.ok_or_else(|| shape(Method::RawTransaction, &"no transaction"))
-        };
-        found
-            .into_iter()
-            .map(|raw| raw.map(parse).transpose())
+        let answers = txids.into_iter().zip(found);
+        answers
+            .map(|(txid, raw)| raw.map(|raw| transaction(txid, raw)).transpose())
             .collect()
     }
 
@@ -110,5 +106,35 @@ impl Rpc {
             .batches(Method::MempoolEntry, params, NOT_FOUND)
             .await?;
         Ok(found.iter().map(Option::is_some).collect())
+    }
+}
+
+/// The one that was asked for.
+fn transaction(txid: Txid, raw: ScriptBuf) -> Result<RawTx, NodeError> {
+    let tx = RawTx::parse(raw.into_bytes()).filter(|tx| tx.txid() == txid);
+    tx.ok_or_else(|| shape(Method::RawTransaction, &"another transaction, or none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::absolute::LockTime;
+    use bitcoin::consensus::encode::serialize;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Transaction, TxIn};
+
+    use super::*;
+
+    #[test]
+    fn another_transaction_than_was_asked_for_is_no_answer() {
+        let tx = |n| Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::from_consensus(n),
+            input: vec![TxIn::default()],
+            output: vec![],
+        };
+        let (asked, raw) = (tx(1).compute_txid(), |n| serialize(&tx(n)).into());
+        assert_eq!(transaction(asked, raw(1)), Ok(RawTx::from(&tx(1))));
+        assert!(transaction(asked, raw(2)).is_err());
+        assert!(transaction(asked, vec![1].into()).is_err());
     }
 }

@@ -8,7 +8,7 @@ use bitcoin::{OutPoint, ScriptBuf};
 
 use super::block_fetcher::{BlockFetcher, Fetched, Spent};
 use super::block_matcher::{BlockMatcher, Hit, MalformedBlock};
-use crate::bitcoind::{NodeError, NodeErrorKind, Rpc};
+use crate::bitcoind::{NodeError, Rpc};
 use crate::history::{Interrupted, blocking};
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
@@ -39,10 +39,7 @@ pub(super) struct ScanBatch {
 
 impl From<MalformedBlock> for Interrupted {
     fn from(MalformedBlock(what): MalformedBlock) -> Self {
-        Self::Node(NodeError::new(
-            NodeErrorKind::Shape,
-            format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
-        ))
+        Self::Node(NodeError::no_node(what))
     }
 }
 

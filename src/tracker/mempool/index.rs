@@ -9,43 +9,67 @@
 //! Transactions that touch watched scripts are tracked; theirs are the rows in the view.
 
 use std::collections::hash_map::Entry as Place;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
 use super::super::RawTx;
-use super::super::fingerprints::{BuildIdentity, Fingerprints, TxFingerprints};
+use super::super::fingerprints::{BuildIdentity, Fingerprints, TxFingerprints, TxidMap};
 
 #[derive(Debug)]
 struct Entry {
+    txid: Txid,
     prints: TxFingerprints,
-    /// What stands for it in the index.
-    number: u32,
     /// Those of its parents that were, or came, into the mempool; they may have left it.
     parents: Vec<Txid>,
     /// What its row says, if it is tracked.
     inherits: bool,
+    /// The reading that is gone through holds it.
+    is_read: bool,
 }
 
-/// Numbers that stand for txids; those of transactions that have left are given again.
+/// Transactions, with numbers that stand for them; those of transactions that have left are given
+/// again.
 #[derive(Debug, Default)]
-struct Numbers {
-    txids: Vec<Txid>,
+struct Entries {
+    numbers: TxidMap<u32>,
+    by_number: Vec<Option<Entry>>,
     free: Vec<u32>,
 }
 
-impl Numbers {
-    fn give(&mut self, txid: Txid) -> u32 {
-        if let Some(number) = self.free.pop() {
-            self.txids[number as usize] = txid;
-            return number;
-        }
-        self.txids.push(txid);
-        u32::try_from(self.txids.len() - 1).expect("a mempool has less than 2^32 transactions")
+impl Entries {
+    fn contains(&self, txid: &Txid) -> bool {
+        self.numbers.contains_key(txid)
     }
 
-    fn txid(&self, number: u32) -> Txid {
-        self.txids[number as usize]
+    fn get(&self, txid: &Txid) -> Option<&Entry> {
+        self.by_number[*self.numbers.get(txid)? as usize].as_ref()
+    }
+
+    fn get_mut(&mut self, txid: &Txid) -> Option<&mut Entry> {
+        self.by_number[*self.numbers.get(txid)? as usize].as_mut()
+    }
+
+    /// It is not there yet.
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.by_number.push(None);
+            let last = self.by_number.len() - 1;
+            u32::try_from(last).expect("a mempool has less than 2^32 transactions")
+        });
+        self.numbers.insert(entry.txid, number);
+        self.by_number[number as usize] = Some(entry);
+        number
+    }
+
+    fn remove(&mut self, txid: &Txid) -> Option<(u32, Entry)> {
+        let number = self.numbers.remove(txid)?;
+        self.free.push(number);
+        Some((number, self.by_number[number as usize].take()?))
+    }
+
+    fn txid(&self, number: u32) -> Option<Txid> {
+        Some(self.by_number[number as usize].as_ref()?.txid)
     }
 }
 
@@ -96,11 +120,9 @@ impl Payers {
 #[derive(Debug)]
 pub struct Mempool {
     fingerprints: Fingerprints,
-    /// In order, so that a reading of the node's mempool is held against it in one pass.
-    entries: BTreeMap<Txid, Entry>,
+    entries: Entries,
     /// Those among them that touch watched scripts.
     tracked: BTreeSet<Txid>,
-    numbers: Numbers,
     spender: HashMap<u64, u32, BuildIdentity>,
     payers: Payers,
     /// Said to be gone, reason not known yet.
@@ -114,9 +136,8 @@ impl Mempool {
     pub fn new(fingerprints: Fingerprints) -> Self {
         Self {
             fingerprints,
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             tracked: BTreeSet::new(),
-            numbers: Numbers::default(),
             spender: HashMap::default(),
             payers: Payers::default(),
             leaving: BTreeSet::new(),
@@ -125,11 +146,11 @@ impl Mempool {
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.numbers.len()
     }
 
     pub fn contains(&self, txid: &Txid) -> bool {
-        self.entries.contains_key(txid)
+        self.entries.contains(txid)
     }
 
     pub fn is_tracked(&self, txid: &Txid) -> bool {
@@ -146,15 +167,8 @@ impl Mempool {
             self.tracked.insert(txid);
         }
         let children = self.children(txid, &prints);
-        if self.entries.contains_key(&txid) {
+        if self.entries.contains(&txid) {
             return children;
-        }
-        let number = self.numbers.give(txid);
-        for fingerprint in prints.spends() {
-            self.spender.entry(*fingerprint).or_insert(number);
-        }
-        for fingerprint in prints.pays() {
-            self.payers.insert(*fingerprint, number);
         }
         for child in &children {
             if let Some(child) = self.entries.get_mut(child)
@@ -163,20 +177,28 @@ impl Mempool {
                 child.parents.push(txid);
             }
         }
-        let entry = Entry {
+        let number = self.entries.insert(Entry {
+            txid,
             prints,
-            number,
             parents: self.parents(tx),
             inherits: false,
-        };
-        self.entries.insert(txid, entry);
+            is_read: false,
+        });
+        if let Some(entry) = &self.entries.by_number[number as usize] {
+            for fingerprint in entry.prints.spends() {
+                self.spender.entry(*fingerprint).or_insert(number);
+            }
+            for fingerprint in entry.prints.pays() {
+                self.payers.insert(*fingerprint, number);
+            }
+        }
         children
     }
 
     fn parents(&self, tx: &RawTx) -> Vec<Txid> {
         let mut parents = Vec::new();
         for parent in tx.parents() {
-            if self.entries.contains_key(&parent) && !parents.contains(&parent) {
+            if self.entries.contains(&parent) && !parents.contains(&parent) {
                 parents.push(parent);
             }
         }
@@ -208,7 +230,7 @@ impl Mempool {
     /// Those among these.
     pub fn misjudged_of<'a>(&self, txids: impl IntoIterator<Item = &'a Txid>) -> Vec<Txid> {
         let is_misjudged = |txid: &&Txid| {
-            let entry = self.entries.get(*txid);
+            let entry = self.entries.get(txid);
             self.is_tracked(txid) && entry.is_some_and(|it| it.inherits != self.inherits(txid))
         };
         let mut found: Vec<Txid> = txids.into_iter().filter(is_misjudged).copied().collect();
@@ -240,33 +262,31 @@ impl Mempool {
         self.leaving.remove(txid);
         self.wanted.remove(txid);
         self.tracked.remove(txid);
-        let Some(entry) = self.entries.remove(txid) else {
+        let Some((number, entry)) = self.entries.remove(txid) else {
             return;
         };
         for fingerprint in entry.prints.spends() {
-            if self.spender.get(fingerprint) == Some(&entry.number) {
+            if self.spender.get(fingerprint) == Some(&number) {
                 self.spender.remove(fingerprint);
             }
         }
         for fingerprint in entry.prints.pays() {
-            self.payers.remove(*fingerprint, entry.number);
+            self.payers.remove(*fingerprint, number);
         }
-        self.numbers.free.push(entry.number);
     }
 
     /// The transaction in the mempool that spends this outpoint.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
-        self.spender
-            .get(&self.fingerprints.outpoint(outpoint))
-            .map(|number| self.numbers.txid(*number))
+        let number = self.spender.get(&self.fingerprints.outpoint(outpoint))?;
+        self.entries.txid(*number)
     }
 
     /// What a transaction with these spends cannot coexist with: their other spenders.
     pub fn conflicts(&self, txid: &Txid, spends: &[u64]) -> Vec<Txid> {
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
-        for number in spends.iter().filter_map(|it| self.spender.get(it)) {
-            let other = self.numbers.txid(*number);
-            if other != *txid && seen.insert(*number) {
+        let spenders = spends.iter().filter_map(|it| self.spender.get(it));
+        for other in spenders.filter_map(|number| self.entries.txid(*number)) {
+            if other != *txid && seen.insert(other) {
                 found.push(other);
             }
         }
@@ -294,7 +314,8 @@ impl Mempool {
         let numbers = scripts
             .into_iter()
             .flat_map(|script| self.payers.of(script));
-        let mut found: Vec<Txid> = numbers.map(|number| self.numbers.txid(number)).collect();
+        let txids = numbers.filter_map(|number| self.entries.txid(number));
+        let mut found: Vec<Txid> = txids.collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -315,7 +336,7 @@ impl Mempool {
     }
 
     pub fn mark_leaving(&mut self, txid: Txid) {
-        if self.entries.contains_key(&txid) {
+        if self.entries.contains(&txid) {
             self.leaving.insert(txid);
         }
     }
@@ -324,19 +345,20 @@ impl Mempool {
     /// not here, or wanted.
     pub fn read(&mut self, txids: &BTreeSet<Txid>) -> Vec<Txid> {
         let wanted = self.wanted.intersection(txids);
-        let wanted = wanted.filter(|txid| self.entries.contains_key(*txid));
+        let wanted = wanted.filter(|txid| self.entries.contains(txid));
         let mut missing: Vec<Txid> = wanted.copied().collect();
-        let mut theirs = txids.iter().peekable();
-        self.leaving.clear();
-        for ours in self.entries.keys() {
-            while let Some(txid) = theirs.next_if(|txid| *txid < ours) {
-                missing.push(*txid);
-            }
-            if theirs.next_if_eq(&ours).is_none() {
-                self.leaving.insert(*ours);
+        for txid in txids {
+            match self.entries.get_mut(txid) {
+                Some(entry) => entry.is_read = true,
+                None => missing.push(*txid),
             }
         }
-        missing.extend(theirs);
+        let left = |entry: &mut Entry| {
+            let is_read = std::mem::take(&mut entry.is_read);
+            (!is_read).then_some(entry.txid)
+        };
+        let entries = self.entries.by_number.iter_mut().flatten();
+        self.leaving = entries.filter_map(left).collect();
         missing
     }
 
@@ -386,14 +408,22 @@ mod tests {
     fn numbers_of_those_that_left_are_given_again() {
         use bitcoin::hashes::Hash;
         let txid = |n: u8| Txid::from_byte_array([n; 32]);
-        let mut numbers = Numbers::default();
-        let (first, second) = (numbers.give(txid(1)), numbers.give(txid(2)));
-        numbers.free.push(first);
-        assert_eq!(numbers.give(txid(3)), first);
-        assert_eq!(
-            (numbers.txid(first), numbers.txid(second)),
-            (txid(3), txid(2))
-        );
+        let mut entries = Entries::default();
+        let insert = |entries: &mut Entries, n| {
+            entries.insert(Entry {
+                txid: txid(n),
+                prints: TxFingerprints::new(Vec::new(), 0, false),
+                parents: Vec::new(),
+                inherits: false,
+                is_read: false,
+            })
+        };
+        let (first, second) = (insert(&mut entries, 1), insert(&mut entries, 2));
+        entries.remove(&txid(1));
+        assert_eq!(entries.txid(first), None);
+        assert_eq!(insert(&mut entries, 3), first);
+        let txids = [first, second].map(|number| entries.txid(number));
+        assert_eq!(txids, [3, 2].map(|n| Some(txid(n))));
     }
 
     fn transaction(spends: &[OutPoint], pays: &[u8]) -> Transaction {
@@ -472,12 +502,12 @@ mod tests {
         for tx in there {
             mempool.remove(&tx.compute_txid());
         }
-        assert!(mempool.entries.is_empty() && mempool.tracked.is_empty());
+        assert!(mempool.entries.numbers.is_empty() && mempool.tracked.is_empty());
         assert!(mempool.spender.is_empty());
         assert!(mempool.payers.one.is_empty() && mempool.payers.more.is_empty());
-        let free: HashSet<u32> = mempool.numbers.free.iter().copied().collect();
-        assert_eq!(free.len(), mempool.numbers.free.len());
-        assert_eq!(free.len(), mempool.numbers.txids.len());
+        let free: HashSet<u32> = mempool.entries.free.iter().copied().collect();
+        assert_eq!(free.len(), mempool.entries.free.len());
+        assert_eq!(free.len(), mempool.entries.by_number.len());
         assert!(free.len() < 2_000, "numbers are given again");
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::Cause;
+use super::fingerprints::{FingerprintSet, TxFingerprints};
 use super::input::Seen;
 use super::transition::TransitionBuilder;
 pub(super) use index::Mempool;
@@ -36,6 +37,17 @@ impl Tracker {
                 .any(|other| !self.mempool.is_leaving(other))
         {
             return Ok(Transition::default());
+        }
+        if conflicts.is_empty() && !self.may_concern(&prints) {
+            // Nearly all of them.
+            let signals = prints.signals;
+            let children = self.mempool.insert(&tx, prints, false);
+            if children.is_empty() || !(signals || self.mempool.inherits(&txid)) {
+                return Ok(Transition::default());
+            }
+            let mut builder = TransitionBuilder::new(self, view, now);
+            builder.judge_descendants(&children)?;
+            return builder.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
         }
         let mut builder = TransitionBuilder::new(self, view, now);
         let Some(object) = builder.concerning(&tx, &prints)? else {
@@ -153,6 +165,15 @@ impl Tracker {
                 .collect(),
             ..Transition::default()
         }
+    }
+}
+
+impl Tracker {
+    /// False: the transaction pays no watched script and spends no watched output.
+    pub(super) fn may_concern(&self, prints: &TxFingerprints) -> bool {
+        let any =
+            |set: &FingerprintSet, prints: &[u64]| prints.iter().any(|print| set.contains(*print));
+        any(&self.scripts, prints.pays()) || any(&self.outpoints, prints.spends())
     }
 }
 
