@@ -32,6 +32,7 @@ use crate::remedy::Remedy;
 pub use discover::{DiscoveredNode, Endpoints, NodeInfo, find};
 pub use findings::{Finding, try_calls};
 pub use http::Credentials;
+pub(crate) use http::cut_short;
 pub use rpc::Rpc;
 pub use status::{
     MempoolStatus, NodeStatus, ReconcileStatus, SyncPosition, TopicStatus, ZmqStatus,

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::fork::{Compared, ForkSearch, Relation, StartWindow, TipComparison};
 use super::mempool_snapshot::{MempoolRead, MempoolSnapshot};
 use crate::bitcoind::rpc::{Blockchain, Header, MempoolInfo, MempoolTxids, Rpc};
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::bitcoind::{NodeError, NodeErrorKind, cut_short};
 use crate::store::StoreError;
 use crate::tracker::{BlockId, RawBlock};
 
@@ -205,7 +205,15 @@ pub(super) async fn fetch(
 ) {
     let calls = hashes.into_iter().map(|hash| {
         let rpc = rpc.clone();
-        AbortOnDropHandle::new(tokio::spawn(async move { rpc.block(hash).await }))
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let block = rpc.block(hash).await?;
+            // Here and not by the indexer, which is to match one block while the next is hashed.
+            let hashed = tokio::task::spawn_blocking(move || {
+                block.txids();
+                block
+            });
+            hashed.await.map_err(|_| cut_short())
+        }))
     });
     let mut fetched = stream::iter(calls).buffered(AHEAD);
     loop {

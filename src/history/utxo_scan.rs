@@ -12,9 +12,9 @@ use bitcoin::{Amount, Denomination, OutPoint, Script, ScriptBuf};
 
 use super::{Interrupted, NodeContext};
 use crate::bitcoind::rpc::{Rpc, Unspent, UtxoScan};
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::bitcoind::{NodeError, NodeErrorKind, cut_short};
 use crate::tracker::input::FoundOutput;
-use crate::tracker::raw::{TxPart, body, outpoint, txid, walk};
+use crate::tracker::raw::{TxPart, body, outpoint, walk};
 use crate::tracker::{BlockId, RawBlock};
 
 /// Over more blocks than this a new scan is cheaper.
@@ -60,9 +60,7 @@ impl Outputs {
                 parts: parts(spks, found, size),
             })
         });
-        split
-            .await
-            .unwrap_or_else(|_| Err(NodeError::new(NodeErrorKind::Busy, "the daemon stops")))
+        split.await.unwrap_or_else(|_| Err(cut_short()))
     }
 
     /// Brings them to our tip of now.
@@ -76,14 +74,14 @@ impl Outputs {
             if block.header().prev_blockhash != self.block.hash {
                 return Err(Interrupted::Moved);
             }
-            for part in &mut self.parts {
-                part.connect(&block, next.height).ok_or_else(|| {
-                    NodeError::new(
-                        NodeErrorKind::Shape,
-                        format!("bitcoind answered with a damaged block {}", next.hash),
-                    )
-                })?;
-            }
+            let mut parts = self.parts.iter_mut();
+            let connected = parts.try_for_each(|part| part.connect(&block, next.height));
+            connected.ok_or_else(|| {
+                NodeError::new(
+                    NodeErrorKind::Shape,
+                    format!("bitcoind answered with a damaged block {}", next.hash),
+                )
+            })?;
             self.block = next;
         }
         Ok(())
@@ -134,10 +132,10 @@ impl NodeContext {
 impl ScanPart {
     /// What is unspent after one more block. `None`: it is damaged.
     fn connect(&mut self, block: &RawBlock, height: u32) -> Option<()> {
-        let (count, mut rest) = body(block.bytes())?;
-        for position in 0..count {
+        let (_, mut rest) = body(block.bytes())?;
+        for (position, txid) in block.txids()?.iter().enumerate() {
             let mut paid = Vec::new();
-            let tx = walk(&mut rest, |part| match part {
+            walk(&mut rest, |part| match part {
                 TxPart::Input(input) => _ = self.found.remove(&outpoint(input.prevout())),
                 TxPart::Output(vout, output) => {
                     let spk = Script::from_bytes(output.script_pubkey());
@@ -146,12 +144,8 @@ impl ScanPart {
                     }
                 }
             })?;
-            if paid.is_empty() {
-                continue;
-            }
-            let txid = txid(&tx);
             for (vout, spk, value) in paid {
-                let outpoint = OutPoint { txid, vout };
+                let outpoint = OutPoint { txid: *txid, vout };
                 let output = FoundOutput {
                     outpoint,
                     spk,
@@ -162,7 +156,7 @@ impl ScanPart {
                 self.found.insert(outpoint, output);
             }
         }
-        rest.is_empty().then_some(())
+        Some(())
     }
 }
 
@@ -295,7 +289,9 @@ mod tests {
             bits: CompactTarget::from_consensus(0),
             nonce: 0,
         };
-        RawBlock::from(&Block { header, txdata })
+        let mut block = Block { header, txdata };
+        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        RawBlock::from(&block)
     }
 
     fn found(n: u8, owner: u8) -> FoundOutput {
@@ -358,6 +354,18 @@ mod tests {
                 )
             ]
         );
+    }
+
+    #[test]
+    fn a_block_that_is_not_what_its_header_says_is_damaged() {
+        let mut bytes = block(vec![tx(&[OutPoint::null()], &[(1, 50)])])
+            .bytes()
+            .to_vec();
+        let amount = bytes.iter().position(|byte| *byte == 50).unwrap();
+        bytes[amount] = 51;
+        let damaged = RawBlock::parse(bytes.into()).unwrap();
+        let mut part = ScanPart::default();
+        assert_eq!(part.connect(&damaged, 7), None);
     }
 
     #[test]

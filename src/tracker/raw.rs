@@ -2,6 +2,7 @@
 //! never becomes an object. Live traffic, blocks and history scans all go through [`walk`].
 
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
@@ -157,12 +158,21 @@ impl From<&Transaction> for RawTx {
 }
 
 /// The bytes of one block. Only its header is known to be one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RawBlock {
     bytes: Bytes,
     header: Header,
     hash: BlockHash,
+    txids: OnceLock<Option<Vec<Txid>>>,
 }
+
+impl PartialEq for RawBlock {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for RawBlock {}
 
 /// A transaction of a block.
 pub(super) struct BlockTx<'b> {
@@ -180,6 +190,7 @@ impl RawBlock {
             bytes,
             header,
             hash,
+            txids: OnceLock::new(),
         })
     }
 
@@ -195,23 +206,37 @@ impl RawBlock {
         &self.bytes
     }
 
-    /// `None` if the bytes are no whole block, or not the one that the header commits to.
-    pub(super) fn transactions(&self, fingerprints: &Fingerprints) -> Option<Vec<BlockTx<'_>>> {
+    /// `None` if the bytes are no whole block, or not the one that the header commits to. Only the
+    /// first call hashes the block, which is most of what it costs to connect it.
+    pub fn txids(&self) -> Option<&[Txid]> {
+        self.txids.get_or_init(|| self.read_txids()).as_deref()
+    }
+
+    fn read_txids(&self) -> Option<Vec<Txid>> {
         let (count, mut rest) = body(&self.bytes)?;
-        let mut txs = Vec::new();
+        let mut txids = Vec::new();
         for _ in 0..count {
-            let (tx, prints) = take(&mut rest, fingerprints)?;
-            let txid = txid(&tx);
-            txs.push(BlockTx { tx, txid, prints });
+            txids.push(txid(&walk(&mut rest, |_| {})?));
         }
         // Transactions that are doubled at the end leave the root as it is (CVE-2012-2459).
-        let (last, others) = txs.split_last()?;
-        if others.iter().any(|tx| tx.txid == last.txid) {
+        let (last, others) = txids.split_last()?;
+        if others.contains(last) {
             return None;
         }
-        let hashes = txs.iter().map(|tx| tx.txid.to_raw_hash());
+        let hashes = txids.iter().map(|txid| txid.to_raw_hash());
         let root = bitcoin::merkle_tree::calculate_root(hashes);
-        (rest.is_empty() && root == Some(self.header.merkle_root.to_raw_hash())).then_some(txs)
+        (rest.is_empty() && root == Some(self.header.merkle_root.to_raw_hash())).then_some(txids)
+    }
+
+    /// `None` as with [`RawBlock::txids`].
+    pub(super) fn transactions(&self, fingerprints: &Fingerprints) -> Option<Vec<BlockTx<'_>>> {
+        let (txids, (_, mut rest)) = (self.txids()?, body(&self.bytes)?);
+        let txs = txids.iter().map(|txid| {
+            let (tx, prints) = take(&mut rest, fingerprints)?;
+            let txid = *txid;
+            Some(BlockTx { tx, txid, prints })
+        });
+        txs.collect()
     }
 }
 
@@ -221,6 +246,7 @@ impl From<&Block> for RawBlock {
             bytes: encode::serialize(block).into(),
             header: block.header,
             hash: block.block_hash(),
+            txids: OnceLock::new(),
         }
     }
 }

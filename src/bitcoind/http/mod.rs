@@ -49,8 +49,9 @@ use tokio::time::{Instant, timeout};
 use super::NodeError;
 use super::url::NodeUrl;
 use crate::config::Secret;
+pub(crate) use errors::cut_short;
 use errors::is_no_http;
-pub(super) use errors::{cut_short, is_out_of_files};
+pub(super) use errors::is_out_of_files;
 use outgoing::Outgoing;
 
 /// For two of these clients beside what else asks the node: Core 32 takes 16 connections.

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bitcoind::rpc::{BATCH, Prevout, Rpc};
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::bitcoind::{NodeError, cut_short};
 use crate::tracker::{BlockId, RawBlock};
 
 /// Blocks that are fetched at the same time.
@@ -114,8 +114,7 @@ impl BlockFetcher {
         let Some(fetch) = self.in_flight.pop_front() else {
             return Ok(None);
         };
-        let stops = |_| NodeError::new(NodeErrorKind::Unreachable, "the daemon stops");
-        let fetched = fetch.await.map_err(stops)??;
+        let fetched = fetch.await.map_err(|_| cut_short())??;
         let spent = match &fetched.spent {
             Some(Spent::Raw(raw)) => raw.len(),
             _ => 0,
