@@ -208,10 +208,7 @@ pub(super) async fn fetch(
         AbortOnDropHandle::new(tokio::spawn(async move {
             let block = rpc.block(hash).await?;
             // Here and not by the indexer, which is to match one block while the next is hashed.
-            let hashed = tokio::task::spawn_blocking(move || {
-                block.txids();
-                block
-            });
+            let hashed = tokio::task::spawn_blocking(move || block.with_txids());
             hashed.await.map_err(|_| cut_short())
         }))
     });

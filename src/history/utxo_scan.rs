@@ -70,7 +70,7 @@ impl Outputs {
     ) -> Result<(), Interrupted> {
         let way = chain.from(self.block).await?;
         for next in way {
-            let block = chain.rpc.block(next.hash).await?;
+            let block = chain.rpc.block(next.hash).await?.with_txids();
             if block.header().prev_blockhash != self.block.hash {
                 return Err(Interrupted::Moved);
             }

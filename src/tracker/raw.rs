@@ -1,8 +1,8 @@
 //! Transactions and blocks as the node gives them, read in place: what concerns no watched script
 //! never becomes an object. Live traffic, blocks and history scans all go through [`walk`].
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
@@ -163,7 +163,8 @@ pub struct RawBlock {
     bytes: Bytes,
     header: Header,
     hash: BlockHash,
-    txids: OnceLock<Option<Vec<Txid>>>,
+    /// Once they were asked for by [`RawBlock::with_txids`].
+    txids: Option<Vec<Txid>>,
 }
 
 impl PartialEq for RawBlock {
@@ -190,7 +191,7 @@ impl RawBlock {
             bytes,
             header,
             hash,
-            txids: OnceLock::new(),
+            txids: None,
         })
     }
 
@@ -206,10 +207,18 @@ impl RawBlock {
         &self.bytes
     }
 
-    /// `None` if the bytes are no whole block, or not the one that the header commits to. Only the
-    /// first call hashes the block, which is most of what it costs to connect it.
-    pub fn txids(&self) -> Option<&[Txid]> {
-        self.txids.get_or_init(|| self.read_txids()).as_deref()
+    /// Hashes the block now, which is most of what it costs to connect it.
+    pub fn with_txids(mut self) -> Self {
+        self.txids = self.read_txids();
+        self
+    }
+
+    /// `None` if the bytes are no whole block, or not the one that the header commits to.
+    pub fn txids(&self) -> Option<Cow<'_, [Txid]>> {
+        match &self.txids {
+            Some(txids) => Some(Cow::Borrowed(txids)),
+            None => self.read_txids().map(Cow::Owned),
+        }
     }
 
     fn read_txids(&self) -> Option<Vec<Txid>> {
@@ -246,7 +255,7 @@ impl From<&Block> for RawBlock {
             bytes: encode::serialize(block).into(),
             header: block.header,
             hash: block.block_hash(),
-            txids: OnceLock::new(),
+            txids: None,
         }
     }
 }
