@@ -261,10 +261,13 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 
     /// If it is added again, a scan that began before must not speak for it. Answers whether it was
-    /// in one that has not ended.
+    /// in one that has not ended. Those that have are emptied by themselves.
     pub fn leave_scans(&mut self, view: &V, script: &ScriptHash) -> Result<bool, ApplyError> {
         let mut was_in_one = false;
         for scan in view.scans_of(script)? {
+            if self.tracker.ended_scans.contains(&scan) {
+                continue;
+            }
             self.draft.scan_scripts((scan, *script))?.set(None);
             let Some(row) = self.open_row(&scan)? else {
                 continue;
@@ -295,14 +298,14 @@ impl<V: View> TransitionBuilder<'_, V> {
         while *room > 0
             && let Some(scan) = self.tracker.ended_scans.first().copied()
         {
-            let scripts = view.scan_scripts(&scan, *room)?;
-            for script in &scripts {
+            let scripts = view.scan_scripts(&scan, room.saturating_add(1))?;
+            for script in scripts.iter().take(*room) {
                 self.draft.scan_scripts((scan, *script))?.set(None);
             }
-            if scripts.len() < *room {
+            if scripts.len() <= *room {
                 self.tracker.ended_scans.remove(&scan);
             }
-            *room -= scripts.len();
+            *room = room.saturating_sub(scripts.len());
         }
         Ok(())
     }

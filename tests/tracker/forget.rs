@@ -1,8 +1,8 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
 use satwatch::tracker::{
-    ApplyError, Balance, Baseline, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen, View,
-    WatchRequest,
+    ApplyError, Balance, Baseline, EventKind, Input, MemoryView, ScanEnd, ScanId, ScanState,
+    ScriptHash, Seen, View, WatchRequest,
 };
 
 use crate::runner::Stretch;
@@ -296,4 +296,34 @@ fn what_moves_behind_the_place_of_a_removal_does_not_end_it() {
     let _ = world.disconnect(1);
     world.forget_all();
     assert!(world.view.txs.is_empty());
+}
+
+/// The scans of these scripts are opened, then cancelled.
+fn cancelled(world: &mut World, scans: &[&[u8]]) -> Vec<ScanId> {
+    let open = |numbers: &&[u8]| world.open_scan(numbers, 0, None);
+    let scans: Vec<ScanId> = scans.iter().map(open).collect();
+    for scan in scans.clone() {
+        let (end, now) = (ScanEnd::Cancelled, world.now);
+        let _ = world.try_send(Input::CloseScan { scan, end, now });
+    }
+    scans
+}
+
+#[test]
+fn a_cancelled_scan_is_in_memory_as_long_as_it_has_scripts() {
+    let mut world = World::new();
+    let scan = cancelled(&mut world, &[&[1, 2, 3]])[0];
+    let left = world.view.scan_scripts(&scan, usize::MAX).unwrap();
+    let left: Vec<u8> = (1..4).filter(|it| left.contains(&script(*it))).collect();
+    assert_eq!(left.len(), 1);
+    world.begin_to_forget(left[0]);
+    world.check_memory();
+    world.forget_all();
+    world.check_memory();
+    // As many are left together as go at once.
+    let _ = cancelled(&mut world, &[&[4, 5, 6, 7, 8], &[4, 5, 6]]);
+    while world.tracker.has_to_forget() {
+        world.forget_portion();
+        world.check_memory();
+    }
 }
