@@ -34,6 +34,7 @@ pub(super) struct MempoolSync {
     /// did not hold.
     round: Option<Round>,
     /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
+    /// What comes with a lower one says nothing of the mempool as we know it.
     read_to: u64,
     /// Between a disconnect and a reading acceptances may be older than both: the node is asked.
     heard_as: Option<Seen>,
@@ -183,7 +184,7 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.accepted(number, txid);
         }
-        if self.is_old(number) {
+        if number < self.read_to {
             return;
         }
         self.calls.accepted(&txid);
@@ -203,7 +204,7 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.removed(number, txid);
         }
-        if self.is_old(number) {
+        if number < self.read_to {
             return;
         }
         self.calls.doubt(&txid);
@@ -211,11 +212,6 @@ impl MempoolSync {
         self.eviction.removed(txid, turn.now.instant);
         turn.actions
             .push(Action::Post(Input::TxRemoved { txids: vec![txid] }));
-    }
-
-    /// It was heard after a reading that held it, so it says nothing of the mempool as we know it.
-    fn is_old(&self, number: u64) -> bool {
-        number < self.read_to
     }
 
     /// What the tracker wants to know.
