@@ -3,14 +3,14 @@
 //!
 //! A scan whose answer is too long, or never comes, is followed by one for half of its scripts, so
 //! that one address with very many outputs does not keep the others waiting for ever. One whose
-//! outputs alone are too many for an answer is left out until it is added again, and told of.
+//! outputs alone are too many for an answer is left out until it is removed and added again, and told of.
 //!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
 //! not wait for all of it. The outputs of one script that has very many come in portions, too, and
 //! are shown with the last of them.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// A script that waits for its baseline, and the time at which it was added.
+type Waiting = (ScriptBuf, u64);
+
 /// Scripts that alone make the answer too long, each with the time at which it was added.
-pub type LeftOut = HashMap<ScriptBuf, u64>;
+pub type LeftOut = BTreeMap<ScriptBuf, u64>;
 
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
 /// ends it at once.
@@ -110,24 +113,23 @@ impl Failures {
         pause
     }
 
-    /// A scan of so many scripts, or of one, failed.
-    fn scan_failed(&mut self, kind: NodeErrorKind, count: usize, alone: Option<(ScriptBuf, u64)>) {
+    /// A scan of these scripts failed.
+    fn scan_failed(&mut self, kind: NodeErrorKind, scanned: &[Waiting]) {
         if !matches!(kind, NodeErrorKind::TooLong | NodeErrorKind::TimedOut) {
             return;
         }
-        match alone {
-            None => self.most = Some(count / 2),
-            Some((spk, added)) if kind == NodeErrorKind::TooLong => {
+        match scanned {
+            [] => {}
+            [(spk, added)] if kind == NodeErrorKind::TooLong => {
                 tracing::warn!(
-                    "bitcoind cannot tell what output script {} owns: it is too much; left out until it is added again",
+                    "bitcoind cannot tell what output script {} owns: it is too much; left out until it is removed and added again",
                     spk.to_hex_string()
                 );
                 self.left_out
-                    .send_modify(|known| _ = known.insert(spk, added));
+                    .send_modify(|known| _ = known.insert(spk.clone(), *added));
             }
-            Some((spk, _)) => {
-                self.later.insert(spk);
-            }
+            [(spk, _)] => _ = self.later.insert(spk.clone()),
+            many => self.most = Some(many.len() / 2),
         }
         // The next scan is another one.
         self.in_a_row = 0;
@@ -175,25 +177,18 @@ impl BaselineTask {
             // A wake-up may be dropped when very many come at once.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
         }
-        let spks = self.gather().await?;
-        let count = spks.len();
+        let waiting = self.gather().await?;
+        let count = waiting.len();
         // Much may have happened while there was nothing to do: then wait again.
         if count == 0 || !self.context.is_at_node_tip() {
             return Ok(());
         }
         tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
-        let alone = match &*spks {
-            [spk] => {
-                let row = self.context.reader.snapshot().watch(&ScriptHash::of(spk))?;
-                row.map(|row| (row.spk, row.added))
-            }
-            _ => None,
-        };
+        let spks = waiting.iter().map(|(spk, _)| spk.clone()).collect();
         let outputs = Outputs::scan(&self.context.rpc, spks, PART).await;
         let mut outputs =
-            outputs.inspect_err(|error| self.failures.scan_failed(error.kind, count, alone))?;
+            outputs.inspect_err(|error| self.failures.scan_failed(error.kind, &waiting))?;
         self.failures.scanned();
-        let mut merged = 0;
         while !outputs.parts.is_empty() {
             // Nothing is told while monitoring is stopped.
             self.context
@@ -203,25 +198,24 @@ impl BaselineTask {
             let Some(mut part) = outputs.parts.pop() else {
                 break;
             };
-            let count = part.found.len();
-            let is_merged = match part.begun || count > PART && part.spks.len() == 1 {
+            let is_large = part.found.len() > PART && part.spks.len() == 1;
+            let is_merged = match part.begun || is_large {
                 true => self.merge_portion(outputs.block, &mut part).await?,
                 false => self.merge(outputs.block, &part).await?,
             };
-            match is_merged {
-                true => merged += count,
-                false => outputs.parts.push(part),
+            if !is_merged {
+                outputs.parts.push(part);
             }
         }
         tracing::info!(
-            "merged {merged} unspent outputs of {count} added addresses at block {}",
+            "the baselines of {count} added addresses are merged at block {}",
             outputs.block.height
         );
         Ok(())
     }
 
     /// The scripts of the next scan, once no more of them seem to come.
-    async fn gather(&self) -> Result<Vec<ScriptBuf>, Interrupted> {
+    async fn gather(&self) -> Result<Vec<Waiting>, Interrupted> {
         let began = Instant::now();
         self.gather_until(began, FEW).await;
         if self.pending(ARE_MANY).await?.len() == ARE_MANY {
@@ -257,16 +251,16 @@ impl BaselineTask {
     }
 
     /// Scripts that wait, at most `limit` and as many as fit into a request.
-    async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Interrupted> {
+    async fn pending(&self, limit: usize) -> Result<Vec<Waiting>, Interrupted> {
         let reader = self.context.reader.clone();
         let later = self.failures.later.clone();
         let left_out = self.failures.left_out.borrow().clone();
         blocking(move || {
             let mut room = REQUEST;
-            let mut spks = Vec::new();
+            let mut waiting = Vec::new();
             for pending in reader.snapshot().pending_baselines() {
                 let (_, row) = pending?;
-                if spks.len() >= limit {
+                if waiting.len() >= limit {
                     break;
                 }
                 if left_out.get(&row.spk) == Some(&row.added) || later.contains(&row.spk) {
@@ -276,9 +270,9 @@ impl BaselineTask {
                     break;
                 };
                 room = left;
-                spks.push(row.spk);
+                waiting.push((row.spk, row.added));
             }
-            Ok(spks)
+            Ok(waiting)
         })
         .await
     }
@@ -437,14 +431,12 @@ mod tests {
             }
             scans += 1;
             let most = failures.most.unwrap_or(usize::MAX);
-            let scanned: Vec<_> = all.take(most).cloned().collect();
-            if scanned.contains(&bad) {
-                let alone = scanned.first().filter(|_| scanned.len() == 1);
-                let alone = alone.map(|spk| (spk.clone(), 0));
-                failures.scan_failed(NodeErrorKind::TooLong, scanned.len(), alone);
+            let scanned: Vec<_> = all.take(most).map(|spk| (spk.clone(), 0)).collect();
+            if scanned.iter().any(|(spk, _)| *spk == bad) {
+                failures.scan_failed(NodeErrorKind::TooLong, &scanned);
             } else {
                 failures.scanned();
-                waiting.retain(|spk| !scanned.contains(spk));
+                waiting.retain(|spk| scanned.iter().all(|(other, _)| other != spk));
             }
             assert!(scans < 40, "{waiting:?}");
         }
@@ -454,11 +446,13 @@ mod tests {
     #[test]
     fn only_what_is_too_long_is_left_out() {
         let mut failures = Failures::default();
-        failures.scan_failed(NodeErrorKind::Busy, 8, None);
+        let many = vec![(ScriptBuf::new(), 0); 8];
+        failures.scan_failed(NodeErrorKind::Busy, &many);
         assert_eq!(failures.most, None);
-        failures.scan_failed(NodeErrorKind::TimedOut, 8, None);
+        failures.scan_failed(NodeErrorKind::TimedOut, &many);
         assert_eq!(failures.most, Some(4));
-        failures.scan_failed(NodeErrorKind::TimedOut, 1, Some((ScriptBuf::new(), 0)));
+        failures.scan_failed(NodeErrorKind::TimedOut, &many[..1]);
+        assert_eq!(failures.most, Some(4), "never none at all");
         assert!(failures.left_out.borrow().is_empty());
         assert!(
             failures.later.contains(&ScriptBuf::new()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bitcoin::{Amount, Denomination, OutPoint, Script, ScriptBuf};
 
-use super::{Interrupted, NodeContext};
+use super::{Interrupted, NodeContext, blocking};
 use crate::bitcoind::rpc::{Rpc, Unspent, UtxoScan};
 use crate::bitcoind::{NodeError, NodeErrorKind, cut_short};
 use crate::tracker::input::FoundOutput;
@@ -70,13 +70,18 @@ impl Outputs {
     ) -> Result<(), Interrupted> {
         let way = chain.from(self.block).await?;
         for next in way {
-            let block = chain.rpc.block(next.hash).await?.with_txids();
+            let block = chain.rpc.block(next.hash).await?;
             if block.header().prev_blockhash != self.block.hash {
                 return Err(Interrupted::Moved);
             }
-            let mut parts = self.parts.iter_mut();
-            let connected = parts.try_for_each(|part| part.connect(&block, next.height));
-            connected.ok_or_else(|| {
+            let mut parts = std::mem::take(&mut self.parts);
+            let connected = blocking(move || {
+                let block = block.with_txids();
+                let mut each = parts.iter_mut();
+                let connected = each.try_for_each(|part| part.connect(&block, next.height));
+                Ok(connected.map(|()| parts))
+            });
+            self.parts = connected.await?.ok_or_else(|| {
                 NodeError::new(
                     NodeErrorKind::Shape,
                     format!("bitcoind answered with a damaged block {}", next.hash),
