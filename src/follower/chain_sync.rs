@@ -7,8 +7,8 @@
 //! mempool took in their place would be told to conflict with them. So what is under way does not
 //! count any more when the node says that it disconnected a block of it, nor when it may have said
 //! so: messages were lost, or a block came that is not on our tip. Losses and blocks may come
-//! without pause, so the second reason counts only once until blocks have been fetched or there are
-//! none to fetch.
+//! without pause, so the second reason counts only once until what was asked anew has ended: blocks
+//! were fetched, there are none to fetch, or we wait. A feed that is connected always counts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -147,19 +147,16 @@ impl ChainSync {
         let Some(want) = self.want.take_if(|_| due) else {
             return;
         };
-        self.call = Some(ChainCall::Look(LookOf {
-            prompted: want.prompted,
-            ..LookOf::at(self.tip)
-        }));
+        self.call = Some(ChainCall::Look(LookOf::at(self.tip, want.prompted)));
         actions.push(Action::Call(Call::Look { ours: self.tip }));
     }
 
     /// Monitoring was started or stopped.
     pub(super) fn stop(&mut self, actions: &mut Vec<Action>) {
+        self.look_is_old();
         self.stop_fetch(actions);
         *self = Self {
             tip: self.tip,
-            node_tip: self.node_tip,
             call: self.call.take(),
             connected: std::mem::take(&mut self.connected),
             ..Self::default()
@@ -169,17 +166,25 @@ impl ChainSync {
     /// What the node said before does not count any more.
     pub(super) fn forget_notices(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.disconnected.clear();
-        self.doubt(now, actions);
+        self.doubt(true, now, actions);
     }
 
-    /// The node may have disconnected a block without our hearing of it.
-    pub(super) fn doubt(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if !self.is_moving() || std::mem::replace(&mut self.doubted, true) {
+    /// What was published before is not known to have come.
+    pub(super) fn feed_is_new(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.doubted = false;
+        self.doubt(true, now, actions);
+    }
+
+    /// The node may have disconnected a block without our hearing of it. `prompted`: as of a look.
+    pub(super) fn doubt(&mut self, prompted: bool, now: Now, actions: &mut Vec<Action>) {
+        let is_asked = self.fetching.is_some() || matches!(self.call, Some(ChainCall::Look(_)));
+        if !is_asked || self.doubted {
             return;
         }
         self.look_is_old();
         self.stop_fetch(actions);
-        self.want_look(now.instant + SOON, true);
+        self.doubted = true;
+        self.want_look(now.instant + SOON, prompted);
     }
 
     fn look_is_old(&mut self) {
@@ -199,7 +204,7 @@ impl ChainSync {
         let is_gone = self.disconnected.contains(&block.hash());
         if block.header().prev_blockhash != tip.hash || is_gone {
             if !self.is_fetching(block.hash()) {
-                self.doubt(now, actions);
+                self.doubt(true, now, actions);
             }
             return self.want_look(now.instant, true);
         }
@@ -243,10 +248,11 @@ impl ChainSync {
     }
 
     /// A look or the question for the start has its answer, maybe none that is good.
-    pub(super) fn call_ended(&mut self) -> LookOf {
+    pub(super) fn call_ended(&mut self, has_failed: bool) -> LookOf {
+        self.doubted &= !has_failed;
         match self.call.take() {
             Some(ChainCall::Look(of)) => of,
-            Some(ChainCall::StartWindow) | None => LookOf::at(self.tip),
+            Some(ChainCall::StartWindow) | None => LookOf::at(self.tip, true),
         }
     }
 
@@ -264,13 +270,13 @@ impl ChainSync {
             self.want_look(now.instant, of.prompted);
             return None;
         }
+        self.node_tip = Some(look.node.bestblockhash);
         let evidence = self.evidence(look, now);
         let waited = self.waiting.take();
-        match fork::decide(of.ours, look, evidence) {
-            ChainAction::Nothing => {
-                self.doubted = false;
-                return Some(ChainNews::AtNodeTip);
-            }
+        let action = fork::decide(of.ours, look, evidence);
+        self.doubted &= !matches!(action, ChainAction::Nothing | ChainAction::Wait(_));
+        match action {
+            ChainAction::Nothing => return Some(ChainNews::AtNodeTip),
             ChainAction::Start => {
                 self.call = Some(ChainCall::StartWindow);
                 actions.push(Action::Call(Call::StartWindow));
@@ -291,11 +297,6 @@ impl ChainSync {
             }
         }
         None
-    }
-
-    /// The node's tip, by a look.
-    pub(super) fn set_node_tip(&mut self, hash: BlockHash) {
-        self.node_tip = Some(hash);
     }
 
     fn evidence(&mut self, look: &TipComparison, now: Now) -> RollbackEvidence {
@@ -332,8 +333,10 @@ impl ChainSync {
         self.fetching.iter().flatten().any(|next| *next == hash)
     }
 
+    /// Blocks may be missing, so that a tip which came over ZMQ meanwhile says nothing.
     fn stop_fetch(&mut self, actions: &mut Vec<Action>) {
         if self.fetching.take().is_some() {
+            (self.node_tip, self.doubted) = (None, false);
             actions.push(Action::StopFetch);
         }
     }
@@ -479,10 +482,10 @@ pub(super) struct LookOf {
 }
 
 impl LookOf {
-    fn at(ours: Option<BlockId>) -> Self {
+    fn at(ours: Option<BlockId>, prompted: bool) -> Self {
         Self {
             ours,
-            prompted: true,
+            prompted,
             is_old: false,
         }
     }

@@ -66,7 +66,7 @@ use crate::bitcoind::SyncPosition;
 use crate::bitcoind::zmq::{
     MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
 };
-use crate::bitcoind::{Endpoints, NodeError, NodeStatus};
+use crate::bitcoind::{NodeError, NodeStatus};
 use crate::indexer::IndexerStopped;
 use crate::store::StoreError;
 use crate::tracker::BlockId;
@@ -173,7 +173,10 @@ impl Follower {
 
     fn take(&mut self, event: FollowerEvent, now: Now, actions: &mut Vec<Action>) {
         match event {
-            FollowerEvent::Found(endpoints) => self.subscribe(endpoints, now, actions),
+            FollowerEvent::Found(endpoints) => {
+                self.node.subscribe(endpoints, actions);
+                self.subscribed(now, actions);
+            }
             FollowerEvent::Notice(stamped) => self.notice(stamped, now, actions),
             FollowerEvent::Applied(result) if self.chain.is_pending() => {
                 let news = self.chain.applied(result, &mut self.node, now, actions);
@@ -241,15 +244,11 @@ impl Follower {
         }
     }
 
-    /// Receives from these endpoints from now on.
-    fn subscribe(&mut self, endpoints: Endpoints, now: Now, actions: &mut Vec<Action>) {
-        self.node.subscribe(endpoints, actions);
-        self.subscribed(now);
-    }
-
-    fn subscribed(&mut self, now: Now) {
+    /// Messages come from these endpoints from now on.
+    fn subscribed(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.mempool.count_anew(&ZmqTopic::ALL);
         self.mempool.forget_notices();
+        self.chain.forget_notices(now, actions);
         self.chain.want_look(now.instant, true);
         self.mempool.want_reading(now.instant + CONNECTED, true);
     }
@@ -259,7 +258,10 @@ impl Follower {
             Notice::Message(message) => self.message(message, stamped.at, now, actions),
             Notice::Gap { topic, lost } => self.gap(topic, lost, now, actions),
             Notice::Restarted(_) => self.restarted(now, actions),
-            Notice::Connected(topics) => self.connected(&topics, true, now),
+            Notice::Connected(topics) => {
+                self.chain.feed_is_new(now, actions);
+                self.connected(&topics, true, now);
+            }
             Notice::Disconnected(topics) => {
                 self.forget_notices(now, actions);
                 self.connected(&topics, false, now);
@@ -363,24 +365,24 @@ impl Follower {
         tracing::debug!("{lost} {} messages were lost", topic.name());
         self.node.status.gap(topic, lost);
         if topic != ZmqTopic::Rawtx {
-            self.chain.doubt(now, actions);
+            self.chain.doubt(false, now, actions);
         }
         if topic == ZmqTopic::Rawblock {
             // It will not come any more; what else is missing may have been of no account.
-            self.chain.want_look(now.instant + SOON, true);
+            self.chain.want_look(now.instant + SOON, false);
         }
         self.heal(false, now);
     }
 
     /// Looks and reads soon, and not too often.
     fn heal(&mut self, prompted: bool, now: Now) {
-        if self.gap_at.is_some_and(|at| at > now.instant) {
-            // A resync is due already, and will find this too.
-            return;
-        }
         let spacing = GAP_SPACING.max(self.mempool.last_reading * 10);
-        let next = self.gap_at.map_or(now.instant, |last| last + spacing);
-        let at = next.max(now.instant + SOON);
+        let at = match self.gap_at {
+            // What is wanted until then may have been done earlier, for another reason.
+            Some(due) if due > now.instant => due,
+            Some(last) => (last + spacing).max(now.instant + SOON),
+            None => now.instant + SOON,
+        };
         self.gap_at = Some(at);
         self.resync(at, prompted);
     }
@@ -408,11 +410,9 @@ impl Follower {
         let result = match answer {
             Answer::Look(result) => self.looked(result, now, actions),
             Answer::StartWindow(result) => {
-                self.chain.call_ended();
-                result.map(|window| {
-                    let window = window.filter(|_| self.node.on);
-                    self.chain.windowed(window, now, actions);
-                })
+                self.chain.call_ended(result.is_err());
+                let is_on = self.node.on;
+                result.map(|it| self.chain.windowed(it.filter(|_| is_on), now, actions))
             }
             Answer::Mempool(result) => self.mempool_read(result, now, actions),
             Answer::Transactions { txids, tip, found } => {
@@ -448,11 +448,10 @@ impl Follower {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Result<(), NodeError> {
-        let of = self.chain.call_ended();
+        let of = self.chain.call_ended(result.is_err());
         let look = result?;
         self.node.answered(now);
         self.node.chain(&look.node)?;
-        self.chain.set_node_tip(look.node.bestblockhash);
         if self.node.on {
             let news = self.chain.looked(of, &look, &mut self.node, now, actions);
             self.chain_news(news, now);
@@ -484,7 +483,7 @@ impl Follower {
 
     fn inspected(&mut self, inspected: Inspected, now: Now, actions: &mut Vec<Action>) {
         if inspected.subscribed {
-            self.subscribed(now);
+            self.subscribed(now, actions);
         }
         if inspected.restarted {
             tracing::info!("bitcoind was restarted");

@@ -33,6 +33,8 @@ fn before_the_start_nothing_is_told_of_the_mempool() {
     ] {
         assert_eq!(said, [""; 0]);
     }
+    // The first look is of before the connection.
+    assert_eq!(rig.looked(51, Relation::Empty), ["Look"]);
     rig.looked(51, Relation::Empty);
     let window = (50, vec![(id(50).hash, 5), (id(51).hash, 6)]);
     let window = Answer::StartWindow(Ok(Some(window)));
@@ -294,6 +296,121 @@ fn what_is_under_way_while_a_block_may_have_been_taken_back_is_asked_again_once(
 }
 
 #[test]
+fn a_feed_that_is_connected_makes_what_is_under_way_be_asked_again_always() {
+    let (next, topics) = (block(id(100).hash, 1), || vec![ZmqTopic::Sequence]);
+    let ahead = || Relation::Ahead(vec![next.block_hash()]);
+    // It broke off during a look, and the node takes the block back before it is there again.
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.notice(Notice::Disconnected(topics()));
+    rig.looked(101, ahead());
+    rig.until("Look");
+    assert!(rig.looked(101, ahead()).contains(&"Fetch 1".to_owned()));
+    let mut said = rig.notice(Notice::Connected(topics()));
+    said.extend(rig.gap(ZmqTopic::Sequence));
+    assert!(said.contains(&"StopFetch".to_owned()), "{said:?}");
+    // The first one, which has no number before it.
+    let mut rig = Rig::new(config::Bitcoind::default(), Some(id(100)));
+    rig.tell(FollowerEvent::Found(shared()));
+    rig.notice(Notice::Connected(topics()));
+    assert_eq!(rig.looked(101, ahead()), ["Look"]);
+    assert_eq!(rig.looked(101, ahead()), ["Fetch 1"]);
+}
+
+/// What comes next is paced, so that losses without pause do not keep it from following.
+#[test]
+fn after_what_ended_in_a_wait_what_is_under_way_is_asked_again_once_more() {
+    let next = block(id(100).hash, 1);
+    let ahead = || Relation::Ahead(vec![next.block_hash()]);
+    let fetch = |rig: &mut Rig| {
+        rig.until("Look");
+        assert!(rig.looked(101, ahead()).contains(&"Fetch 1".to_owned()));
+    };
+    let ends: [fn(&mut Rig, &Block); 4] = [
+        |rig, _| drop(rig.answer(Answer::Look(Err(failure())))),
+        |rig, _| {
+            let (fork, next) = (id(99), vec![]);
+            rig.looked(99, Relation::Parted { fork, next });
+            assert_eq!(rig.reason().as_deref(), Some("bitcoind took back blocks"));
+        },
+        |rig, next| {
+            rig.looked(101, Relation::Ahead(vec![next.block_hash()]));
+            rig.tell(FollowerEvent::Fetched(Some(Err(failure()))));
+        },
+        |rig, next| {
+            rig.looked(101, Relation::Ahead(vec![next.block_hash()]));
+            rig.refuse = true;
+            assert_eq!(rig.fetched(next), ["Connect 101", "StopFetch"]);
+        },
+    ];
+    for end in ends {
+        let mut rig = Rig::following();
+        rig.rawblock(&block(id(7).hash, 1));
+        rig.gap(ZmqTopic::Sequence);
+        rig.looked(101, ahead());
+        rig.until("Look");
+        end(&mut rig, &next);
+        fetch(&mut rig);
+        assert!(
+            rig.gap(ZmqTopic::Sequence)
+                .contains(&"StopFetch".to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_thousand_blocks_are_followed_while_others_and_losses_come_without_pause() {
+    let (mut rig, blocks) = fetching(1000);
+    let (mut looks, mut next) = (1, 0);
+    while next < blocks.len() {
+        let mut said = rig.fetched(&blocks[next]);
+        next += 1;
+        said.extend(rig.rawblock(&block(id(7).hash, next as u32)));
+        said.extend(rig.gap(ZmqTopic::Sequence));
+        if said.contains(&"StopFetch".to_owned()) {
+            rig.until("Look");
+            looks += 1;
+            let rest = blocks[next..].iter().map(Block::block_hash).collect();
+            rig.gap(ZmqTopic::Rawblock);
+            rig.looked(1100, Relation::Ahead(rest));
+        }
+    }
+    assert_eq!((rig.tip.map(|tip| tip.height), looks), (Some(1100), 2));
+}
+
+#[test]
+fn a_look_of_before_monitoring_was_stopped_does_not_count() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.tell(FollowerEvent::Monitoring(false));
+    rig.tell(FollowerEvent::Monitoring(true));
+    let ahead = Relation::Ahead(vec![id(101).hash]);
+    assert_eq!(rig.looked(101, ahead), ["Look"]);
+}
+
+/// What the missing blocks hold would be told evicted.
+#[test]
+fn while_blocks_are_missing_of_a_fetch_that_was_stopped_we_are_not_at_the_nodes_tip() {
+    let (mut rig, blocks) = fetching(3);
+    rig.fetched(&blocks[0]);
+    rig.rawblock(&blocks[1]);
+    assert!(
+        rig.gap(ZmqTopic::Sequence)
+            .contains(&"StopFetch".to_owned())
+    );
+    assert!(!rig.follower.position().at_node_tip);
+}
+
+#[test]
+fn a_look_that_is_old_does_not_say_where_the_nodes_tip_is() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.rawblock(&block(rig.tip_hash(), 2));
+    rig.looked(102, Relation::Ahead(vec![id(101).hash, id(102).hash]));
+    assert!(rig.follower.position().at_node_tip);
+}
+
+#[test]
 fn a_block_that_is_fetched_may_come_over_zmq() {
     let (mut rig, blocks) = fetching(2);
     assert_eq!(rig.rawblock(&blocks[1]), [""; 0]);
@@ -369,6 +486,23 @@ fn a_node_of_another_chain_is_not_followed() {
 fn what_the_poll_finds_counts_as_a_repair_and_what_was_told_does_not() {
     let (mut told, _) = fetching(3);
     assert_eq!(told.repairs(), 0);
+    for topic in [ZmqTopic::Rawblock, ZmqTopic::Sequence] {
+        for is_looking in [false, true] {
+            let mut lost = Rig::following();
+            if is_looking {
+                lost.pass(3_600_000);
+            }
+            lost.gap(topic);
+            lost.until("Look");
+            let ahead = || Relation::Ahead(vec![id(101).hash]);
+            if is_looking {
+                lost.looked(101, ahead());
+                lost.until("Look");
+            }
+            assert!(lost.looked(101, ahead()).contains(&"Fetch 1".to_owned()));
+            assert_eq!(lost.repairs(), 1, "{topic:?}, {is_looking}");
+        }
+    }
     let mut polled = Rig::following();
     assert!(polled.pass(3_600_000).contains(&"Look".to_owned()));
     let next = vec![id(101).hash, id(102).hash];

@@ -18,6 +18,23 @@ fn what_is_heard_after_a_disconnect_and_before_a_reading_is_asked_about() {
     assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
 }
 
+/// The resync that is due was used up by then.
+#[test]
+fn what_is_lost_after_a_reading_that_came_early_is_found_as_soon_as_losses_are() {
+    let mut rig = Rig::following();
+    rig.pass(10_000);
+    rig.gap(ZmqTopic::Rawtx);
+    rig.until("ReadMempool");
+    rig.gap(ZmqTopic::Rawtx);
+    rig.answer(Answer::Mempool(Ok(MempoolRead::Moved)));
+    rig.until("ReadMempool");
+    rig.read(&[], 1);
+    rig.gap(ZmqTopic::Rawtx);
+    assert!(rig.sleeps() <= 500, "{}", rig.sleeps());
+    rig.pass(500);
+    rig.until("ReadMempool");
+}
+
 /// Each topic on an address of its own.
 fn apart() -> Endpoints {
     Endpoints {
