@@ -10,7 +10,7 @@ use bitcoin::{Block, BlockHash, Transaction, Txid};
 use satwatch::bitcoind::rpc::{Blockchain, Header, MempoolInfo, MempoolTxids};
 use satwatch::bitcoind::zmq::{MessageBody, Sequence, SequenceEvent, ZmqMessage, ZmqTopic};
 use satwatch::bitcoind::{NodeError, NodeErrorKind};
-use satwatch::tracker::{RawBlock, RawTx, Status};
+use satwatch::tracker::{MemoryView, RawBlock, RawTx, Status};
 
 use crate::pretended::{Node, pick};
 
@@ -240,6 +240,15 @@ impl Bitcoind {
         stale
     }
 
+    /// The last block of its chain that is in these rows as well.
+    pub fn last_known(&self, view: &MemoryView) -> Option<usize> {
+        let is_known = |height: &usize| {
+            let row = view.blocks.get(&(*height as u32));
+            row.is_some_and(|row| row.hash == self.node.id(*height).hash)
+        };
+        (0..self.node.chain.len()).rev().find(is_known)
+    }
+
     fn depth(&self, wanted: u8) -> usize {
         usize::from(wanted).min(self.node.chain.len() - 1 - self.horizon)
     }
@@ -390,6 +399,13 @@ impl Bitcoind {
 
     pub fn block(&mut self, hash: &BlockHash) -> Result<RawBlock, NodeError> {
         self.up()?;
+        let mut pruned = self.node.chain.iter().take(self.horizon);
+        if pruned.any(|block| block.block_hash() == *hash) {
+            return Err(NodeError {
+                message: "Block not available (pruned data)".into(),
+                ..refusal(NodeErrorKind::Rpc(-1))
+            });
+        }
         let block = self.blocks.get(hash).map(RawBlock::from);
         block.ok_or_else(|| refusal(NodeErrorKind::Rpc(-5)))
     }

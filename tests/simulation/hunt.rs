@@ -8,7 +8,11 @@ use std::sync::Once;
 use std::time::Instant;
 
 use crate::life::Life;
+use crate::scan_laws::Tally;
 use crate::script::{Script, Store, Weather, Wiring};
+
+/// So many lives hold everything that is counted.
+const ENOUGH: u64 = 200;
 
 thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
@@ -36,26 +40,42 @@ pub fn hunt(test: &str, weather: Weather, store: Store, count: u64) {
         Some(lives) => (RandomState::new().build_hasher().finish() >> 20, lives),
         None => (0, count),
     };
-    let began = Instant::now();
+    let (began, mut tally) = (Instant::now(), Tally::default());
     for seed in first..first + count {
         let script = Script::draw(seed, weather, store);
-        if let Err(failure) = try_life(&script) {
-            let (shrunk, failure) = shrink(script, failure);
-            panic!(
-                "{failure}\n\nlife {} of this test; SIMULATION_SEED={seed} cargo test --test simulation {test}\n{shrunk:#?}",
-                seed - first + 1
-            );
+        match try_life(&script) {
+            Ok(life) => tally += life,
+            Err(failure) => {
+                let (shrunk, failure) = shrink(script, failure);
+                panic!(
+                    "{failure}\n\nlife {} of this test; SIMULATION_SEED={seed} cargo test --test simulation {test}\n{shrunk:#?}",
+                    seed - first + 1
+                );
+            }
         }
     }
     let seconds = began.elapsed().as_secs_f64();
     eprintln!(
-        "{test}: {count} lives from seed {first}, {:.0} a second",
+        "{test}: {count} lives from seed {first}, {:.0} a second; {tally:?}",
         count as f64 / seconds
     );
+    check_tally(&tally, weather, count);
+}
+
+/// Of each kind there was one: else laws hold because nothing happened.
+fn check_tally(tally: &Tally, weather: Weather, count: u64) {
+    let mut counts = vec![tally.complete, tally.skipped, tally.bounded];
+    if weather != Weather::Calm {
+        counts.push(tally.cancelled);
+    }
+    if weather == Weather::Rough {
+        counts.push(tally.gaps);
+    }
+    assert!(count < ENOUGH || !counts.contains(&0), "{tally:?}");
 }
 
 /// Why a life fails.
-fn try_life(script: &Script) -> Result<(), String> {
+fn try_life(script: &Script) -> Result<Tally, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = panic::take_hook();
@@ -65,9 +85,7 @@ fn try_life(script: &Script) -> Result<(), String> {
         }));
     });
     IS_QUIET.set(true);
-    let lived = panic::catch_unwind(AssertUnwindSafe(|| {
-        Life::begin(script, false).live(script);
-    }));
+    let lived = panic::catch_unwind(AssertUnwindSafe(|| Life::begin(script, false).live(script)));
     IS_QUIET.set(false);
     lived.map_err(|_| FAILURE.take())
 }
@@ -88,7 +106,7 @@ fn shrink(mut script: Script, mut failure: String) -> (Script, String) {
         };
         match try_life(&shorter) {
             Err(other) => (script, failure) = (shorter, other),
-            Ok(()) => break,
+            Ok(_) => break,
         }
     }
     let mut part = script.steps.len().div_ceil(2);
@@ -100,7 +118,7 @@ fn shrink(mut script: Script, mut failure: String) -> (Script, String) {
             smaller.steps.drain(start..end);
             match try_life(&smaller) {
                 Err(other) => (script, failure, has_shrunk) = (smaller, other, true),
-                Ok(()) => start += part,
+                Ok(_) => start += part,
             }
         }
         part = match (part, has_shrunk) {

@@ -1,25 +1,23 @@
 //! What is watched while a life goes on: no event may tell what never was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use bitcoin::Transaction;
-use satwatch::tracker::{
-    Event, EventKind, Input, MemoryView, ScanId, ScanState, Status, Transition, TxSummary,
-};
+use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition, TxSummary};
 
 use crate::bitcoind::Bitcoind;
 use crate::calls::Line;
 use crate::clock::Now;
 use crate::pretended::{script, spk};
 use crate::readers::Readers;
+use crate::scan_laws::Scans;
 
 pub struct Witness {
     /// Scripts that a person added, and was told so.
     pub watched: HashSet<u8>,
     /// What a person asked for and was not told of yet, for which scripts.
     asked: Vec<u8>,
-    /// History scans that a person opened, and was told so.
-    pub scans: HashSet<ScanId>,
+    pub scans: Scans,
     pub readers: Readers,
     began: u64,
 }
@@ -29,7 +27,7 @@ impl Witness {
         Self {
             watched: HashSet::new(),
             asked: Vec::new(),
-            scans: HashSet::new(),
+            scans: Scans::default(),
             readers: Readers::default(),
             began: now.ms,
         }
@@ -55,54 +53,26 @@ impl Witness {
 
     /// A person hears that this was done.
     pub fn acknowledged(&mut self, input: &Input) {
-        if let Input::OpenScan { scan, .. } = input {
-            self.scans.insert(*scan);
+        if let Input::OpenScan { scan, scripts, .. } = input {
+            self.scans.opened(*scan, scripts, &self.watched);
         }
         for number in numbers(input) {
             match input {
                 Input::Watch { .. } => _ = self.watched.insert(number),
-                _ => _ = self.watched.remove(&number),
+                _ => {
+                    self.watched.remove(&number);
+                    self.scans.unwatched(number);
+                }
             }
             let place = self.asked.iter().position(|asked| *asked == number);
             self.asked.remove(place.expect("it was asked for"));
         }
     }
 
-    /// In the end every scan has ended, and what a complete one was made for is as if its scripts
-    /// had been watched from its first block on: so far they are covered, and what is covered is
-    /// [compared](crate::pretended::laws) with the chain.
-    pub fn check_scans(&self, view: &MemoryView, log: &[(u64, Event)]) {
-        for scan in &self.scans {
-            let row = view.scans.get(scan);
-            let row = row.expect("a scan that a person was told of is there");
-            assert_ne!(row.state, ScanState::Open, "in the end {scan} has ended");
-        }
-        let mut complete = HashMap::new();
-        for (_, event) in log {
-            match &event.kind {
-                EventKind::ScanComplete {
-                    script, scan, from, ..
-                } if view.scans[scan].to.is_none() => _ = complete.insert((*script, *from), *scan),
-                EventKind::Unwatched { script, .. } => complete.retain(|(of, _), _| of != script),
-                // A baseline is asked for anew, and speaks for its own block.
-                EventKind::Reorg { fork_point, .. } => {
-                    complete.retain(|(_, from), _| *from <= fork_point.height + 1);
-                }
-                _ => {}
-            }
-        }
-        for ((script, from), scan) in complete {
-            let covered = view.watches[&script].coverage.from_height;
-            assert!(
-                covered <= from,
-                "{scan} told that the history from {from} on is known, and it is known from {covered} on"
-            );
-        }
-    }
-
     /// The process is dead. What was asked for may have been done or not.
     pub fn died(&mut self, rows: &MemoryView) {
         for number in std::mem::take(&mut self.asked) {
+            self.scans.unwatched(number);
             match rows.watches.contains_key(&script(number)) {
                 true => _ = self.watched.insert(number),
                 false => _ = self.watched.remove(&number),

@@ -21,6 +21,7 @@ use crate::pretended::{pick, script, spk};
 use crate::process::{Around, Doom, Process};
 use crate::random::Random;
 use crate::rows::Rows;
+use crate::scan_laws::Tally;
 use crate::script::{Script, Step, Store, Weather, Wiring};
 use crate::seam::FollowerEvent;
 
@@ -134,14 +135,14 @@ impl Life {
         bitcoind.published.clear();
     }
 
-    pub fn live(mut self, script: &Script) {
+    pub fn live(mut self, script: &Script) -> Tally {
         for step in &script.steps {
             if self.trace {
                 eprintln!("{:>8} {step:?}", self.witness.ms(self.now));
             }
             self.step(step);
         }
-        self.end();
+        self.end()
     }
 
     /// What was told in a life.
@@ -178,6 +179,7 @@ impl Life {
             Step::CancelScan { index } => {
                 let open = self.rows.view.borrow().open_scans();
                 if let (Some(process), Some(scan)) = (&mut self.process, pick(&open, *index)) {
+                    self.witness.scans.cancels(scan);
                     let (end, now) = (ScanEnd::Cancelled, self.now.ms);
                     process.try_to(Input::CloseScan { scan, end, now });
                 }
@@ -245,14 +247,12 @@ impl Life {
                 drop(bitcoind);
                 self.node_is_down(*ms, next);
             }
-            Step::Prune { share } => {
-                let view = self.rows.view.borrow();
-                let is_ours = |height: &usize| {
-                    let ours = view.blocks.get(&(*height as u32));
-                    ours.is_some_and(|row| row.hash == bitcoind.node.id(*height).hash)
+            Step::Prune { share, is_careless } => {
+                let top = match is_careless {
+                    true => Some(bitcoind.node.chain.len() - 1),
+                    false => bitcoind.last_known(&self.rows.view.borrow()),
                 };
-                let known = (0..bitcoind.node.chain.len()).rev().find(is_ours);
-                let horizon = known.unwrap_or(0) * usize::from(*share) / 256;
+                let horizon = (top.unwrap_or(0) * usize::from(*share)).div_ceil(255);
                 bitcoind.horizon = horizon.max(bitcoind.horizon);
             }
             Step::RestartNode { ms, keeps_mempool } => {
@@ -473,7 +473,7 @@ impl Life {
     }
 
     /// The node falls silent, all is delivered and looked at again.
-    fn end(mut self) {
+    fn end(mut self) -> Tally {
         (self.doom, self.drop_asks, self.call_ms) = (None, 0, 1);
         self.lines = Lines::default();
         self.line.bitcoind.borrow_mut().failing = 0;
@@ -483,9 +483,21 @@ impl Life {
         self.pass(SILENCE);
         let process = self.process.as_mut().expect("it runs");
         let status = process.follower.status(self.now).clone();
-        assert!(status.following, "in the end: {:?}", status.reason);
         let bitcoind = self.line.bitcoind.borrow();
         let view = self.rows.view.borrow();
+        if let Some(known) = bitcoind
+            .last_known(&view)
+            .filter(|it| it + 1 < bitcoind.horizon)
+        {
+            let reason = status.reason.unwrap_or_default();
+            assert!(
+                !status.following && reason.contains("has pruned blocks"),
+                "the node has no block {}, and we say: {reason}",
+                known + 1
+            );
+            return Tally::of_a_gap();
+        }
+        assert!(status.following, "in the end: {:?}", status.reason);
         for number in &self.witness.watched {
             let row = view.watches.get(&script(*number));
             let row = row.expect("what a person was told to be watched is");
@@ -500,7 +512,6 @@ impl Life {
             "nothing else is watched"
         );
         assert!(view.forgetting.is_empty(), "all was forgotten");
-        self.witness.check_scans(&view, &self.rows.log);
         let kept = Kept {
             node: &bitcoind.node,
             view: &view,
@@ -508,9 +519,11 @@ impl Life {
             past: &self.rows.past,
         };
         kept.check();
+        let tally = self.witness.scans.check(&kept, &self.rows.log);
         if self.weather == Weather::Calm {
             kept.check_fates();
         }
         self.witness.readers.end(&self.rows.log);
+        tally
     }
 }

@@ -33,6 +33,7 @@ mod process;
 mod random;
 mod readers;
 mod rows;
+mod scan_laws;
 mod scanning;
 mod script;
 mod seam {
@@ -49,6 +50,12 @@ fn calm_in_memory() {
 #[test]
 fn rough_in_memory() {
     hunt::hunt("rough_in_memory", Weather::Rough, Store::Memory, 1500);
+}
+
+/// Finds, for one, scans that are not set back by a reorg.
+#[test]
+fn scans_in_memory() {
+    hunt::hunt("scans_in_memory", Weather::Scans, Store::Memory, 100);
 }
 
 #[test]

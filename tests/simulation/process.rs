@@ -221,7 +221,7 @@ impl Process {
         if !self.inbox.is_empty() {
             ready.push(Ready::Index);
         }
-        if self.tracker.is_forgetting() {
+        if self.tracker.has_to_forget() {
             ready.push(Ready::Forget);
         }
         if matches!(self.baseline, Baseline::Scanned { at, .. } if at <= now) {

@@ -37,6 +37,8 @@ pub enum Weather {
     /// between two things that the node does. Then the story that is told is exact.
     Calm,
     Rough,
+    /// Rough, with many history scans, and reorgs below where they are.
+    Scans,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +93,11 @@ pub enum Step {
         share: u8,
         ms: u64,
     },
-    /// It throws away this part of the blocks that we have.
+    /// It throws away this part of the blocks that we have, or of all, which is our end if we
+    /// have not come so far.
     Prune {
         share: u8,
+        is_careless: bool,
     },
     RestartNode {
         ms: u64,
@@ -188,7 +192,7 @@ impl Script {
             (_, _) => Wiring::Hinted,
         };
         let past = match random.below(2) {
-            0 => 0,
+            0 if weather != Weather::Scans => 0,
             _ => random.within(1, 12) as u8,
         };
         let count = random.within(3, 40);
@@ -203,6 +207,14 @@ impl Script {
                     steps.push(rough_step(&mut random));
                     steps.push(Step::Pass(pause(&mut random)));
                 }
+                Weather::Scans => match random.below(3) {
+                    0 => steps.extend(overtaken_scans(&mut random)),
+                    1 => steps.push(node_step(&mut random)),
+                    _ => {
+                        steps.push(rough_step(&mut random));
+                        steps.push(Step::Pass(pause(&mut random)));
+                    }
+                },
             }
             if store == Store::Disk && random.once_in(2) {
                 steps.push(reading(&mut random));
@@ -343,10 +355,14 @@ fn rough_step(random: &mut Random) -> Step {
             keeps_mempool: random.once_in(2),
         },
         31..=33 => scan_step(random),
-        _ => match random.below(3) {
-            0 => Step::Rebuild {
+        _ => match random.below(12) {
+            0..=3 => Step::Rebuild {
                 share: random.next() as u8,
                 ms: random.below(8000),
+            },
+            4 => Step::Prune {
+                share: u8::MAX,
+                is_careless: true,
             },
             _ => Step::Stall {
                 ms: random.below(1500),
@@ -358,7 +374,10 @@ fn rough_step(random: &mut Random) -> Step {
 fn scan_step(random: &mut Random) -> Step {
     let share = random.next() as u8;
     match random.below(6) {
-        0 => Step::Prune { share },
+        0 => Step::Prune {
+            share,
+            is_careless: false,
+        },
         1 => Step::CancelScan {
             index: random.next() as u16,
         },
@@ -368,6 +387,27 @@ fn scan_step(random: &mut Random) -> Step {
             to: random.once_in(3).then(|| random.next() as u8),
         },
     }
+}
+
+/// Scans, and while they go on a reorg below where they may be.
+fn overtaken_scans(random: &mut Random) -> Vec<Step> {
+    let scan = |random: &mut Random| Step::Scan {
+        bits: random.next() as u8,
+        from: random.below(160) as u8,
+        to: random.once_in(2).then(|| random.next() as u8),
+    };
+    vec![
+        scan(random),
+        scan(random),
+        Step::Pass(random.below(150)),
+        Step::Reorg {
+            depth: random.within(2, 10) as u8,
+            longer: random.within(1, 2) as u8,
+            bits: random.next() as u16,
+            same_coinbases: random.once_in(2),
+        },
+        Step::Pass(random.below(15_000)),
+    ]
 }
 
 fn our_step(random: &mut Random) -> Step {

@@ -17,7 +17,7 @@ use std::fs::{self, File};
 
 use bitcoin::Transaction;
 use proptest::prelude::*;
-use satwatch::indexer;
+use satwatch::indexer::{self, must_last};
 use satwatch::store::{StoreReader, Writer};
 use satwatch::tracker::{
     ChangeSet, Event, FollowUp, Input, MemoryView, Overlay, Replacement, ScanEnd, ScanId,
@@ -202,14 +202,7 @@ impl Life {
         let mut transitions: Vec<Transition> = Vec::new();
         let mut sync = false;
         for input in inputs {
-            sync |= !matches!(
-                input,
-                Input::TxSeen { .. }
-                    | Input::TxRemoved { .. }
-                    | Input::EvictMissing { .. }
-                    | Input::MempoolSnapshot { .. }
-                    | Input::ScanBlocks { .. }
-            );
+            sync |= must_last(input);
             let transition = self
                 .tracker
                 .apply(&overlay, input.clone())
@@ -437,6 +430,7 @@ impl Life {
     /// Rows and events say what the node says.
     fn check_truth(&self, node: &FollowedNode) {
         assert_eq!(self.rows.open_scans(), []);
+        assert!(self.rows.scan_scripts.is_empty(), "no ended scan has any");
         for row in self.rows.watches.values() {
             assert!(row.coverage.utxos_complete && !row.coverage.pending);
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
@@ -348,6 +349,24 @@ impl Kept<'_> {
             assert!(
                 sent == truly_sent || !covered,
                 "what {txid} sends for script {number}"
+            );
+        }
+    }
+
+    /// Everything that the blocks of these heights do for a script is in its history.
+    pub fn check_history(&self, number: u8, heights: RangeInclusive<u32>) {
+        let truth = Truth::of(self.node);
+        for tx in truth.txs.iter().filter(|tx| truth.touches(tx, number)) {
+            let txid = tx.compute_txid();
+            let Status::Confirmed { block, .. } = truth.places[&txid] else {
+                continue;
+            };
+            let row = self.view.txs.get(&txid);
+            assert!(
+                !heights.contains(&block.height)
+                    || row.is_some_and(|row| touch_of(row, number).is_some()),
+                "{txid} of block {} is in the history of script {number}",
+                block.height
             );
         }
     }
