@@ -229,6 +229,9 @@ impl Running {
 /// Opens the store, with the chain that the node is on if the node answers.
 async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, StoreReader)> {
     let (mut pause, mut limit) = (Duration::from_millis(250), ANSWER);
+    let stop = CancellationToken::new();
+    // A start that is given up ends what still runs of it.
+    let _stops = stop.clone().drop_guard();
     loop {
         let found = timeout(limit, bitcoind::find(&config.bitcoind)).await;
         let found = found.unwrap_or_else(|_| {
@@ -238,7 +241,16 @@ async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, 
         limit = Duration::MAX;
         let chain = found.as_ref().ok().map(|found| found.chain);
         let path = config.store.path.clone();
-        let opened = spawn_blocking(move || store::open(&path, chain, now_ms()))
+        let stop = stop.clone();
+        let opened = move || {
+            let opened = store::open(&path, chain, now_ms(), &|| stop.is_cancelled());
+            // By then nobody waits for it.
+            if let Err(error @ StoreError::Stopped) = &opened {
+                tracing::info!("{error}");
+            }
+            opened
+        };
+        let opened = spawn_blocking(opened)
             .await
             .context("opening the store panicked")?;
         match (opened, found) {

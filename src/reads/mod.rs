@@ -136,7 +136,7 @@ mod tests {
             network: bitcoin::Network::Regtest,
             genesis: bitcoin::BlockHash::all_zeros(),
         };
-        let (_, reader) = open(folder.path(), Some(chain), 0).expect("the store opens");
+        let (_, reader) = open(folder.path(), Some(chain), 0, &|| false).expect("the store opens");
         (folder, Reads::new(reader))
     }
 

@@ -8,12 +8,12 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network};
 use rocksdb::{
     ColumnFamily, DB, Direction, ErrorKind, IteratorMode, PrefixRange, ReadOptions, WriteBatch,
-    WriteOptions,
+    WriteOptions, properties,
 };
 
 use super::codec::keys::StoredKey;
 use super::codec::{Malformed, StoredValue};
-use super::families::{META, MIB, prefix_len};
+use super::families::{META, MIB, families, prefix_len};
 use super::{ChainInfo, Starts, StoreError};
 
 /// Shared by the writer and all readers; the last one closes it.
@@ -50,6 +50,25 @@ impl Db {
         self.raw
             .cf_handle(name)
             .expect("every family is opened with the database")
+    }
+
+    /// Those that an earlier format does not have.
+    pub fn make_families(&mut self) -> Result<(), StoreError> {
+        for (name, options) in families() {
+            if self.raw.cf_handle(name).is_none() {
+                let made = self.raw.create_cf(name, &options);
+                made.map_err(|error| StoreError::io(&self.path, "write to the store", error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a family, as RocksDB guesses.
+    pub fn about(&self, family: &'static str) -> u64 {
+        let rows = self
+            .raw
+            .property_int_value_cf(self.family(family), properties::ESTIMATE_NUM_KEYS);
+        rows.ok().flatten().unwrap_or_default()
     }
 
     pub fn get<V: StoredValue>(

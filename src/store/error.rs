@@ -68,6 +68,9 @@ pub enum StoreError {
         path: PathBuf,
         process: Option<String>,
     },
+
+    #[error("the start was ended while the store was brought up, and the next one goes on with it")]
+    Stopped,
 }
 
 impl StoreError {
@@ -77,6 +80,16 @@ impl StoreError {
             path: path.to_owned(),
             cause: cause.to_string(),
         }
+    }
+
+    /// The same error, before anything of a folder of an earlier format was changed.
+    pub(super) fn nothing_changed(mut self, format: u32) -> Self {
+        if let Self::Corrupt { what, .. } = &mut self {
+            *what += &format!(
+                " (the folder still has format {format}, and the release that wrote it opens it)"
+            );
+        }
+        self
     }
 }
 

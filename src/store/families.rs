@@ -1,8 +1,10 @@
 //! The families of RocksDB, the keys of `meta`, and RocksDB's options.
 
+use std::sync::LazyLock;
+
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRecoveryMode, LogLevel, LruCacheOptions, Options, SliceTransform,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel,
+    LruCacheOptions, Options, SliceTransform,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -67,6 +69,7 @@ pub fn prefix_len(family: &str) -> Option<usize> {
 /// Keys of `meta`.
 pub mod meta {
     pub const FORMAT: &str = "format";
+    pub const UPGRADING: &str = "upgrading";
     pub const CHAIN: &str = "chain";
     /// Of formats 1 and 2; the id of the first start since.
     pub const LOG_ID: &str = "log_id";
@@ -118,15 +121,19 @@ pub fn database_options(recovery: DBRecoveryMode) -> Options {
     options
 }
 
-pub fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
+/// One for all families, whenever they were made.
+static BLOCKS_IN_MEMORY: LazyLock<Cache> = LazyLock::new(|| {
     // Few shards: each must hold many of the largest blocks.
     let mut cache = LruCacheOptions::default();
     cache.set_capacity(CACHE);
     cache.set_num_shard_bits(2);
-    let cache = Cache::new_lru_cache_opts(&cache);
-    FAMILIES.into_iter().map(move |name| {
+    Cache::new_lru_cache_opts(&cache)
+});
+
+pub fn families() -> impl Iterator<Item = (&'static str, Options)> {
+    FAMILIES.into_iter().map(|name| {
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&cache);
+        blocks.set_block_cache(&BLOCKS_IN_MEMORY);
         blocks.set_format_version(5);
         // Indexes and filters come in small parts. One of a million keys is a megabyte otherwise,
         // and pushes all else out.
@@ -149,7 +156,7 @@ pub fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(16 * MIB);
-        ColumnFamilyDescriptor::new(name, options)
+        (name, options)
     })
 }
 

@@ -104,10 +104,15 @@ pub fn foreign_lock(path: &Path) -> StoreError {
     }
 }
 
-/// The database. What the write-ahead log cannot be read for is forgiven where it may come of a
-/// power loss, and nowhere else.
-pub fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
-    let open = |mode| DB::open_cf_descriptors(&database_options(mode), folder, families());
+/// The database with the families that were found in it, or with all if none were. What the
+/// write-ahead log cannot be read for is forgiven where it may come of a power loss, and nowhere
+/// else.
+pub fn open_database(folder: &Path, boot: &str, found: &[String]) -> Result<DB, rocksdb::Error> {
+    let open = |mode| {
+        let families =
+            families().filter(|(name, _)| found.is_empty() || found.iter().any(|it| it == name));
+        DB::open_cf_with_opts(&database_options(mode), folder, families)
+    };
     match open(PROCESS_DIED) {
         Err(error)
             if error.kind() == ErrorKind::Corruption && power_may_have_failed(folder, boot) =>
@@ -183,8 +188,9 @@ pub fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Another program's database is left alone. A later format may have families that we cannot open;
-/// its format number says so better than RocksDB does.
-pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError> {
+/// its format number says so better than RocksDB does. The families are returned, none for one that
+/// was being created.
+pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<Vec<String>, StoreError> {
     let failed = |error: rocksdb::Error| failed_open(path, &error);
     let options = Options::default();
     let found = DB::list_cf(&options, folder).map_err(failed)?;
@@ -200,10 +206,10 @@ pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreEr
                 what,
             });
         }
-        return Ok(());
+        return Ok(Vec::new());
     }
     let Some(unknown) = unknown else {
-        return Ok(());
+        return Ok(found);
     };
     let raw = DB::open_cf_for_read_only(&options, folder, [META], false).map_err(failed)?;
     let family = raw

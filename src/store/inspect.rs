@@ -14,7 +14,8 @@ use crate::tracker::BlockId;
 /// What the store in a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inspected {
-    /// Up to [`FORMAT`]; an earlier one is brought up to it when the store is opened.
+    /// Up to [`FORMAT`]. From an earlier one it is brought up when it is opened, or has been in
+    /// part.
     pub format: u32,
     pub chain: ChainInfo,
     pub tip: Option<BlockId>,
@@ -63,7 +64,7 @@ fn look(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, Stor
     }
     let tip = read(&raw, path, meta::TIP)?;
     Ok(Some(Inspected {
-        format,
+        format: read(&raw, path, meta::UPGRADING)?.unwrap_or(format),
         chain: found,
         tip,
     }))

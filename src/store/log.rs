@@ -66,9 +66,8 @@ impl Numbers {
 }
 
 impl StoreReader {
-    /// Up to `limit` events with a number above `after`, oldest first. Look at
-    /// [`Reader::first_seq`] afterwards, not before: retention may have taken events between the
-    /// two.
+    /// Up to `limit` events with a number above `after`, oldest first. Look at [`Self::first_seq`]
+    /// afterwards, not before: retention may have taken events between the two.
     pub fn read_events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
         // Deleted events are slow to walk over, so start where the kept ones do.
         let Some(from) = after.checked_add(1) else {

@@ -5,8 +5,8 @@
 //!
 //! 1. What must be true together is written together: one commit is one batch with rows, lookup
 //!    rows, events, tip, numbers and counts. A reader sees all of a commit or nothing of it.
-//! 2. There is one [`Writer`], owned by the indexer thread. Any number of [`Reader`]s; what must
-//!    agree is read from one [`Snapshot`].
+//! 2. There is one [`Writer`], owned by the indexer thread, and any number of [`StoreReader`]s;
+//!    what must agree is read from one [`Snapshot`].
 //! 3. Lookup rows are derived here from a change's old and new row and from nothing else, so the
 //!    inverse of a change takes its lookup rows back too.
 //! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power
@@ -87,6 +87,7 @@
 //! | `meta` key | value | |
 //! |---|---|---|
 //! | `format` | u32 | [`FORMAT`] |
+//! | `upgrading` (6) | u32 | the format that the rows are brought up from, while they are; an earlier release sees `format` and refuses the folder |
 //! | `chain` | text, hash | network as `bitcoind -chain` names it; genesis |
 //! | `starts` | list of (id text, first u64, held u64) | each start of the daemon, see [`starts`]; an id is 16 hex digits, random |
 //! | `created` | u64 | milliseconds since the Unix epoch |
@@ -132,7 +133,7 @@ pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;
 pub use writer::Writer;
 
-/// Version of keys and families.
+/// Version of keys, families and fields.
 pub const FORMAT: u32 = 6;
 
 /// Ended history scans that a start leaves, the newest.
@@ -158,13 +159,15 @@ pub struct RowCounts {
 
 /// Opens the store in folder `path`, or creates it. `chain` is what the node says it follows;
 /// `None` (the node is down) trusts what the store remembers. `now` is in milliseconds since the
-/// Unix epoch.
+/// Unix epoch. `stopped` is asked row by row while an earlier format is brought up, which may take
+/// minutes.
 pub fn open(
     path: &Path,
     chain: Option<ChainInfo>,
     now: u64,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<(Writer, StoreReader), StoreError> {
-    open_at_boot(path, chain, now, &boot_id())
+    opened(open::open(path, chain, now, &boot_id(), stopped)?)
 }
 
 /// [`open`] with the boot id of the machine as an argument: another one than at the last opening,
@@ -175,7 +178,12 @@ pub fn open_at_boot(
     now: u64,
     boot: &str,
 ) -> Result<(Writer, StoreReader), StoreError> {
-    let (db, numbers, counts) = open::open(path, chain, now, boot)?;
+    opened(open::open(path, chain, now, boot, &|| false)?)
+}
+
+fn opened(
+    (db, numbers, counts): (db::Db, log::Numbers, RowCounts),
+) -> Result<(Writer, StoreReader), StoreError> {
     let db = std::sync::Arc::new(db);
     let (writer, reader) = (
         Writer::new(db.clone(), numbers, counts),

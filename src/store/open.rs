@@ -1,7 +1,9 @@
 //! Opening a store: creating it, bringing an earlier format up, and going on with the numbers.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -17,11 +19,9 @@ use super::families::{
 };
 use super::log::Numbers;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
-use crate::tracker::{OutputRow, ScanId, ScriptHash, WatchRow};
+use crate::tracker::{OutputRow, ScanId, ScriptHash, TxRow, WatchRow};
 
-/// Rows of one batch while a store is brought up.
-const BATCH: usize = 10_000;
-/// Transactions after which the log says how many are brought up.
+/// Rows after which the log says how far it is.
 const TOLD: u64 = 100_000;
 
 /// The database of [`super::open_at_boot`], with the numbers that are given next and the totals.
@@ -30,16 +30,14 @@ pub(super) fn open(
     chain: Option<ChainInfo>,
     now: u64,
     boot: &str,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<(Db, Numbers, RowCounts), StoreError> {
     let mut db = open_folder(path, chain.is_some(), boot)?;
     let format = db.meta::<u32>(meta::FORMAT)?;
     match format {
-        None if is_empty(&db)? => create(&db, path, chain, now)?,
         None => {
-            return Err(StoreError::Damaged {
-                path: path.to_owned(),
-                what: "rows without a format".to_owned(),
-            });
+            db.make_families()?;
+            create(&db, path, chain, now)?;
         }
         Some(1..=FORMAT) => {}
         Some(found) => {
@@ -58,8 +56,8 @@ pub(super) fn open(
             expected: Box::new(expected),
         });
     }
-    if let Some(format) = format.filter(|format| *format < FORMAT) {
-        upgrade(&db, format)?;
+    if let Some(format) = format {
+        upgrade(&mut db, format, stopped)?;
     }
     let numbers = resume(&db, boot, format.is_none())?;
     db.starts = Arc::new(db.required(meta::STARTS)?);
@@ -67,7 +65,8 @@ pub(super) fn open(
     Ok((db, numbers, counts))
 }
 
-/// Locks the folder and opens the database in it, a new one only when its chain is known.
+/// Locks the folder and opens the database in it, a new one only when its chain is known. One of an
+/// earlier format has the families of that still.
 fn open_folder(path: &Path, chain_is_known: bool, boot: &str) -> Result<Db, StoreError> {
     let database = path.join("db");
     let exists = database.join("CURRENT").exists();
@@ -80,33 +79,29 @@ fn open_folder(path: &Path, chain_is_known: bool, boot: &str) -> Result<Db, Stor
         });
     }
     let lock = folder::lock(path)?;
-    if database.join("CURRENT").exists() {
-        folder::refuse_what_is_not_ours(path, &database)?;
-    }
+    let families = match database.join("CURRENT").exists() {
+        true => folder::refuse_what_is_not_ours(path, &database)?,
+        false => Vec::new(),
+    };
     folder::make_private(&database)
         .map_err(|error| StoreError::io(path, "create the store", error))?;
-    let raw = folder::open_database(&database, boot)
+    let raw = folder::open_database(&database, boot, &families)
         .map_err(|error| folder::failed_open(path, &error))?;
     Ok(Db::new(raw, lock, path))
 }
 
-/// Whether no family has a row: the process that created it died before its first write.
-fn is_empty(db: &Db) -> Result<bool, StoreError> {
+/// The first rows of a new store. No family has one: a process that created it and died before its
+/// first write leaves none.
+fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<(), StoreError> {
     for family in FAMILIES {
-        if db
-            .scan(family, &[], None, ReadOptions::default())
-            .next()
-            .transpose()?
-            .is_some()
-        {
-            return Ok(false);
+        let mut entries = db.scan(family, &[], None, ReadOptions::default());
+        if entries.next().transpose()?.is_some() {
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                what: "rows without a format".to_owned(),
+            });
         }
     }
-    Ok(true)
-}
-
-/// The first rows of a new store.
-fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<(), StoreError> {
     let chain = chain.ok_or_else(|| StoreError::UnknownChain {
         path: path.to_owned(),
     })?;
@@ -124,105 +119,134 @@ fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<()
     db.write(batch, true)
 }
 
-/// From an earlier format. The families that it does not have were made when the database was
-/// opened. A process that dies here leaves the earlier format, and the next start does it all
-/// again.
-fn upgrade(db: &Db, format: u32) -> Result<(), StoreError> {
-    tracing::info!("the store has format {format}: bringing it up to format {FORMAT}");
-    if format < 4 {
-        list_coinbases(db)?;
+/// What becomes of an entry: others with their values, `None` for one that goes.
+type Entries = Vec<(&'static str, Vec<u8>, Option<Vec<u8>>)>;
+/// What a later format has in place of an entry. Nothing for one that is of it already.
+type Step = fn(&[u8], &[u8]) -> Result<Entries, Malformed>;
+
+/// The formats before each change, the family that it is made from, and the change.
+const STEPS: [(Range<u32>, &str, Step); 4] = [
+    (1..4, OUTPUTS, list_coinbase),
+    (2..5, SCAN_SCRIPTS, list_scan),
+    (2..5, WATCHES, forget_scan_count),
+    (1..6, TXS, part_transaction),
+];
+
+/// From an earlier format. Nothing is changed before all that must be read has been read: then the
+/// release that wrote the folder still opens it. From the first write on it is of this format, for
+/// every release, with a mark of where it came from; a process that dies here is gone on with.
+fn upgrade(db: &mut Db, format: u32, stopped: &dyn Fn() -> bool) -> Result<(), StoreError> {
+    let begun = db.meta::<u32>(meta::UPGRADING)?;
+    let from = begun.unwrap_or(format);
+    if begun.is_none() && from == FORMAT {
+        return Ok(());
     }
-    if (2..5).contains(&format) {
-        list_scans(db)?;
-        forget_scan_counts(db)?;
+    let began = Instant::now();
+    tracing::info!("the store has format {from}: bringing it up to format {FORMAT}");
+    let log_id = (from < 3).then(|| db.required(meta::LOG_ID)).transpose()?;
+    if begun.is_none() {
+        take_steps(db, from, false, stopped).map_err(|error| error.nothing_changed(from))?;
     }
-    part_transactions(db)?;
     let mut batch = WriteBatch::default();
-    if format < 3 {
-        let starts = Starts::new(db.required(meta::LOG_ID)?);
-        db.put_meta(&mut batch, meta::STARTS, &starts);
+    db.put_meta(&mut batch, meta::FORMAT, &FORMAT);
+    db.put_meta(&mut batch, meta::UPGRADING, &from);
+    db.write(batch, true)?;
+    db.make_families()?;
+    take_steps(db, from, true, stopped)?;
+    let mut batch = WriteBatch::default();
+    if let Some(id) = log_id {
+        db.put_meta(&mut batch, meta::STARTS, &Starts::new(id));
         batch.delete_cf(db.family(META), meta::LOG_ID);
     }
-    db.put_meta(&mut batch, meta::FORMAT, &FORMAT);
-    db.write(batch, true)
+    batch.delete_cf(db.family(META), meta::UPGRADING);
+    db.write(batch, true)?;
+    tracing::info!(
+        "the store has format {FORMAT} now, after {:.0?}",
+        began.elapsed()
+    );
+    Ok(())
 }
 
-/// The lookup rows that format 4 added.
-fn list_coinbases(db: &Db) -> Result<(), StoreError> {
-    let mut batch = WriteBatch::default();
-    for entry in db.scan(OUTPUTS, &[], None, whole_family()) {
-        let (key, value) = entry?;
-        let row: OutputRow = db.decode(OUTPUTS, &key, &value)?;
-        let outpoint =
-            parse_outpoint_key(&key).map_err(|Malformed(what)| db.corrupt(OUTPUTS, &key, what))?;
-        if let Some((key, value)) = coinbase_entry(&outpoint, &row) {
-            batch.put_cf(db.family(COINBASES), key, value);
-        }
-        if batch.len() >= BATCH {
-            db.write(std::mem::take(&mut batch), false)?;
-        }
-    }
-    db.write(batch, false)
-}
-
-/// A row for each script of a scan, both ways, in place of one list.
-fn list_scans(db: &Db) -> Result<(), StoreError> {
-    for entry in db.scan(SCAN_SCRIPTS, &[], None, whole_family()) {
-        let (key, value) = entry?;
-        // Others are from before a process died here.
-        let Ok(scan) = parse_number_key(&key).map(ScanId) else {
-            continue;
-        };
-        let scripts: Vec<ScriptHash> = db.decode(SCAN_SCRIPTS, &key, &value)?;
+/// `write`: what the steps make is written; otherwise only whether they can make it is seen.
+fn take_steps(
+    db: &Db,
+    from: u32,
+    write: bool,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), StoreError> {
+    let done = if write { "brought up" } else { "checked" };
+    for (_, family, step) in STEPS.iter().filter(|(formats, ..)| formats.contains(&from)) {
+        let all = db.about(family);
         let mut batch = WriteBatch::default();
-        for script in &scripts {
-            let (both, back) = (scan_script_key(scan, script), script_scan_key(scan, script));
-            batch.put_cf(db.family(SCAN_SCRIPTS), both, []);
-            batch.put_cf(db.family(SCRIPT_SCANS), back, []);
+        for (count, entry) in (1_u64..).zip(db.scan(family, &[], None, whole_family())) {
+            if stopped() {
+                return Err(StoreError::Stopped);
+            }
+            let (key, value) = entry?;
+            let made = step(&key, &value);
+            let made = made.map_err(|Malformed(what)| db.corrupt(family, &key, what))?;
+            for (family, key, value) in made.into_iter().filter(|_| write) {
+                match value {
+                    Some(value) => batch.put_cf(db.family(family), key, value),
+                    None => batch.delete_cf(db.family(family), key),
+                }
+            }
+            if batch.size_in_bytes() >= MIB {
+                db.write(std::mem::take(&mut batch), false)?;
+            }
+            if count.is_multiple_of(TOLD) {
+                tracing::info!("{family}: {count} of about {all} rows are {done}");
+            }
         }
-        batch.delete_cf(db.family(SCAN_SCRIPTS), key);
         db.write(batch, false)?;
     }
     Ok(())
 }
 
-/// Watched scripts whose rows say how many scans they are in, as they are written now.
-fn forget_scan_counts(db: &Db) -> Result<(), StoreError> {
-    let mut batch = WriteBatch::default();
-    for entry in db.scan(WATCHES, &[], None, whole_family()) {
-        let (key, value) = entry?;
-        let row: WatchRow = db.decode(WATCHES, &key, &value)?;
-        let now = row.to_bytes();
-        if now[..] != value[..] {
-            batch.put_cf(db.family(WATCHES), key, now);
-        }
-        if batch.len() >= BATCH {
-            db.write(std::mem::take(&mut batch), false)?;
-        }
-    }
-    db.write(batch, false)
+/// The lookup row that format 4 added.
+fn list_coinbase(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+    let entry = coinbase_entry(&parse_outpoint_key(key)?, &OutputRow::from_bytes(value)?);
+    Ok(entry.map_or_else(Vec::new, |(key, value)| {
+        vec![(COINBASES, key.to_vec(), Some(value))]
+    }))
 }
 
-/// Transactions in a family of their own, and rows without them.
-fn part_transactions(db: &Db) -> Result<(), StoreError> {
-    let mut batch = WriteBatch::default();
-    for (count, entry) in (1_u64..).zip(db.scan(TXS, &[], None, whole_family())) {
-        let (key, value) = entry?;
-        // Others are from before a process died here.
-        if value.first() == Some(&1) {
-            let (row, tx) =
-                tx_of_format_5(&value).map_err(|Malformed(what)| db.corrupt(TXS, &key, what))?;
-            batch.put_cf(db.family(TXS), &key, row.to_bytes());
-            batch.put_cf(db.family(RAW_TXS), &key, tx.to_bytes());
-        }
-        if batch.size_in_bytes() >= MIB {
-            db.write(std::mem::take(&mut batch), false)?;
-        }
-        if count.is_multiple_of(TOLD) {
-            tracing::info!("{count} transactions are brought up");
-        }
+/// A row for each script of a scan, both ways, in place of one list.
+fn list_scan(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+    let Ok(scan) = parse_number_key(key).map(ScanId) else {
+        return Ok(Vec::new());
+    };
+    let mut made = vec![(SCAN_SCRIPTS, key.to_vec(), None)];
+    for script in Vec::<ScriptHash>::from_bytes(value)? {
+        let (both, back) = (
+            scan_script_key(scan, &script),
+            script_scan_key(scan, &script),
+        );
+        made.push((SCAN_SCRIPTS, both.to_vec(), Some(Vec::new())));
+        made.push((SCRIPT_SCANS, back.to_vec(), Some(Vec::new())));
     }
-    db.write(batch, false)
+    Ok(made)
+}
+
+/// A watched script whose row says how many scans it is in, as it is written now.
+fn forget_scan_count(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+    let now = WatchRow::from_bytes(value)?.to_bytes();
+    Ok(match now == value {
+        true => Vec::new(),
+        false => vec![(WATCHES, key.to_vec(), Some(now))],
+    })
+}
+
+/// A transaction in a family of its own, and a row without it.
+fn part_transaction(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+    if value.first() == Some(&TxRow::VERSION) {
+        return Ok(Vec::new());
+    }
+    let (row, tx) = tx_of_format_5(value)?;
+    Ok(vec![
+        (TXS, key.to_vec(), Some(row.to_bytes())),
+        (RAW_TXS, key.to_vec(), Some(tx.to_bytes())),
+    ])
 }
 
 /// Where numbering goes on, and the mark that the store is in use from now on, by this start:

@@ -86,7 +86,8 @@ impl Daemon {
         daemon
     }
 
-    fn launch(&mut self) {
+    /// Starts it again on its store, waiting for nothing.
+    pub fn begin(&mut self) {
         let log = File::create(self.log_path()).expect("the folder is ours");
         self.process = Some(
             self.command()
@@ -95,6 +96,10 @@ impl Daemon {
                 .spawn()
                 .expect("cargo has built the binary"),
         );
+    }
+
+    fn launch(&mut self) {
+        self.begin();
         self.address = wait_until("the log line that names the address", || {
             if let Some(status) = self.exited() {
                 panic!(

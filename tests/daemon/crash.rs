@@ -458,7 +458,10 @@ fn a_folder_that_cannot_be_used_is_refused_by_name_and_with_a_remedy() {
             network,
             genesis: genesis.parse().expect("a hash"),
         };
-        drop(satwatch::store::open(&at(name), Some(chain), 0).expect("a new store can be made"));
+        drop(
+            satwatch::store::open(&at(name), Some(chain), 0, &|| false)
+                .expect("a new store can be made"),
+        );
     };
     let genesis = node.rpc("getblockhash", json!([0]));
     let genesis = genesis.as_str().expect("a hash is text");

@@ -53,8 +53,9 @@ impl Life {
     /// many that were.
     fn forget_events_before(&mut self, milliseconds: u64) -> usize {
         self.daemon.stop();
-        let (mut writer, reader) = store::open(&self.store.path().join("of-the-daemon"), None, 0)
-            .expect("nobody has it open");
+        let (mut writer, reader) =
+            store::open(&self.store.path().join("of-the-daemon"), None, 0, &|| false)
+                .expect("nobody has it open");
         // By the clock alone: the chain of a test is young.
         let cutoff = store::Cutoff {
             before: milliseconds,

@@ -68,6 +68,7 @@ followed! { STORE_ERRORS, StoreError,
     StoreError::Io { .. } => "a_disk_that_fills_up_under_a_living_daemon_ends_it_and_nothing_is_told_twice",
     StoreError::Corrupt { .. } | StoreError::Damaged { .. } => "a_damaged_folder_is_replaced_by_a_copy_or_moved_away",
     StoreError::Foreign { .. } | StoreError::Format { .. } | StoreError::WrongChain { .. } | StoreError::InUse { .. } => "a_folder_that_is_not_for_us_is_left_for_another_one",
+    StoreError::Stopped => "sigterm_while_a_folder_of_an_earlier_format_is_brought_up_ends_it_and_the_next_start_goes_on",
     StoreError::UnknownChain { .. } => "a_daemon_that_starts_before_its_node_follows_it_when_it_comes",
 }
 
@@ -227,7 +228,10 @@ fn a_folder_that_is_not_for_us_is_left_for_another_one() {
             network,
             genesis: genesis.expect("a hash"),
         };
-        drop(satwatch::store::open(&at(name), Some(chain), 0).expect("a new store can be made"));
+        drop(
+            satwatch::store::open(&at(name), Some(chain), 0, &|| false)
+                .expect("a new store can be made"),
+        );
     };
     made("signet", &signet, Network::Signet);
     made("newer", &node, Network::Regtest);

@@ -162,3 +162,43 @@ fn sigterm_while_the_node_is_slow_or_hangs_ends_it_in_time() {
     daemon.restart();
     daemon.wait_complete(&other);
 }
+
+#[test]
+fn sigterm_while_a_folder_of_an_earlier_format_is_brought_up_ends_it_and_the_next_start_goes_on() {
+    let node = Node::start();
+    let mut daemon = Daemon::with(&node, &[NEVER]);
+    daemon.stop();
+    {
+        let (options, db) = (rocksdb::Options::default(), daemon.store().join("db"));
+        let families = rocksdb::DB::list_cf(&options, &db).expect("it is a database");
+        let mut raw = rocksdb::DB::open_cf(&options, &db, families).expect("it is a database");
+        raw.drop_cf("raw_txs").expect("it is there");
+        let transaction = spend(&[], &[(&script(&strangers(0)[0]), 1000)]);
+        // Evicted, first seen and in order at 0, touches nobody; then the transaction.
+        let row = [&[1, 4], &[0; 17][..], &encode::serialize(&transaction)].concat();
+        let mut batch = rocksdb::WriteBatch::default();
+        let txs = raw.cf_handle("txs").expect("it has rows");
+        for n in 0..500_000_u32 {
+            batch.put_cf(txs, [n.to_be_bytes(); 8].concat(), &row);
+        }
+        let meta = raw.cf_handle("meta").expect("it has rows");
+        batch.put_cf(meta, "format", [1, 5, 0, 0, 0]);
+        raw.write(batch).expect("written");
+    }
+    for step in [
+        "bringing it up to format",
+        "rows are checked",
+        "rows are brought up",
+    ] {
+        daemon.begin();
+        wait_until(step, || daemon.log().contains(step).then_some(()));
+        daemon.stop();
+        assert!(daemon.log().contains("the next one goes on with it"));
+    }
+    daemon.restart();
+    let log = daemon.log();
+    assert!(
+        log.contains("the store has format 6 now") && !log.contains("are checked"),
+        "{log}"
+    );
+}

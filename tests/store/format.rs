@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
-const VECTORS: &[(&str, &str, &str)] = &[
+pub(super) const VECTORS: &[(&str, &str, &str)] = &[
     (
         "blocks",
         "00000065",
@@ -372,7 +372,7 @@ fn coinbase_row() -> OutputRow {
     }
 }
 
-fn bytes(vector: &str) -> Vec<u8> {
+pub(super) fn bytes(vector: &str) -> Vec<u8> {
     let hex = |digits: &str| -> Vec<u8> {
         (0..digits.len())
             .step_by(2)
@@ -386,7 +386,7 @@ fn bytes(vector: &str) -> Vec<u8> {
     vector.split_whitespace().flat_map(field).collect()
 }
 
-type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+pub(super) type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 
 fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
     let key = |family: &str, key: &str| {
@@ -402,7 +402,7 @@ fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
         .collect()
 }
 
-fn meta(name: &str) -> (String, Vec<u8>) {
+pub(super) fn meta(name: &str) -> (String, Vec<u8>) {
     ("meta".to_owned(), name.as_bytes().to_vec())
 }
 
@@ -807,12 +807,12 @@ const SECOND_FAMILIES: [&str; 3] = ["scans", "scan_scripts", "open_scans"];
 const LOG_ID: &str = "0123456789abcdef";
 
 /// A folder as the first release left it.
-fn first_format() -> TempDir {
+pub(super) fn first_format() -> TempDir {
     folder_of(&FIRST_FAMILIES, &entries(VECTORS))
 }
 
 /// A folder of format 2.
-fn second_format() -> TempDir {
+pub(super) fn second_format() -> TempDir {
     let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES[..]].concat();
     folder_of(&families, &second_entries())
 }
@@ -830,7 +830,7 @@ fn second_entries() -> Entries {
 }
 
 /// A folder of format 3, with an unspent coinbase.
-fn third_format() -> TempDir {
+pub(super) fn third_format() -> TempDir {
     let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES[..]].concat();
     folder_of(&families, &third_entries())
 }
@@ -846,7 +846,7 @@ fn third_entries() -> Entries {
 }
 
 /// A folder of format 4.
-fn fourth_format() -> TempDir {
+pub(super) fn fourth_format() -> TempDir {
     let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES, &["coinbases"]].concat();
     folder_of(&families, &fourth_entries())
 }
@@ -859,7 +859,7 @@ fn fourth_entries() -> Entries {
 }
 
 /// A folder of format 5, with an add, a removal and a baseline that are not finished.
-fn fifth_format() -> TempDir {
+pub(super) fn fifth_format() -> TempDir {
     let added = ["coinbases", "script_scans", "forgetting"];
     let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES, &added].concat();
     folder_of(&families, &fifth_entries())
@@ -1197,7 +1197,7 @@ fn state_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
 #[test]
 fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
     let latest = tempdir().unwrap();
-    drop(store::open(latest.path(), Some(chain()), 0).unwrap());
+    drop(store::open(latest.path(), Some(chain()), 0, &|| false).unwrap());
     for (folder, format) in [
         (first_format(), 1),
         (second_format(), 2),
@@ -1211,6 +1211,6 @@ fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
         assert_eq!(found.unwrap().format, format);
         assert!(state_of(folder.path()) == before, "format {format}");
         // What was looked at is opened as ever.
-        drop(store::open(folder.path(), Some(chain()), 0).unwrap());
+        drop(store::open(folder.path(), Some(chain()), 0, &|| false).unwrap());
     }
 }

@@ -15,6 +15,7 @@ mod operations;
 mod pretended;
 mod retention;
 mod starts;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::hash::Hash;

@@ -131,7 +131,7 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
         network: Network::Regtest,
         genesis: BlockHash::all_zeros(),
     };
-    let (mut writer, _) = store::open(folder.path(), Some(chain), NOW).unwrap();
+    let (mut writer, _) = store::open(folder.path(), Some(chain), NOW, &|| false).unwrap();
     let spk = address(1).script_pubkey();
     let script = ScriptHash::of(&spk);
     let outputs = (0..count).map(|n| output(script, n)).collect();

@@ -113,7 +113,7 @@ impl Daemon {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
         };
-        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let (writer, reader) = store::open(folder.path(), Some(chain), NOW, &|| false).unwrap();
         let (follow_ups, asked) = mpsc::channel(1000);
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
         let head = writer.head();

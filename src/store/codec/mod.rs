@@ -72,6 +72,13 @@ impl In<'_> {
     pub fn part<T: StoredValue>(&mut self) -> Result<T, Malformed> {
         T::decode(self)
     }
+
+    fn end(&self) -> Result<(), Malformed> {
+        match self.0.len() {
+            0 => Ok(()),
+            left => Err(Malformed(format!("{left} bytes follow the value"))),
+        }
+    }
 }
 
 /// Something that is stored as a value, or as part of one.
@@ -101,10 +108,7 @@ pub trait StoredValue: Sized {
         }
         let mut input = In(body);
         let value = Self::decode(&mut input)?;
-        match input.0.len() {
-            0 => Ok(value),
-            left => Err(Malformed(format!("{left} bytes follow the value"))),
-        }
+        input.end().map(|()| value)
     }
 }
 
@@ -143,7 +147,7 @@ macro_rules! plain_value {
     )*};
 }
 
-plain_value!(u8, u32, u64, i64, bool, [u8; 32], String);
+plain_value!(u8, u32, u64, i64, [u8; 32], String);
 plain_value!(ScriptBuf, Txid, BlockHash, OutPoint, Transaction);
 
 /// Types that are their fields, one behind the other.
@@ -197,6 +201,8 @@ macro_rules! value_of_variants {
 pub(super) use {value_of_fields, value_of_variants};
 
 impl<T: StoredValue> StoredValue for Arc<T> {
+    const VERSION: u8 = T::VERSION;
+
     fn encode(&self, out: &mut Out) {
         out.part(&**self);
     }
@@ -206,20 +212,30 @@ impl<T: StoredValue> StoredValue for Arc<T> {
     }
 }
 
-impl<T: StoredValue> StoredValue for Option<T> {
+/// Other bytes than 0 and 1 are refused.
+impl StoredValue for bool {
     fn encode(&self, out: &mut Out) {
-        out.tag(u8::from(self.is_some()));
-        self.iter().for_each(|value| value.encode(out));
+        out.tag(u8::from(*self));
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         match input.tag()? {
-            0 => Ok(None),
-            1 => input.part().map(Some),
-            tag => Err(Malformed(format!(
-                "{tag} is neither absent (0) nor present (1)"
-            ))),
+            0 => Ok(false),
+            1 => Ok(true),
+            tag => Err(Malformed(format!("{tag} is neither no (0) nor yes (1)"))),
         }
+    }
+}
+
+impl<T: StoredValue> StoredValue for Option<T> {
+    fn encode(&self, out: &mut Out) {
+        out.part(&self.is_some());
+        self.iter().for_each(|value| value.encode(out));
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        let is_some = input.part::<bool>()?;
+        is_some.then(|| input.part()).transpose()
     }
 }
 

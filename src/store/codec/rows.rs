@@ -102,7 +102,12 @@ const INHERITS: u8 = 5;
 
 /// Version 1 of a [`TxRow`], up to format 5: the transaction is its last field.
 pub fn tx_of_format_5(bytes: &[u8]) -> Result<(TxRow, Transaction), Malformed> {
-    let mut input = In(bytes.get(1..).unwrap_or_default());
+    let Some(fields) = bytes.strip_prefix(&[1]) else {
+        return Err(Malformed(
+            "the value has neither version 1 nor 2".to_owned(),
+        ));
+    };
+    let mut input = In(fields);
     let inherits = input.0.first() == Some(&INHERITS);
     let status = match inherits {
         true => input.tag().map(|_| Status::Mempool)?,
@@ -118,6 +123,7 @@ pub fn tx_of_format_5(bytes: &[u8]) -> Result<(TxRow, Transaction), Malformed> {
         order,
         touches,
     };
+    input.end()?;
     Ok((row, tx))
 }
 
