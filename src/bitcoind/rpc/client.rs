@@ -32,8 +32,9 @@ const SHORT: usize = 64 << 10;
 pub struct Rpc {
     pub(super) http: Arc<Http>,
     /// Held by the running scan: the node runs one at a time. Others of ours wait in the order in
-    /// which they came.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// which they came. It holds the scans of ours that may still run although their answers were
+    /// lost.
+    pub(super) turn: Arc<tokio::sync::Mutex<Vec<Method>>>,
 }
 
 impl Rpc {

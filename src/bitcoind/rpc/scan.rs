@@ -104,23 +104,32 @@ impl Rpc {
         method: Method,
         body: Vec<u8>,
     ) -> Result<T, NodeError> {
-        let turn = self.turn.clone().lock_owned().await;
+        let mut lost = self.turn.clone().lock_owned().await;
         let (mut answer, answered) = oneshot::channel();
         let rpc = self.clone();
         tokio::spawn(async move {
-            let _turn = turn;
+            if lost.contains(&method) {
+                if let Err(error) = rpc.end(method).await {
+                    drop(answer.send(Err(error)));
+                    return;
+                }
+                lost.retain(|ended| *ended != method);
+            }
             let (begun, moved) = (Instant::now(), rpc.http.moved());
             let mut scan = pin!(rpc.ask(method, body, Limit::WATCHED));
-            tokio::select! {
+            let ended = tokio::select! {
                 result = rpc.while_it_runs(method, scan.as_mut()) => {
-                    let is_lost = |error: &NodeError| error.kind == NodeErrorKind::Unreachable;
-                    let is_sent = rpc.http.moved() != moved && begun.elapsed() > REFUSAL;
-                    if is_sent && result.as_ref().is_err_and(is_lost) {
-                        rpc.abort(method).await;
-                    }
+                    let is_lost = begun.elapsed() > REFUSAL && result.as_ref().is_err_and(is_lost);
+                    let ended = !is_lost || rpc.http.moved() == moved || rpc.end(method).await.is_ok();
                     drop(answer.send(result));
+                    ended
                 }
-                () = answer.closed() => rpc.give_up(method, scan, begun).await,
+                () = answer.closed() => {
+                    rpc.give_up(method, scan, begun).await || rpc.http.moved() == moved
+                }
+            };
+            if !ended {
+                lost.push(method);
             }
         });
         answered.await.unwrap_or_else(|_| Err(cut_short()))
@@ -162,26 +171,40 @@ impl Rpc {
 
     /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next
     /// one. One that is refused because another program's runs comes back at once, and the other
-    /// one is left alone.
+    /// one is left alone. False: it may still run.
     async fn give_up<T>(
         &self,
         method: Method,
         mut scan: Pin<&mut impl Future<Output = T>>,
         begun: Instant,
-    ) {
+    ) -> bool {
         let ends = async {
             let mut refusal = REFUSAL.saturating_sub(begun.elapsed());
             while tokio::time::timeout(refusal, scan.as_mut()).await.is_err() {
-                self.abort(method).await;
+                let _ = self.abort(method).await;
                 refusal = REFUSAL;
             }
         };
-        let _ = tokio::time::timeout(END, ends).await;
+        tokio::time::timeout(END, ends).await.is_ok()
     }
 
-    async fn abort(&self, method: Method) {
+    /// Ends a scan whose answer is lost: the node would go on for minutes, and refuse the next one.
+    async fn end(&self, method: Method) -> Result<(), NodeError> {
+        let begun = Instant::now();
+        while self.abort(method).await? {
+            if begun.elapsed() > END {
+                let what = "bitcoind still runs an earlier scan of ours; waiting for its end";
+                return Err(NodeError::new(NodeErrorKind::Busy, what));
+            }
+            tokio::time::sleep(END / 10).await;
+        }
+        Ok(())
+    }
+
+    /// Whether there was a scan to end.
+    async fn abort(&self, method: Method) -> Result<bool, NodeError> {
         let abort = self.call(method, json!(["abort"]), Limit::LIGHT).await;
-        let _: Result<IgnoredAny, _> = abort;
+        abort.map(|there_was: Value| there_was == true)
     }
 
     /// Whether the node runs a scan, ours or not.
@@ -190,6 +213,12 @@ impl Rpc {
             self.call(method, json!(["status"]), Limit::LIGHT).await?;
         Ok(progress.is_some())
     }
+}
+
+/// Whether it says nothing of a scan that was sent.
+fn is_lost(error: &NodeError) -> bool {
+    use NodeErrorKind::{Busy, TimedOut, Unreachable};
+    matches!(error.kind, Busy | TimedOut | Unreachable)
 }
 
 /// The parameters of `scantxoutset start`, written at once: of hundreds of thousands of scripts

@@ -36,7 +36,9 @@ fn the_request_is_as_long_as_its_scripts_are_counted() {
 struct FakeNode {
     /// The connection of a scan breaks while it runs.
     cuts: AtomicBool,
-    /// What it was called for: `start`, `refused`, `abort`.
+    /// The connection of an `abort` breaks before the node has read it.
+    deaf: AtomicBool,
+    /// What it was called for: `start`, `refused`, `abort` (once for several in a row).
     calls: Mutex<Vec<&'static str>>,
     /// Whether the scan that runs is to go on; `None` when none does. With what it ends.
     scan: Mutex<Option<Option<bool>>>,
@@ -94,6 +96,10 @@ impl FakeNode {
                     connection.shutdown(Shutdown::Both)
                 });
             }
+            if self.deaf.load(Ordering::Relaxed) && request["params"][0] == "abort" {
+                let _ = connection.shutdown(Shutdown::Both);
+                return;
+            }
             let (result, error) = self.answer(request["params"][0].as_str().unwrap());
             let answer =
                 json!({ "result": result, "error": error, "id": request["id"] }).to_string();
@@ -145,7 +151,10 @@ impl FakeNode {
     }
 
     fn call(&self, what: &'static str) {
-        self.calls.lock().unwrap().push(what);
+        let mut calls = self.calls.lock().unwrap();
+        if what != "abort" || calls.last() != Some(&what) {
+            calls.push(what);
+        }
     }
 
     fn calls(&self) -> Vec<&'static str> {
@@ -206,6 +215,37 @@ async fn a_scan_whose_connection_breaks_is_ended_at_the_node_and_not_sent_again(
     assert_eq!(error.kind, NodeErrorKind::Unreachable);
     assert!(!node.runs());
     assert_eq!(node.calls(), ["start", "abort"]);
+}
+
+#[tokio::test]
+async fn a_scan_that_could_not_be_ended_is_ended_before_the_next_one() {
+    for is_dropped in [false, true] {
+        let (node, rpc) = FakeNode::start();
+        node.deaf.store(true, Ordering::Relaxed);
+        node.cuts.store(!is_dropped, Ordering::Relaxed);
+        let scan = scan_of(&rpc);
+        node.wait_for(FakeNode::runs).await;
+        if is_dropped {
+            scan.abort();
+        }
+        assert!(!scan.await.is_ok_and(|result| result.is_ok()));
+        // The node is still away: its scan is not known to have ended, and nothing is sent.
+        let error = scan_of(&rpc).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, NodeErrorKind::Unreachable, "{error}");
+        assert!(node.runs());
+        assert_eq!(node.calls(), ["start"]);
+
+        node.deaf.store(false, Ordering::Relaxed);
+        node.cuts.store(false, Ordering::Relaxed);
+        for scans in 1..=2 {
+            let scan = scan_of(&rpc);
+            let calls = [&["start", "abort"][..], &["start"].repeat(scans)].concat();
+            node.wait_for(|node| node.calls() == calls && node.runs())
+                .await;
+            node.finish();
+            assert!(scan.await.unwrap().unwrap().success);
+        }
+    }
 }
 
 /// A node that knows of no scan, and answers the first call after the status with one byte each
