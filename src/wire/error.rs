@@ -90,10 +90,10 @@ impl ApiError {
         )
     }
 
-    /// The error of one element of `addresses`.
-    pub fn at(self, place: usize) -> Self {
+    /// The error of one element of a list.
+    pub fn at(self, list: &str, place: usize) -> Self {
         Self {
-            message: format!("addresses[{place}]: {}", self.message),
+            message: format!("{list}[{place}]: {}", self.message),
             ..self
         }
     }

@@ -167,7 +167,7 @@ fn plan(
     let (mut scripts, mut without_baseline) = (Vec::new(), Vec::new());
     for (place, address) in addresses.iter().enumerate() {
         let row = view.watched(address).map_err(|error| match is_list {
-            true => error.at(place),
+            true => error.at("addresses", place),
             false => error,
         })?;
         if !seen.insert(address.script) {

@@ -120,7 +120,7 @@ fn requests(
 ) -> Result<Vec<WatchRequest>, ApiError> {
     let Addresses(listed) = asked.addresses;
     let texts = listed.iter().map(|listed| listed.address.as_str());
-    let addresses = address::parse_all(texts, view.encoder.network)?;
+    let addresses = address::parse_all("addresses", texts, view.encoder.network)?;
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut requests: Vec<WatchRequest> = Vec::new();

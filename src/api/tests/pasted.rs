@@ -112,7 +112,7 @@ async fn events_of_several_addresses_name_each_bad_one() {
     let path = format!("/events?address=bad&address={good}&address=worse");
     let (status, code, sentence) = daemon.follow_ups("GET", &path, &Value::Null).await;
     assert_eq!((status, code.as_str()), (400, "invalid_address"));
-    for bad in ["addresses[0]: This is not", "addresses[2]: This is not"] {
+    for bad in ["address[0]: This is not", "address[2]: This is not"] {
         assert!(sentence.contains(bad), "{sentence}");
     }
     let (_, _, sentence) = daemon

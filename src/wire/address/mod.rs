@@ -60,9 +60,10 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     })
 }
 
-/// Reads addresses of a list. The refusal names the first bad ones by their places, with their code
+/// Reads addresses of the list of this name. The refusal names the first bad ones by their places, with their code
 /// if it is the same, else `invalid_address`.
 pub fn parse_all<'a>(
+    list: &str,
     texts: impl Iterator<Item = &'a str>,
     network: Network,
 ) -> Result<Vec<KnownAddress>, ApiError> {
@@ -70,7 +71,7 @@ pub fn parse_all<'a>(
     for (place, text) in texts.enumerate() {
         match parse(text, network) {
             Ok(address) => known.push(address),
-            Err(error) => bad.push(error.at(place)),
+            Err(error) => bad.push(error.at(list, place)),
         }
         if bad.len() == BAD_NAMED {
             break;
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn of_a_list_the_first_ten_bad_ones_are_named() {
         let refused = |texts: &[&str]| {
-            let parsed = parse_all(texts.iter().copied(), Network::Regtest);
+            let parsed = parse_all("addresses", texts.iter().copied(), Network::Regtest);
             parsed.expect_err("some are bad")
         };
         let error = refused(&[REGTEST, MAIN[0], REGTEST, "hello"]);

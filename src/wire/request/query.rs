@@ -64,10 +64,10 @@ impl<'de> Deserializer<'de> for Parameter {
         visitor.visit_string(self.one()?)
     }
 
-    /// `true`, `1`, or the bare name; `false` or `0`.
+    /// `true` or `1`; `false` or `0`.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self.one()?.as_str() {
-            "true" | "1" | "" => visitor.visit_bool(true),
+            "true" | "1" => visitor.visit_bool(true),
             "false" | "0" => visitor.visit_bool(false),
             other => Err(Problem::invalid_value(Unexpected::Str(other), &visitor)),
         }

@@ -334,7 +334,7 @@ fn one_bad_address_refuses_the_list_and_is_named_by_its_place() {
 
 #[test]
 fn a_query_is_decoded_and_read() {
-    let read = asked("limit=5&address=a%20b&address=c&include_spent&after=%ff").unwrap();
+    let read = asked("limit=5&address=a%20b&address=c&include_spent=1&after=%ff").unwrap();
     assert_eq!(read.limit, Some(Whole(5)));
     assert_eq!(read.include_spent, Some(true));
     assert_eq!(read.address, ["a b", "c"]);
@@ -362,6 +362,12 @@ fn bad_parameters_are_named() {
             "invalid_parameter",
             "\"limit\"",
         ),
+        (
+            "include_spent=",
+            "invalid_parameter",
+            "\"include_spent\" must be true or false.",
+        ),
+        ("include_spent", "invalid_parameter", "\"include_spent\""),
         (
             "include_spent=maybe",
             "invalid_parameter",

@@ -173,7 +173,7 @@ impl Addresses<Unlabelled> {
     /// All of them, or a refusal that names the first bad ones by their places.
     pub fn parse(&self, network: Network) -> Result<Vec<KnownAddress>, ApiError> {
         let texts = self.0.iter().map(|element| element.address.as_str());
-        address::parse_all(texts, network)
+        address::parse_all("addresses", texts, network)
     }
 }
 
