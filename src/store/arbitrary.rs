@@ -60,7 +60,7 @@ pub fn tx() -> impl Strategy<Value = Transaction> {
     let input = (
         outpoint(),
         spk(),
-        any::<u32>(),
+        prop_oneof![any::<u32>(), Just(u32::MAX)],
         vec(vec(any::<u8>(), 0..80), 0..3),
     )
         .prop_map(|(previous_output, script_sig, sequence, witness)| TxIn {
@@ -74,7 +74,7 @@ pub fn tx() -> impl Strategy<Value = Transaction> {
         script_pubkey,
     });
     (
-        any::<i32>(),
+        prop_oneof![any::<i32>(), Just(3)],
         any::<u32>(),
         vec(input, 1..4),
         vec(output, 0..4),

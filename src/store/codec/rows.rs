@@ -153,7 +153,8 @@ mod tests {
 
         #[test]
         fn a_row_that_is_cut_or_longer_is_malformed(
-            output in arbitrary::output_row(), watch in arbitrary::watch_row(), scan in arbitrary::scan_row(), cut in 0_usize..200,
+            output in arbitrary::output_row(), watch in arbitrary::watch_row(), scan in arbitrary::scan_row(),
+            tx in arbitrary::tx_row(), block in arbitrary::block_row(), cut in 0_usize..200,
         ) {
             fn check<V: StoredValue + std::fmt::Debug>(row: &V, cut: usize) {
                 let bytes = row.to_bytes();
@@ -164,6 +165,26 @@ mod tests {
             check(&watch, cut);
             check(&scan, cut);
             check(&vec![output.script], cut);
+            check(&tx, cut);
+            check(&block, cut);
+        }
+
+        #[test]
+        fn a_transaction_of_format_5_is_read_whole_and_says_itself_whether_it_may_be_replaced(
+            row in arbitrary::tx_row(), tx in arbitrary::tx(), inherits in any::<bool>(), cut in 0_usize..200,
+        ) {
+            let mut out = Out(vec![1]);
+            match inherits {
+                true => out.tag(INHERITS),
+                false => out.part(&row.status),
+            };
+            out.part(&(row.first_seen, row.order)).part(&row.touches).part(&tx);
+            let bytes = out.0;
+            prop_assert!(tx_of_format_5(&bytes[..cut % bytes.len()]).is_err());
+            prop_assert!(tx_of_format_5(&[&bytes[..], &[0]].concat()).is_err());
+            let signals = tx.input.iter().any(|input| input.sequence.0 < 0xffff_fffe) || tx.version.0 == 3;
+            let status = if inherits { Status::Mempool } else { row.status };
+            prop_assert_eq!(tx_of_format_5(&bytes), Ok((TxRow { status, signals, inherits, ..row }, tx)));
         }
 
         #[test]
