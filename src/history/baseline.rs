@@ -3,7 +3,8 @@
 //!
 //! A scan whose answer is too long, or never comes, is followed by one for half of its scripts, so
 //! that one address with very many outputs does not keep the others waiting for ever. One whose
-//! outputs alone are too many for an answer is left out until it is removed and added again, and told of.
+//! outputs alone are too many for an answer is left out until it is removed and added again, and
+//! told of.
 //!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
 //! not wait for all of it. The outputs of one script that has very many come in portions, too, and
