@@ -85,7 +85,7 @@ impl Tracker {
             if is_tracked || builder.tracker.may_concern(&prints) {
                 let tx = object(tx.as_ref()).ok_or(ApplyError::Unreadable(txid))?;
                 let touches = builder.activate(txid, &tx, Some(height))?;
-                if is_tracked || !touches.is_empty() {
+                if is_tracked || !touches.is_empty() || builder.is_told(&txid)? {
                     let status = Status::Confirmed {
                         block: id,
                         position,

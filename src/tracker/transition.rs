@@ -97,7 +97,13 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         Ok(())
     }
 
-    /// The transaction, if it pays a watched script or spends a watched output.
+    /// Whether it was told before. It may touch nothing that is known now: outputs of a baseline
+    /// that began anew, as after a restart, are set aside again.
+    pub fn is_told(&mut self, txid: &Txid) -> Result<bool, ApplyError> {
+        Ok(self.draft.tx(txid)?.is_some())
+    }
+
+    /// The transaction, if it pays a watched script, spends a watched output or was told before.
     pub fn concerning(
         &mut self,
         tx: &RawTx,
@@ -106,7 +112,8 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         if !self.tracker.may_concern(prints) {
             return Ok(None);
         }
-        let tx = object(tx.bytes()).ok_or(ApplyError::BadTransaction(tx.txid()))?;
+        let txid = tx.txid();
+        let tx = object(tx.bytes()).ok_or(ApplyError::BadTransaction(txid))?;
         for output in &tx.output {
             if self.watched_script(&output.script_pubkey)?.is_some() {
                 return Ok(Some(tx));
@@ -117,7 +124,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 return Ok(Some(tx));
             }
         }
-        Ok(None)
+        Ok(self.is_told(&txid)?.then_some(tx))
     }
 
     /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what

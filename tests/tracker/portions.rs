@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bitcoin::Transaction;
 use satwatch::tracker::{
     ApplyError, Balance, BlockId, ChangeSet, Event, FoundOutput, Input, Portion, ScriptHash,
-    Staged, Transition,
+    Staged, Status, Transition,
 };
 
 use crate::shorthand::{balance, coin, out, told};
@@ -320,6 +320,29 @@ fn a_process_that_dies_between_two_portions_matches_what_came_before() {
     world.check();
     assert_eq!(told_of_transactions(&world.events[before..]), ["new 1"]);
     assert_eq!(amounts(&world, &sweep), Some((0, 2800)));
+}
+
+#[test]
+fn who_was_told_before_the_portions_began_anew_is_told_what_becomes_of_it() {
+    let (mut world, sweep) = swept(false);
+    let payment = payment_of(&world);
+    let status = |world: &World| Some(world.view.txs.get(&sweep.compute_txid())?.status);
+    while status(&world).is_none() {
+        world.scan_portion();
+    }
+    assert!(world.view.watches[&script(1)].coverage.pending);
+    world.restart();
+    world.scan_portion();
+    let replacement = tx(&[out(&payment, 0)], &[(9, 60)]);
+    let _ = world.accept(&replacement);
+    assert!(matches!(status(&world), Some(Status::Replaced { .. })));
+    let before = world.events.len();
+    let _ = world.mine(9, std::slice::from_ref(&sweep));
+    assert!(matches!(status(&world), Some(Status::Confirmed { .. })));
+    let told = told_of_transactions(&world.events[before..]);
+    assert_eq!(told, ["replaced>confirmed 1", "block"]);
+    finish(&mut world);
+    assert_eq!(balance(&world, 1), Balance::default());
 }
 
 #[test]
