@@ -300,7 +300,7 @@ async fn scans(share: u64, folder: &Path) {
     running.measure(&name, work).await;
     running.apply(open(2)).await;
     let name = format!("a scan of {count} addresses cancelled");
-    let end = close(2, ScanEnd::Cancelled);
+    let end = close(2, ScanEnd::Cancelled(None));
     running.measure(&name, running.apply(end)).await;
     for scan in 0..others {
         running.apply(open(10 + scan)).await;

@@ -258,7 +258,7 @@ fn nothing_waits_for_a_large_input_behind_it() {
     };
     let close = Input::CloseScan {
         scan: ScanId(1),
-        end: ScanEnd::Cancelled,
+        end: ScanEnd::Cancelled(None),
         now: NOW,
     };
     for large in [block, back, large_watch(), close] {
@@ -809,7 +809,7 @@ async fn a_large_scan_is_opened_ended_and_emptied_in_portions() {
         end,
         now: NOW,
     };
-    handle.apply(close(ScanEnd::Cancelled)).await.unwrap();
+    handle.apply(close(ScanEnd::Cancelled(None))).await.unwrap();
     assert!(!reader.snapshot().is_in_scan(&script).unwrap());
     while scripts(ScanId(1)) > 0 {
         tokio::task::yield_now().await;
@@ -825,7 +825,7 @@ async fn what_an_ended_scan_or_one_that_was_never_opened_left_goes_after_the_nex
     let mut tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
     let scripts: Vec<_> = many(20).iter().map(|spk| ScriptHash::of(spk)).collect();
     let (from, to, now) = (0, None, NOW);
-    let (scan, end) = (ScanId(u64::MAX), ScanEnd::Cancelled);
+    let (scan, end) = (ScanId(u64::MAX), ScanEnd::Cancelled(None));
     let inputs = [
         start(),
         watch_many(20),

@@ -75,7 +75,8 @@ pub enum Portion {
 pub enum ScanEnd {
     /// Everything is in the rows, up to this block.
     Complete(BlockId),
-    Cancelled,
+    /// With the last height that it had to come to, if that is known.
+    Cancelled(Option<u32>),
 }
 
 /// How a transaction came to us.

@@ -226,7 +226,8 @@ pub struct ScanRow {
     pub state: ScanState,
     /// First height that was asked for.
     pub from: u32,
-    /// Last height that was asked for; `None`: up to where its scripts are covered.
+    /// Last height that was asked for, or that a cancelled one had to come to; `None`: up to where
+    /// its scripts are covered.
     pub to: Option<u32>,
     /// First height whose block the node still has, if that is above `from`: nothing below it is
     /// scanned.

@@ -122,10 +122,10 @@ impl Tracker {
         for script in &scripts {
             builder.draft.scan_scripts((scan, *script))?.set(None);
         }
-        let state = match end {
-            ScanEnd::Complete(_) if !is_last => ScanState::Open,
-            ScanEnd::Complete(_) => ScanState::Complete,
-            ScanEnd::Cancelled => ScanState::Cancelled,
+        let (state, to) = match end {
+            ScanEnd::Complete(_) if !is_last => (ScanState::Open, row.to),
+            ScanEnd::Complete(_) => (ScanState::Complete, row.to),
+            ScanEnd::Cancelled(to) => (ScanState::Cancelled, row.to.or(to)),
         };
         if state != ScanState::Open {
             builder.tracker.scans.remove(&scan);
@@ -136,6 +136,7 @@ impl Tracker {
         }
         let row = ScanRow {
             state,
+            to,
             updated: now,
             ..row
         };

@@ -180,7 +180,7 @@ impl Life {
                 let open = self.rows.view.borrow().open_scans();
                 if let (Some(process), Some(scan)) = (&mut self.process, pick(&open, *index)) {
                     self.witness.scans.cancels(scan);
-                    let (end, now) = (ScanEnd::Cancelled, self.now.ms);
+                    let (end, now) = (ScanEnd::Cancelled(None), self.now.ms);
                     process.try_to(Input::CloseScan { scan, end, now });
                 }
             }

@@ -133,7 +133,7 @@ impl Life {
             let scan = open.get(usize::from(*scan) % open.len().max(1)).copied();
             news.extend(scan.map(|scan| Input::CloseScan {
                 scan,
-                end: ScanEnd::Cancelled,
+                end: ScanEnd::Cancelled(None),
                 now,
             }));
         }

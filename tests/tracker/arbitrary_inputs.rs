@@ -414,7 +414,7 @@ impl Heap {
             },
             Act::Past { .. } => self.past(act, now),
             Act::Close { scan: number, upto } => {
-                let end = upto.map_or(ScanEnd::Cancelled, |(height, ours)| {
+                let end = upto.map_or(ScanEnd::Cancelled(None), |(height, ours)| {
                     ScanEnd::Complete(self.block(height, ours))
                 });
                 Input::CloseScan {

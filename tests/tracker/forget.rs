@@ -303,7 +303,7 @@ fn cancelled(world: &mut World, scans: &[&[u8]]) -> Vec<ScanId> {
     let open = |numbers: &&[u8]| world.open_scan(numbers, 0, None);
     let scans: Vec<ScanId> = scans.iter().map(open).collect();
     for scan in scans.clone() {
-        let (end, now) = (ScanEnd::Cancelled, world.now);
+        let (end, now) = (ScanEnd::Cancelled(None), world.now);
         let _ = world.try_send(Input::CloseScan { scan, end, now });
     }
     scans

@@ -239,7 +239,7 @@ impl Life {
                 };
                 let _ = world.deliver(Input::CloseScan {
                     scan,
-                    end: ScanEnd::Cancelled,
+                    end: ScanEnd::Cancelled(None),
                     now: world.now,
                 });
             }

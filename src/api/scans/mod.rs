@@ -145,15 +145,15 @@ impl Scans {
         if row.state != ScanState::Open {
             return Err(ended(scan));
         }
-        let (end, now) = (ScanEnd::Cancelled, now_ms());
+        let target = self.progress_of(scan).map(|progress| progress.target);
+        let (end, now) = (ScanEnd::Cancelled(target), now_ms());
         let close = Input::CloseScan { scan, end, now };
         let done = match self.indexer.apply(close).await {
             Ok(done) => done,
             Err(InputRefused::Apply(ApplyError::NoSuchScan(_))) => return Err(ended(scan)),
             Err(refused) => return Err(refused.into()),
         };
-        let progress = self.progress_of(scan);
-        let read = move |view: &StoreView<'_>| shape(view, scan, progress.as_ref());
+        let read = move |view: &StoreView<'_>| shape(view, scan, None);
         let Some(shape) = self.reads.run(read).await? else {
             return Ok(None);
         };

@@ -126,7 +126,20 @@ async fn a_scan_is_asked_for_looked_at_and_cancelled() {
         ),
         (200, &json!("queued"), &json!(mine), &json!(51))
     );
-    daemon.scans.send_replace(vec![running(id_of(&answer), 60)]);
+    let scan = id_of(&answer);
+    let past = Input::ScanBlocks {
+        scans: vec![scan],
+        scripts: vec![Arc::new([script(1)].into())],
+        first: 51,
+        blocks: Vec::new(),
+        upto: BlockId {
+            height: 59,
+            ..daemon.tip()
+        },
+        now: NOW,
+    };
+    daemon.apply(past).await;
+    daemon.scans.send_replace(vec![running(scan, 60)]);
     let (_, scanning) = daemon.get(&path).await;
     assert_eq!(
         (
@@ -162,6 +175,9 @@ async fn a_scan_is_asked_for_looked_at_and_cancelled() {
         (200, &json!("cancelled"), &Value::Null)
     );
     assert!(cancelled.get("address").is_none(), "{cancelled}");
+    for field in ["to_height", "blocks_done", "blocks_total", "percent"] {
+        assert_eq!(cancelled[field], scanning[field], "{field}");
+    }
     assert_eq!(daemon.get(&path).await.1, cancelled);
     assert_eq!(
         daemon.get("/scans").await.1,
@@ -561,7 +577,7 @@ async fn open_scans_come_before_newer_ones_that_have_ended() {
     daemon
         .apply(Input::CloseScan {
             scan: ScanId(2),
-            end: ScanEnd::Cancelled,
+            end: ScanEnd::Cancelled(None),
             now: NOW + 6,
         })
         .await;

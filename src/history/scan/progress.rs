@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::scheduler::{OpenScan, OpenScans};
 use super::{ScanMethod, ScanProgress};
-use crate::bitcoind::NodeStatus;
+use crate::bitcoind::{NodeError, NodeErrorKind, NodeStatus};
 use crate::tracker::ScanId;
 
 /// Over so long the rate is measured.
@@ -141,6 +141,24 @@ impl ProgressPublisher {
     }
 }
 
+/// What was told of the node's failures since it last answered.
+#[derive(Default)]
+pub(super) struct ToldFailure(Option<NodeError>);
+
+impl ToldFailure {
+    /// Why scans wait, which is logged when it is new. Of calls that are not answered in time the
+    /// first is named: the others are late for the same reason.
+    pub(super) fn tell(&mut self, error: &NodeError) -> String {
+        let is_late = |error: &NodeError| error.kind == NodeErrorKind::TimedOut;
+        let told = self.0.as_ref();
+        if told.is_none_or(|told| told != error && !(is_late(told) && is_late(error))) {
+            tracing::warn!("history scans wait: {error}");
+            self.0 = Some(error.clone());
+        }
+        self.0.as_ref().unwrap_or(error).to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +181,20 @@ mod tests {
             reach: 100,
             pending: false,
             held: None,
+        }
+    }
+
+    #[test]
+    fn a_node_that_hangs_is_one_reason_whichever_call_it_does_not_answer() {
+        let mut told = ToldFailure::default();
+        for (kind, text, reason) in [
+            (NodeErrorKind::TimedOut, "no REST", "no REST"),
+            (NodeErrorKind::TimedOut, "no hash", "no REST"),
+            (NodeErrorKind::Unreachable, "it broke", "it broke"),
+            (NodeErrorKind::Unreachable, "refused", "refused"),
+            (NodeErrorKind::TimedOut, "no hash", "no hash"),
+        ] {
+            assert_eq!(told.tell(&NodeError::new(kind, text)), reason);
         }
     }
 

@@ -17,7 +17,7 @@ use super::ScanMethod;
 use super::batch::{ScanBatch, members, past_block};
 use super::block_fetcher::{BlockFetcher, Fetched, list_blocks};
 use super::filters::Filters;
-use super::progress::ProgressPublisher;
+use super::progress::{ProgressPublisher, ToldFailure};
 use super::scheduler::{Choice, OpenScan, OpenScans, ScanCandidate, choose, refresh};
 use crate::bitcoind::{NodeError, NodeErrorKind, Retry, rpc};
 use crate::clock::now_ms;
@@ -59,7 +59,7 @@ pub(super) struct Runner {
     look_at: Instant,
     /// Failures in a row, and what was logged of them.
     failures: u32,
-    told: Option<String>,
+    told: ToldFailure,
 }
 
 impl Runner {
@@ -80,7 +80,7 @@ impl Runner {
             batch: None,
             look_at: Instant::now(),
             failures: 0,
-            told: None,
+            told: ToldFailure::default(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Runner {
         let running = choice.scans.iter().copied().collect();
         self.progress.set_running(&self.scans, running);
         self.scan(&choice, tip).await?;
-        (self.failures, self.told) = (0, None);
+        (self.failures, self.told) = (0, ToldFailure::default());
         // The node answers again: those whose pause is over wait for their turn only.
         let now = Instant::now();
         for open in self.scans.values_mut() {
@@ -271,11 +271,7 @@ impl Runner {
 
     /// The node, or what it offers, keeps scans from going on.
     fn failed(&mut self, error: &NodeError, concerns: impl Fn(&ScanId) -> bool) {
-        let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
-            tracing::warn!("history scans wait: {text}");
-            self.told = Some(text.clone());
-        }
+        let text = self.told.tell(error);
         let pause = match error.retry() {
             Retry::Persistent => LONG_PAUSE,
             Retry::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),

@@ -179,6 +179,7 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
     let first = open(&line.daemon, &line.addresses, json!({ "from_height": 120 }));
     let queued = open(&line.daemon, line.one(1), json!({ "from_height": 0 }));
     under_way(&line.daemon, &line.proxy, &first, 180);
+    let before = look(&line.daemon, &first);
     for id in [&first, &queued] {
         let cancelled = line
             .daemon
@@ -203,6 +204,14 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
             again.text
         );
         plausible(&look(&line.daemon, id));
+    }
+    let after = look(&line.daemon, &first);
+    for name in ["to_height", "blocks_total"] {
+        assert_eq!(after[name], before[name], "{before} {after}");
+    }
+    for name in ["blocks_done", "percent"] {
+        let number = |data: &Value| data[name].as_f64().unwrap();
+        assert!(number(&after) >= number(&before), "{before} {after}");
     }
     client.event("scan_progress", |data| {
         data["scan_id"] == *first && data["status"] == "cancelled"
