@@ -60,8 +60,8 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     })
 }
 
-/// Reads addresses of the list of this name. The refusal names the first bad ones by their places, with their code
-/// if it is the same, else `invalid_address`.
+/// Reads addresses of the list of this name. The refusal names the first bad ones by their places,
+/// with their code if it is the same, else `invalid_address`.
 pub fn parse_all<'a>(
     list: &str,
     texts: impl Iterator<Item = &'a str>,
