@@ -1,6 +1,6 @@
 //! What ZMQ tells of the mempool, put together: [`AcceptanceMatcher`] makes one "accepted" out of
 //! `rawtx` and `sequence`, [`EvictionQueue`] knows when successors of removed transactions are out
-//! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
+//! of time, [`InFlightTxs`] remembers what was heard while calls were on their way. No I/O, no
 //! clock.
 
 use std::collections::VecDeque;
@@ -254,7 +254,7 @@ impl EvictionQueue {
 
 /// What was heard while calls about transactions were on their way.
 #[derive(Default)]
-pub(super) struct InFlightFetches {
+pub(super) struct InFlightTxs {
     asked: TxidMap<InFlight>,
 }
 
@@ -275,7 +275,7 @@ pub(super) struct Worth {
     pub(super) again: bool,
 }
 
-impl InFlightFetches {
+impl InFlightTxs {
     /// It is to be asked for. Not now if it is already; then once more after the answer. What was
     /// heard before the call does not matter: the node publishes what it has done already.
     pub(super) fn ask(&mut self, txid: Txid) -> bool {
@@ -525,7 +525,7 @@ mod tests {
 
     #[test]
     fn an_answer_stands_unless_its_transaction_left_after_the_question() {
-        let mut during = InFlightFetches::default();
+        let mut during = InFlightTxs::default();
         let [a, b, c, d] = [1, 2, 3, 4].map(|n| tx(n).0);
         during.doubt(&a);
         for txid in [a, b, c] {
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_twice_is_asked_for_once_more_after_the_first_answer() {
-        let mut during = InFlightFetches::default();
+        let mut during = InFlightTxs::default();
         let (a, _) = tx(1);
         assert!(during.ask(a));
         assert!(!during.ask(a));

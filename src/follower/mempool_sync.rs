@@ -452,17 +452,18 @@ impl MempoolSync {
         held: Result<Vec<bool>, NodeError>,
         turn: &mut Turn,
     ) -> Result<(), NodeError> {
-        let stands = self.calls.checked();
+        let worth = self.calls.checked(&txs);
         let held = match held {
-            Ok(held) if stands && tip == turn.chain.tip() => held,
+            Ok(held) if tip == turn.chain.tip() => held,
             // As above.
             unusable => {
                 self.calls.check_again(txs);
                 return unusable.map(|_| ());
             }
         };
-        for (tx, held) in txs.into_iter().zip(held) {
-            if held && turn.node.on {
+        let answers = txs.into_iter().zip(held).zip(worth);
+        for tx in self.calls.held(answers) {
+            if turn.node.on {
                 turn.send(tx, Seen::Accepted, turn.now.ms);
             }
         }

@@ -8,7 +8,7 @@ use bitcoin::Txid;
 
 use super::actions::{Action, Call};
 use crate::bitcoind::rpc::BATCH;
-use crate::follower::mempool_events::{InFlightFetches, Worth};
+use crate::follower::mempool_events::{InFlightTxs, Worth};
 use crate::tracker::{BlockId, RawTx};
 
 /// Batches at the same time.
@@ -25,14 +25,13 @@ const WAITING_BYTES: usize = 64 << 20;
 
 #[derive(Default)]
 pub(super) struct TxCalls {
-    in_flight: InFlightFetches,
+    fetched: InFlightTxs,
     fetches: VecDeque<Txid>,
     fetching: usize,
+    checked: InFlightTxs,
     checks: VecDeque<RawTx>,
     check_bytes: usize,
     checking: usize,
-    /// The answer of the check that is on its way may be older than a reading.
-    is_check_doubtful: bool,
 }
 
 impl TxCalls {
@@ -74,20 +73,23 @@ impl TxCalls {
         Some(tx)
     }
 
-    /// The node's mempool took it.
+    /// The node's mempool took it. (A check does not count on that: without `sequence` it may be
+    /// old news.)
     pub(super) fn accepted(&mut self, txid: &Txid) {
-        self.in_flight.accept(txid);
+        self.fetched.accept(txid);
     }
 
-    /// What is being fetched may be from before it left the node's mempool, or came back.
+    /// What is being fetched or checked may be from before it left the node's mempool, or came
+    /// back.
     pub(super) fn doubt(&mut self, txid: &Txid) {
-        self.in_flight.doubt(txid);
+        self.checked.doubt(txid);
+        self.fetched.doubt(txid);
     }
 
-    /// The same of all, and of what is being checked.
+    /// The same of all.
     pub(super) fn doubt_all(&mut self) {
-        self.is_check_doubtful = self.checking > 0;
-        self.in_flight.doubt_all();
+        self.checked.doubt_all();
+        self.fetched.doubt_all();
     }
 
     /// Begins the calls that are due, with our `tip`.
@@ -95,7 +97,7 @@ impl TxCalls {
         while self.fetching < FETCHES && !self.fetches.is_empty() {
             let count = self.fetches.len().min(BATCH);
             let due = self.fetches.drain(..count);
-            let txids: Vec<_> = due.filter(|txid| self.in_flight.ask(*txid)).collect();
+            let txids: Vec<_> = due.filter(|txid| self.fetched.ask(*txid)).collect();
             if txids.is_empty() {
                 continue;
             }
@@ -103,9 +105,11 @@ impl TxCalls {
             actions.push(Action::Call(Call::Transactions { txids, tip }));
         }
         while self.checking < CHECKS && !self.checks.is_empty() {
-            self.checking += 1;
             let next = std::iter::from_fn(|| self.next_check());
-            let txs = next.take(CHECK_BATCH).collect();
+            let due: Vec<_> = next.take(CHECK_BATCH).collect();
+            let asked = due.into_iter().filter(|tx| self.checked.ask(tx.txid()));
+            let txs = asked.collect();
+            self.checking += 1;
             actions.push(Action::Call(Call::InMempool { txs, tip }));
         }
     }
@@ -113,10 +117,7 @@ impl TxCalls {
     /// A fetch has its answer. What that is worth for each of the transactions.
     pub(super) fn fetched(&mut self, txids: &[Txid]) -> Vec<Worth> {
         self.fetching = self.fetching.saturating_sub(1);
-        txids
-            .iter()
-            .map(|txid| self.in_flight.answer(txid))
-            .collect()
+        txids.iter().map(|txid| self.fetched.answer(txid)).collect()
     }
 
     /// Those that were found and stand. Others that are worth it are fetched once more.
@@ -143,10 +144,28 @@ impl TxCalls {
         }
     }
 
-    /// A check has its answer. Whether it stands.
-    pub(super) fn checked(&mut self) -> bool {
+    /// A check has its answer. What that is worth, as above.
+    pub(super) fn checked(&mut self, txs: &[RawTx]) -> Vec<Worth> {
         self.checking = self.checking.saturating_sub(1);
-        !std::mem::take(&mut self.is_check_doubtful)
+        let answers = txs.iter().map(|tx| self.checked.answer(&tx.txid()));
+        answers.collect()
+    }
+
+    /// Those that are held, and stand. Others that are worth it are checked once more.
+    pub(super) fn held(
+        &mut self,
+        answers: impl Iterator<Item = ((RawTx, bool), Worth)>,
+    ) -> Vec<RawTx> {
+        let (mut standing, mut again) = (Vec::new(), Vec::new());
+        for ((tx, held), worth) in answers {
+            match () {
+                () if held && worth.stands => standing.push(tx),
+                () if worth.again => again.push(tx),
+                () => {}
+            }
+        }
+        self.check_again(again);
+        standing
     }
 
     /// These are checked once more.

@@ -1,23 +1,5 @@
 use super::*;
 
-/// Found by `tests/simulation`: the feed was late by seconds, and what had been mined was told
-/// replaced by what it had displaced.
-#[test]
-fn what_is_heard_after_a_disconnect_and_before_a_reading_is_asked_about() {
-    let mut rig = Rig::following();
-    rig.rawblock(&block(id(7).hash, 1));
-    let next = vec![id(200).hash];
-    let fork = id(99);
-    rig.looked(100, Relation::Parted { fork, next });
-    rig.rawtx(1);
-    assert_eq!(rig.accepted(1, 5), ["Rawtx 1"]);
-    rig.tell(FollowerEvent::Fetched(None));
-    rig.until("ReadMempool");
-    rig.read(&[1], 6);
-    rig.rawtx(2);
-    assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
-}
-
 /// The resync that is due was used up by then.
 #[test]
 fn what_is_lost_after_a_reading_that_came_early_is_found_as_soon_as_losses_are() {

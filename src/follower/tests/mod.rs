@@ -1,6 +1,7 @@
 //! The follower against a node and an indexer that are played by hand, in time that is passed.
 
 mod chain;
+mod disconnects;
 mod mempool;
 mod node;
 

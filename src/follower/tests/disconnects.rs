@@ -1,0 +1,59 @@
+//! Between a disconnect and the reading after it.
+
+use super::*;
+
+/// Found by `tests/simulation`: the feed was late by seconds, and what had been mined was told
+/// replaced by what it had displaced.
+#[test]
+fn what_is_heard_after_a_disconnect_and_before_a_reading_is_asked_about() {
+    let mut rig = disconnecting();
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 5), ["Rawtx 1"]);
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.until("ReadMempool");
+    rig.read(&[1], 6);
+    rig.rawtx(2);
+    assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
+}
+
+/// Blocks are being fetched.
+fn disconnecting() -> Rig {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    let next = vec![id(200).hash];
+    let fork = id(99);
+    rig.looked(100, Relation::Parted { fork, next });
+    rig
+}
+
+/// It is accepted, and the tracker wants to know whether it still is in the mempool.
+fn check(rig: &mut Rig, n: u32, number: u64) -> Vec<String> {
+    rig.rawtx(n);
+    assert_eq!(rig.accepted(n, number), [format!("Rawtx {n}")]);
+    rig.tell(FollowerEvent::Asked(FollowUp::Check((&tx(n)).into())))
+}
+
+fn held(rig: &mut Rig, held: &[(u32, bool)]) -> Vec<String> {
+    let tip = rig.tip;
+    rig.answer(Answer::InMempool {
+        txs: held.iter().map(|(n, _)| (&tx(*n)).into()).collect(),
+        tip,
+        held: Ok(held.iter().map(|(_, held)| *held).collect()),
+    })
+}
+
+#[test]
+fn what_left_while_it_was_checked_is_checked_again() {
+    let mut rig = disconnecting();
+    assert_eq!(check(&mut rig, 1, 5), ["InMempool 1"]);
+    assert_eq!(check(&mut rig, 2, 6), [""; 0]);
+    assert_eq!(check(&mut rig, 3, 7), [""; 0]);
+    assert_eq!(
+        held(&mut rig, &[(1, true)]),
+        ["Accepted 1", "InMempool 2 3"]
+    );
+    rig.removed(2, 8);
+    let again = held(&mut rig, &[(2, true), (3, true)]);
+    assert_eq!(again, ["Accepted 3", "InMempool 2"]);
+    assert_eq!(held(&mut rig, &[(2, false)]), [""; 0]);
+}
