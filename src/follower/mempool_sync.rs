@@ -108,8 +108,9 @@ impl MempoolSync {
     }
 
     /// The feed or the node broke off: until the next round is finished, something may be missing.
+    /// A reading that is wanted may come too soon for a new connection; the caller wants another.
     pub(super) fn break_off(&mut self) {
-        (self.whole, self.broken_off) = (false, true);
+        (self.whole, self.broken_off, self.want) = (false, true, None);
     }
 
     /// Calls fail.
@@ -455,7 +456,6 @@ impl MempoolSync {
         let worth = self.calls.checked(&txs);
         let held = match held {
             Ok(held) if tip == turn.chain.tip() => held,
-            // As above.
             unusable => {
                 self.calls.check_again(txs);
                 return unusable.map(|_| ());

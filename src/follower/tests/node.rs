@@ -76,6 +76,19 @@ fn the_first_reading_waits_a_moment_for_the_feed() {
     assert_eq!(rig.pass(9000), [""; 0]);
 }
 
+/// What the node tells until a subscription reaches it is heard by nobody.
+#[test]
+fn a_reading_that_was_wanted_earlier_waits_for_a_new_connection() {
+    let mut rig = Rig::new(config::Bitcoind::default(), Some(id(100)));
+    rig.tell(FollowerEvent::Found(shared()));
+    rig.looked(100, Relation::Same);
+    rig.pass(98);
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    assert_eq!(rig.pass(2), [""; 0]);
+    assert_eq!(rig.pass(48), ["Look"]);
+    assert_eq!(rig.looked(100, Relation::Same), ["ReadMempool"]);
+}
+
 #[test]
 fn after_a_failed_call_the_node_is_left_alone_for_a_while_and_then_all_is_looked_at_anew() {
     let mut rig = Rig::following();
