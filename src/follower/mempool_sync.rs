@@ -238,7 +238,7 @@ impl MempoolSync {
 
     /// Transactions are on their way that may be successors.
     fn fetching(&self) -> bool {
-        self.calls.fetching() || self.matcher.waits()
+        self.calls.fetching() || self.calls.checking() || self.matcher.waits()
     }
 
     fn settle(&mut self, turn: &mut Turn) {

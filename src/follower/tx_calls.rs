@@ -58,6 +58,11 @@ impl TxCalls {
         self.fetching > 0 || !self.fetches.is_empty()
     }
 
+    /// The same of checks.
+    pub(super) fn checking(&self) -> bool {
+        self.checking > 0 || !self.checks.is_empty()
+    }
+
     /// A transaction that came over `rawtx` alone and matters.
     pub(super) fn check(&mut self, tx: RawTx) {
         self.check_bytes += tx.bytes().len();

@@ -57,3 +57,16 @@ fn what_left_while_it_was_checked_is_checked_again() {
     assert_eq!(again, ["Accepted 3", "InMempool 2"]);
     assert_eq!(held(&mut rig, &[(2, false)]), [""; 0]);
 }
+
+/// It may be the successor, which the node tells late while it lists its mempool.
+#[test]
+fn what_left_is_not_judged_while_its_successor_is_checked() {
+    let mut rig = disconnecting();
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.looked(0, Relation::Same);
+    assert_eq!(rig.removed(1, 5), ["TxRemoved 1"]);
+    assert_eq!(check(&mut rig, 2, 6), ["InMempool 2"]);
+    assert_eq!(rig.pass(250), [""; 0]);
+    assert_eq!(held(&mut rig, &[(2, true)]), ["Accepted 2"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
+}
