@@ -218,6 +218,7 @@ mod tests {
                 height,
                 coinbase: false,
                 spent,
+                earlier: Vec::new(),
             };
             (outpoint(n), added(row))
         });

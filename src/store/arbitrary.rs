@@ -10,8 +10,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Staged,
-    Status, Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, ScanRow, ScanState, ScriptHash,
+    Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 
 pub fn txid() -> impl Strategy<Value = Txid> {
@@ -131,20 +131,30 @@ pub fn watch_row() -> impl Strategy<Value = WatchRow> {
 pub fn output_row() -> impl Strategy<Value = OutputRow> {
     let spend =
         (txid(), option::of(any::<u32>())).prop_map(|(txid, height)| Spend { txid, height });
+    let earlier = (any::<u32>(), txid(), any::<u32>());
+    let earlier = earlier.prop_map(|(height, spender, spent_at)| EarlierOutput {
+        height,
+        spender,
+        spent_at,
+    });
     (
         script(),
         any::<u64>(),
         option::of(any::<u32>()),
         any::<bool>(),
         option::of(spend),
+        vec(earlier, 0..3),
     )
-        .prop_map(|(script, value, height, coinbase, spent)| OutputRow {
-            script,
-            value,
-            height,
-            coinbase,
-            spent,
-        })
+        .prop_map(
+            |(script, value, height, coinbase, spent, earlier)| OutputRow {
+                script,
+                value,
+                height,
+                coinbase,
+                spent,
+                earlier,
+            },
+        )
 }
 
 pub fn tx_row() -> impl Strategy<Value = TxRow> {
@@ -157,15 +167,17 @@ pub fn tx_row() -> impl Strategy<Value = TxRow> {
         (status(), any::<[bool; 2]>()),
         any::<(u64, u64)>(),
         vec(touch, 0..4),
+        vec(any::<u32>(), 0..3),
     )
         .prop_map(
-            |((status, [inherits, signals]), (first_seen, order), touches)| TxRow {
+            |((status, [inherits, signals]), (first_seen, order), touches, earlier)| TxRow {
                 status,
                 signals,
                 inherits: inherits && status == Status::Mempool,
                 first_seen,
                 order,
                 touches,
+                earlier,
             },
         )
 }

@@ -51,10 +51,10 @@
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
 //! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
-//! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
+//! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend, (6) unless empty: earlier ones (height u32, txid and height u32 of the spend) | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
-//! | `txs` | txid | version 2: status, signals, inherits, first_seen u64, order u64, touches (script hash, received u64, sent u64) | what is known of one transaction |
+//! | `txs` | txid | version 2: status, signals, inherits, first_seen u64, order u64, touches (script hash, received u64, sent u64), unless empty: heights u32 of earlier blocks that hold it | what is known of one transaction |
 //! | `raw_txs` (6) | txid | transaction | matching it again, loading the mempool |
 //! | `history` | script hash, inverted order u64, txid | empty | a script's transactions, newest first |
 //! | `mempool` | txid | empty | transactions with status mempool, at start |

@@ -179,11 +179,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             }
             let object = self.draft.transaction(txid)?;
             if object.is_coinbase() {
-                self.retire(*txid, Status::Evicted)?;
-                let outputs = (0..)
-                    .zip(&object.output)
-                    .map(|(vout, _)| OutPoint { txid: *txid, vout });
-                self.displace_spenders(outputs)?;
+                self.take_back_coinbase(*txid, &object, height)?;
                 continue;
             }
             let tx = RawTx::from(&*object);
@@ -208,13 +204,51 @@ impl<V: View> TransitionBuilder<'_, V> {
             else {
                 continue;
             };
-            self.put_output(*outpoint, None)?;
-            if output.coinbase {
+            let coinbase = output.coinbase;
+            self.put_output(*outpoint, output.without_newest())?;
+            if coinbase {
                 self.displace_spenders([*outpoint])?;
             }
         }
         self.draft.blocks(height)?.set(None);
         Ok(())
+    }
+
+    /// A coinbase never was in the mempool, nor can what spends it stay there.
+    fn take_back_coinbase(
+        &mut self,
+        txid: Txid,
+        tx: &Transaction,
+        height: u32,
+    ) -> Result<(), ApplyError> {
+        let mut outpoints = Vec::new();
+        for (vout, output) in (0..).zip(&tx.output) {
+            let outpoint = OutPoint { txid, vout };
+            outpoints.push(outpoint);
+            if self.watched_script(&output.script_pubkey)?.is_some()
+                && let Some(known) = self.draft.output(&outpoint)?.cloned()
+                && known.height == Some(height)
+            {
+                self.put_output(outpoint, known.without_newest())?;
+            }
+        }
+        if let Some(mut row) = self.draft.tx(&txid)?.cloned()
+            && matches!(row.status, Status::Confirmed { block, .. } if block.height == height)
+        {
+            let earlier = match row.earlier.pop() {
+                Some(height) => self.draft.block(&height)?.map(|row| (height, row.hash)),
+                None => None,
+            };
+            match earlier {
+                Some((height, hash)) => {
+                    let block = BlockId { height, hash };
+                    let status = Status::Confirmed { block, position: 0 };
+                    self.move_to(txid, row, status, Vec::new())?;
+                }
+                None => self.bury(txid, row, Status::Evicted)?,
+            }
+        }
+        self.displace_spenders(outpoints)
     }
 
     /// Who has taken the place of this transaction of a stale block. News from the node may be

@@ -8,7 +8,8 @@
 //!
 //! (1) When it turns out to spend an output of the script that was not known before. (2) At a
 //! deeper confirmation depth that a subscriber asked for, or when a history scan finds that it
-//! moves more for the script. (3) When its block went and the node had accepted what replaces it
+//! moves more for the script; or a coinbase that came again, or whose second block went
+//! (`super::repeats`). (3) When its block went and the node had accepted what replaces it
 //! before we heard of that. (4) A coinbase, or gone with its block.
 //!
 //! A script that was added late may hear of a transaction for the first time when that one returns

@@ -28,6 +28,7 @@
 //! Connect      match every output against the watched scripts, every input against the watched outputs (in block order, so
 //!              a spend inside the block works) and against what tracked unconfirmed transactions spend (conflicts)
 //! Disconnect   per block, newest first: its transactions go back to the mempool view, coinbases and what spends them go
+//!              (one that is in two blocks: [`repeats`])
 //! TxSeen       match as above; what it displaces is replaced by it
 //! TxRemoved    marked as leaving; the reason follows at once (a replacement, a block) or not at all (EvictMissing: evicted)
 //! MempoolSnapshot
@@ -51,6 +52,7 @@ pub mod fingerprints;
 pub mod input;
 mod mempool;
 pub mod raw;
+mod repeats;
 pub mod rows;
 mod scan_blocks;
 mod scans;
@@ -69,8 +71,8 @@ pub use input::{
 pub use raw::{RawBlock, RawTx};
 pub(crate) use rows::signals_replacement;
 pub use rows::{
-    BlockId, BlockRow, Coverage, OutputRow, Replacement, ScanId, ScanRow, ScanState, ScriptHash,
-    Spend, Staged, Status, Touch, TxRow, WatchRow,
+    BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, Replacement, ScanId, ScanRow, ScanState,
+    ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
 pub(crate) use tables::for_each_table;

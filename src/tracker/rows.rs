@@ -103,6 +103,18 @@ pub struct OutputRow {
     pub height: Option<u32>,
     pub coinbase: bool,
     pub spent: Option<Spend>,
+    /// What earlier blocks had created in its place (`super::repeats`), ascending.
+    pub earlier: Vec<EarlierOutput>,
+}
+
+/// An output that a block at `height` created in the same place, and that was spent before it was
+/// created again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlierOutput {
+    pub height: u32,
+    pub spender: Txid,
+    /// Height of the spender's block.
+    pub spent_at: u32,
 }
 
 /// Where a transaction stands.
@@ -165,6 +177,8 @@ pub struct TxRow {
     /// block or arrival second in the lower.
     pub order: u64,
     pub touches: Vec<Touch>,
+    /// Heights of earlier blocks that hold it too (`super::repeats`), ascending.
+    pub earlier: Vec<u32>,
 }
 
 impl TxRow {

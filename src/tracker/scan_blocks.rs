@@ -192,7 +192,8 @@ impl<V: View> TransitionBuilder<'_, V> {
             .filter(|_| !scanned.tx.is_coinbase())
         {
             let outpoint = input.previous_output;
-            let Some(row) = self.past_output(scope, &outpoint, &known)? else {
+            let spender = (txid, height);
+            let Some((row, created)) = self.past_output(scope, &outpoint, &known, spender)? else {
                 continue;
             };
             match scope.contains(&row.script) {
@@ -201,6 +202,14 @@ impl<V: View> TransitionBuilder<'_, V> {
                 false if row.spent.is_none_or(|spend| spend.txid != txid) => continue,
                 false => {}
             }
+            let spent = Some(Spend {
+                txid,
+                height: Some(height),
+            });
+            let row = match created {
+                Some(created) => row.spent_in(created, txid, height),
+                None => OutputRow { spent, ..row },
+            };
             spends.push((outpoint, row));
         }
         if touches.is_empty() {
@@ -208,47 +217,47 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         self.drop_unconfirmed_outputs(txid, &scanned.tx)?;
         for (outpoint, row) in spends {
-            self.put_output(
-                outpoint,
-                Some(OutputRow {
-                    spent: Some(Spend {
-                        txid,
-                        height: Some(height),
-                    }),
-                    ..row
-                }),
-            )?;
+            self.put_output(outpoint, Some(row))?;
         }
         Ok(touches.into_list())
     }
 
-    /// The output that a past transaction spends: its row, or what `known` or the transaction that
-    /// created it says.
+    /// The output that a transaction in a past block at `height` spends, and the block that created
+    /// it, if that need not be the one of its row: by its row, or as `known` or the transaction
+    /// that created it says.
     fn past_output(
         &mut self,
         scope: &Scope,
         outpoint: &OutPoint,
         known: &HashMap<OutPoint, &FoundOutput>,
-    ) -> Result<Option<OutputRow>, ApplyError> {
-        match self.draft.output(outpoint)?.cloned() {
-            Some(row) if row.height.is_some() || !scope.contains(&row.script) => {
-                return Ok(Some(row));
-            }
+        (txid, height): (Txid, u32),
+    ) -> Result<Option<(OutputRow, Option<u32>)>, ApplyError> {
+        let mut row = self.draft.output(outpoint)?.cloned();
+        if let Some(row) = row.take_if(|row| {
+            let is_it = |spend: Spend| spend.txid == txid || spend.height.is_none();
+            let is_newest = row.height.is_some_and(|created| created <= height);
+            !scope.contains(&row.script) || is_newest && row.spent.is_none_or(is_it)
+        }) {
+            return Ok(Some((row, None)));
+        }
+        if row.take_if(|row| row.height.is_none()).is_some() {
             // We held the transaction that created it for unconfirmed. It is in a block below the
             // first one of the scan.
-            Some(_) => {
-                self.tracker.mempool.remove(&outpoint.txid);
-                self.retire(outpoint.txid, Status::Evicted)?;
-            }
-            None => {}
+            self.tracker.mempool.remove(&outpoint.txid);
+            self.retire(outpoint.txid, Status::Evicted)?;
         }
         let told = known.get(outpoint).map(|found| FoundOutput::clone(found));
         let is_told = told.is_some();
         let found = match told {
             Some(told) => Some(told),
-            None => self.created_by(outpoint)?,
+            None => self.created_by(outpoint, height)?,
         };
-        let Some(found) = found else { return Ok(None) };
+        let Some(found) = found else {
+            return Ok(row.and_then(|row| {
+                let created = row.created_before(height)?;
+                Some((row, Some(created)))
+            }));
+        };
         let Some(script) = self
             .watched_script(&found.spk)?
             .filter(|script| scope.contains(script))
@@ -258,39 +267,38 @@ impl<V: View> TransitionBuilder<'_, V> {
         if is_told {
             self.draft.add_found(found.height, *outpoint)?;
         }
-        let FoundOutput {
-            value,
-            height,
-            coinbase,
-            ..
-        } = found;
-        Ok(Some(OutputRow {
+        let row = row.unwrap_or_else(|| OutputRow {
             script,
-            value: value.to_sat(),
-            height: Some(height),
-            coinbase,
+            value: found.value.to_sat(),
+            height: Some(found.height),
+            coinbase: found.coinbase,
             spent: None,
-        }))
+            earlier: Vec::new(),
+        });
+        Ok(Some((row, Some(found.height))))
     }
 
-    /// An output of a confirmed transaction that we know.
-    fn created_by(&mut self, outpoint: &OutPoint) -> Result<Option<FoundOutput>, ApplyError> {
-        let Some(TxRow {
-            status: Status::Confirmed { block, .. },
-            ..
-        }) = self.draft.tx(&outpoint.txid)?.cloned()
-        else {
+    /// An output of a transaction that we know, as the last block up to `height` created it.
+    fn created_by(
+        &mut self,
+        outpoint: &OutPoint,
+        height: u32,
+    ) -> Result<Option<FoundOutput>, ApplyError> {
+        let Some(row) = self.draft.tx(&outpoint.txid)?.cloned() else {
             return Ok(None);
         };
         let tx = self.draft.transaction(&outpoint.txid)?;
         let output = usize::try_from(outpoint.vout)
             .ok()
             .and_then(|vout| tx.output.get(vout));
-        Ok(output.map(|output| FoundOutput {
+        let Some((output, height)) = output.zip(row.confirmed_before(height)) else {
+            return Ok(None);
+        };
+        Ok(Some(FoundOutput {
             outpoint: *outpoint,
             spk: output.script_pubkey.clone(),
             value: output.value,
-            height: block.height,
+            height,
             coinbase: tx.is_coinbase(),
         }))
     }
@@ -318,17 +326,20 @@ impl<V: View> TransitionBuilder<'_, V> {
                 *scope.found.entry(touch.script).or_default() += 1;
             }
         }
-        let row = match known {
+        let mut row = match known {
             Some(row) => row,
             None => TxRow {
                 first_seen: self.draft.now().min(u64::from(scanned.time) * 1000),
                 ..self.new_row(txid, &Arc::new(tx.tx.clone()), status)?
             },
         };
-        // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a
-        // baseline could not know gets it.
+        // One that is in two blocks stands where it came last; one whose place a baseline could not
+        // know gets it.
         let status = match row.status {
-            Status::Confirmed { block, .. } if block.height > scanned.block.height => row.status,
+            Status::Confirmed { block, .. } if block.height > scanned.block.height => {
+                row.add_earlier(scanned.block.height);
+                row.status
+            }
             _ => status,
         };
         self.tracker.mempool.remove(&txid);

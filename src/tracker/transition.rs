@@ -143,21 +143,24 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             };
             let (outpoint, value) = (OutPoint { txid, vout }, output.value.to_sat());
             let known = self.draft.output(&outpoint)?.cloned();
-            let is_new = match &known {
-                Some(row) => self.is_set_aside(row)?,
-                None => true,
+            let was_matched = match &known {
+                Some(row) => row.spent.is_none() && !self.is_set_aside(row)?,
+                None => false,
             };
-            let spent = known.and_then(|row| row.spent);
-            self.put_output(
-                outpoint,
-                Some(OutputRow {
-                    script,
-                    value,
-                    height,
-                    coinbase,
-                    spent,
-                }),
-            )?;
+            let row = known.unwrap_or_else(|| OutputRow {
+                script,
+                value,
+                height,
+                coinbase,
+                spent: None,
+                earlier: Vec::new(),
+            });
+            let row = match height {
+                Some(height) => row.created_in(height),
+                None => OutputRow { height, ..row },
+            };
+            let is_new = !was_matched && row.spent.is_none();
+            self.put_output(outpoint, Some(row))?;
             touches.add(script, value, 0)?;
             if is_new && let Some(spender) = self.tracker.mempool.spender(&outpoint) {
                 self.revisit.insert(spender);
@@ -172,7 +175,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             };
             if self.is_set_aside(&row)? {
                 if height.is_some() {
-                    self.put_output(input.previous_output, None)?;
+                    self.put_output(input.previous_output, row.without_newest())?;
                 }
                 continue;
             }
@@ -219,6 +222,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             first_seen: self.draft.now(),
             order: self.place_of(status),
             touches: Vec::new(),
+            earlier: Vec::new(),
         })
     }
 
@@ -239,6 +243,12 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     ) -> Result<(), ApplyError> {
         let order = self.place_of(status);
         let inherits = status == Status::Mempool && self.tracker.mempool.inherits(&txid);
+        if let Status::Confirmed { block, .. } = status
+            && let Some(earlier) = row.confirmed_before(block.height)
+            && earlier < block.height
+        {
+            row.add_earlier(earlier);
+        }
         if row.status != status {
             (row.status, row.order, row.inherits) = (status, order, inherits);
         }
@@ -259,7 +269,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
 
     /// Takes an active transaction's outputs and spends away; it is `status` from now on.
     pub fn retire(&mut self, txid: Txid, status: Status) -> Result<(), ApplyError> {
-        let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
+        let Some(row) = self.draft.tx(&txid)?.cloned() else {
             return Ok(());
         };
         let tx = self.draft.transaction(&txid)?;
@@ -285,6 +295,11 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 )?;
             }
         }
+        self.bury(txid, row, status)
+    }
+
+    /// Writes that a transaction is no more.
+    pub fn bury(&mut self, txid: Txid, mut row: TxRow, status: Status) -> Result<(), ApplyError> {
         let height = self
             .tracker
             .tip

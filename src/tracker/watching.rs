@@ -366,18 +366,26 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// An output that the node has at our tip. One that we know already is left as it is: we know
     /// more about it.
     fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
-        match self.draft.output(&found.outpoint)?.map(|row| row.height) {
-            Some(Some(_)) => return Ok(()),
-            Some(None) => self.confirm_found(found)?,
+        let mut known = self.draft.output(&found.outpoint)?.cloned();
+        match known.as_ref().map(|row| row.height) {
+            Some(Some(height)) if height >= found.height => return Ok(()),
+            // It is the one of an earlier block.
+            Some(Some(_)) => {}
+            Some(None) => {
+                self.confirm_found(found)?;
+                known = None;
+            }
             None => {}
         }
-        let row = OutputRow {
+        let new = || OutputRow {
             script,
             value: found.value.to_sat(),
-            height: Some(found.height),
+            height: None,
             coinbase: found.coinbase,
             spent: None,
+            earlier: Vec::new(),
         };
+        let row = known.unwrap_or_else(new).created_in(found.height);
         self.put_output(found.outpoint, Some(row))?;
         self.draft.add_found(found.height, found.outpoint)
     }

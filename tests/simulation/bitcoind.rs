@@ -196,7 +196,9 @@ impl Bitcoind {
         let mut txs = self.node.minable(bits);
         let rival = double_spend.and_then(|(index, to)| self.node.double_spend(index, to, &txs));
         txs.extend(rival);
-        let coinbase = self.node.coinbase(&[(to, 5_000)]);
+        let again = self.node.coinbase_again(bits, false);
+        let again = again.filter(|_| bits.is_multiple_of(4));
+        let coinbase = again.unwrap_or_else(|| self.node.coinbase(&[(to, 5_000)]));
         let block = self.node.next_block(coinbase, &txs);
         self.connect(block, true);
     }
@@ -263,8 +265,10 @@ impl Bitcoind {
         let count = depth + usize::from(longer);
         for place in 0..count {
             let txs = self.node.minable(bits.rotate_left(place as u32));
-            let coinbase = match stale.get(place).filter(|_| same_coinbases) {
-                Some(block) => block.txdata[0].clone(),
+            let same = stale.get(place).filter(|_| same_coinbases);
+            let same = same.map(|block| block.txdata[0].clone());
+            let coinbase = match same.filter(|same| !self.node.is_overwritten_by(same)) {
+                Some(same) => same,
                 None => self.node.coinbase(&[(2, 5_000)]),
             };
             let block = self.node.next_block(coinbase, &txs);

@@ -130,6 +130,7 @@ fn output_row(n: u8, value: u64) -> OutputRow {
         height: Some(101),
         coinbase: false,
         spent: None,
+        earlier: Vec::new(),
     }
 }
 
@@ -174,6 +175,7 @@ fn tx_row(status: Status, order: u64, scripts: &[u8]) -> TxRow {
         first_seen: 1_700_000_000_003,
         order,
         touches,
+        earlier: Vec::new(),
     }
 }
 

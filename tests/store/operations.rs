@@ -145,7 +145,10 @@ impl FollowedNode {
             } => {
                 let mut txs = self.minable(bits);
                 txs.extend(double_spend.and_then(|victim| self.double_spend(victim, 3, &txs)));
-                vec![self.mine(to, &txs)]
+                let again = self.coinbase_again(bits, false);
+                let again = again.filter(|_| bits.is_multiple_of(4));
+                let coinbase = again.unwrap_or_else(|| self.node.coinbase(&[(to, 5_000)]));
+                vec![self.mine(coinbase, &txs)]
             }
             Op::Reorg { depth, bits } => {
                 self.reorganize(usize::from(depth).min(self.chain.len() - 1), bits)
@@ -192,8 +195,7 @@ impl FollowedNode {
             .collect()
     }
 
-    fn mine(&mut self, to: u8, txs: &[Transaction]) -> Input {
-        let coinbase = self.node.coinbase(&[(to, 5_000)]);
+    fn mine(&mut self, coinbase: Transaction, txs: &[Transaction]) -> Input {
         let block = self.node.next_block(coinbase, txs);
         let raw = (&block).into();
         self.node.adopt(block);
@@ -215,7 +217,8 @@ impl FollowedNode {
         told.extend([Input::TxRemoved { txids }, evict_missing(now)]);
         for _ in 0..=depth {
             let txs = self.minable(bits);
-            told.push(self.mine(2, &txs));
+            let coinbase = self.node.coinbase(&[(2, 5_000)]);
+            told.push(self.mine(coinbase, &txs));
         }
         told
     }

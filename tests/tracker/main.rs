@@ -16,6 +16,7 @@ mod portions;
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod pretended;
 mod props;
+mod repeats;
 mod replaceable;
 mod runner;
 mod scan_equivalence;

@@ -40,6 +40,7 @@ pub enum Op {
         double_spend: Option<(u16, u8)>,
         coinbase_to: u8,
         removals_first: bool,
+        again: Option<Again>,
     },
     Reorg {
         depth: u8,
@@ -65,6 +66,13 @@ pub enum Op {
     Snapshot,
 }
 
+/// The coinbase of an earlier block comes again.
+#[derive(Debug, Clone, Copy)]
+pub struct Again {
+    index: u16,
+    overwrites: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Branch {
     New,
@@ -87,6 +95,13 @@ pub fn node_op(all_ways: bool) -> BoxedStrategy<Op> {
     let to = 1u8..8;
     let index = any::<u16>;
     let heard = || heard(all_ways);
+    let again = (index(), prop::bool::weighted(0.3))
+        .prop_map(|(index, overwrites)| Again { index, overwrites });
+    // Strangers' ones, of which the tracker knows nothing, have other fates than it thinks.
+    let again = match all_ways {
+        true => prop::option::weighted(0.4, again).boxed(),
+        false => Just(None).boxed(),
+    };
     let branch = prop_oneof![3 => Just(Branch::New), 1 => Just(Branch::SameCoinbases), 1 => Just(Branch::Same)];
     prop_oneof![
         8 => (prop::collection::vec(index(), 1..4), prop::collection::vec(0u8..8, 1..5), prop::bool::weighted(0.2), heard())
@@ -94,8 +109,8 @@ pub fn node_op(all_ways: bool) -> BoxedStrategy<Op> {
         3 => (prop::collection::vec(index(), 1..4), to.clone(), heard()).prop_map(|(victims, to, heard)| Op::Replace { victims, to, heard }),
         1 => (index(), heard()).prop_map(|(victim, heard)| Op::Evict { victim, heard }),
         1 => (index(), heard()).prop_map(|(index, heard)| Op::Return { index, heard }),
-        3 => (index(), prop::option::of((index(), 1u8..10)), to, any::<bool>()).prop_map(|(bits, double_spend, coinbase_to, removals_first)| {
-            Op::Mine { bits, double_spend, coinbase_to, removals_first }
+        3 => (index(), prop::option::of((index(), 1u8..10)), to, any::<bool>(), again).prop_map(|(bits, double_spend, coinbase_to, removals_first, again)| {
+            Op::Mine { bits, double_spend, coinbase_to, removals_first, again }
         }),
         2 => (1u8..8, prop::collection::vec(index(), 0..3), heard(), branch)
             .prop_map(|(depth, bits, heard, what)| Op::Reorg { depth, bits, heard, what }),
@@ -139,6 +154,7 @@ fn returning(world: &World, index: u16) -> Option<Transaction> {
                 .any(|(outpoint, _)| *outpoint == input.previous_output)
         })
         .then_some(tx)
+        .filter(|tx| !world.is_mined(tx))
 }
 
 pub fn run(world: &mut World, op: &Op) {
@@ -189,7 +205,15 @@ pub fn run(world: &mut World, op: &Op) {
             double_spend,
             coinbase_to,
             removals_first,
-        } => mine(world, *bits, *double_spend, *coinbase_to, *removals_first),
+            again,
+        } => {
+            // What the tracker does not see come it does not see overwritten.
+            let hears = world.late.is_none();
+            let again = again
+                .and_then(|again| world.coinbase_again(again.index, again.overwrites && hears));
+            let coinbase = again.unwrap_or_else(|| world.coinbase(&[(*coinbase_to, 5_000)]));
+            mine(world, *bits, *double_spend, coinbase, *removals_first)
+        }
         Op::Reorg {
             depth,
             bits,
@@ -219,7 +243,7 @@ fn mine(
     world: &mut World,
     bits: u16,
     double_spend: Option<(u16, u8)>,
-    coinbase_to: u8,
+    coinbase: Transaction,
     removals_first: bool,
 ) {
     let mut txs = world.minable(bits);
@@ -240,7 +264,7 @@ fn mine(
         let _ = world.send(Input::TxRemoved { txids: left });
     }
     let whole = world.dies_after.is_none() && world.late.is_none();
-    let events = world.mine(coinbase_to, &txs).events;
+    let events = world.mine_with(coinbase, &txs).events;
     if whole {
         world.check_depths(&events);
     }
@@ -265,7 +289,11 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
             .get(index)
             .map_or_else(Vec::new, |bits| world.minable(*bits));
         let events = match what {
-            Branch::SameCoinbases => world.mine_with(block.txdata[0].clone(), &txs).events,
+            Branch::SameCoinbases
+                if world.late.is_none() || !world.is_overwritten_by(&block.txdata[0]) =>
+            {
+                world.mine_with(block.txdata[0].clone(), &txs).events
+            }
             _ => world.mine(2, &txs).events,
         };
         if whole {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{BlockHash, OutPoint, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
     Balance, Baseline, Input, OutputRow, ScanEnd, ScriptHash, Status, WatchRequest,
@@ -416,6 +416,12 @@ fn whole(world: &World) -> BTreeSet<u8> {
 }
 
 fn check_reference(world: &World) {
+    // What was overwritten by a block that went is known to those alone who saw it come.
+    let is_there =
+        |(hash, _): &(BlockHash, OutPoint)| world.chain.iter().any(|it| it.block_hash() == *hash);
+    if world.overwritten.iter().any(is_there) {
+        return;
+    }
     let reference = reference(world);
     for number in whole(world) {
         assert_eq!(

@@ -212,6 +212,7 @@ mod tests {
                 height: Some(height),
                 coinbase: false,
                 spent: None,
+                earlier: Vec::new(),
             },
         )
     }

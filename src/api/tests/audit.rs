@@ -77,6 +77,7 @@ async fn both_sides_are_compared_at_one_block() {
         height: Some(99),
         coinbase: true,
         spent: None,
+        earlier: Vec::new(),
     };
     let found = FoundOutput {
         outpoint: place,

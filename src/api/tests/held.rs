@@ -177,6 +177,7 @@ fn output(script: ScriptHash, n: u32) -> (OutPoint, Diff<OutputRow>) {
         height: (n % 10 != 1).then_some(5),
         coinbase: false,
         spent: n.is_multiple_of(10).then_some(spender),
+        earlier: Vec::new(),
     };
     let outpoint = OutPoint {
         txid: Txid::from_byte_array(txid),

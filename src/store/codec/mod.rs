@@ -50,6 +50,15 @@ impl Out {
         self
     }
 
+    /// A list at the end of a value, which is left out when it is empty: rows from before there was
+    /// one have none.
+    pub fn last(&mut self, items: &[impl StoredValue]) -> &mut Self {
+        match items {
+            [] => self,
+            items => self.list(items),
+        }
+    }
+
     /// A row that is a field of another one, without a version of its own.
     pub fn part<T: StoredValue>(&mut self, part: &T) -> &mut Self {
         part.encode(self);
@@ -77,6 +86,15 @@ impl In<'_> {
         match self.0.len() {
             0 => Ok(()),
             left => Err(Malformed(format!("{left} bytes follow the value"))),
+        }
+    }
+
+    /// A list that is left out when it is empty.
+    pub fn last<T: StoredValue>(&mut self) -> Result<Vec<T>, Malformed> {
+        match self.0 {
+            [] => Ok(Vec::new()),
+            [0, ..] => Err(Malformed("an empty list at the end of a value".to_owned())),
+            _ => self.part(),
         }
     }
 }
@@ -150,21 +168,23 @@ macro_rules! plain_value {
 plain_value!(u8, u32, u64, i64, [u8; 32], String);
 plain_value!(ScriptBuf, Txid, BlockHash, OutPoint, Transaction);
 
-/// Types that are their fields, one behind the other.
+/// Types that are their fields, one behind the other; behind a semicolon a list that is mostly
+/// empty.
 macro_rules! value_of_fields {
-    ($type:ty: $($field:tt),+) => {
-        value_of_fields!($type, 1: $($field),+);
+    ($type:ty: $($field:tt),+ $(; $list:ident)?) => {
+        value_of_fields!($type, 1: $($field),+ $(; $list)?);
     };
-    ($type:ty, $version:literal: $($field:tt),+) => {
+    ($type:ty, $version:literal: $($field:tt),+ $(; $list:ident)?) => {
         impl StoredValue for $type {
             const VERSION: u8 = $version;
 
             fn encode(&self, out: &mut Out) {
                 $(out.part(&self.$field);)+
+                $(out.last(&self.$list);)?
             }
 
             fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-                Ok(Self { $($field: input.part()?),+ })
+                Ok(Self { $($field: input.part()?,)+ $($list: input.last()?)? })
             }
         }
     };

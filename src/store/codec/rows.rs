@@ -5,8 +5,8 @@ use bitcoin::{Network, Transaction};
 use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
-    Staged, Status, Touch, TxRow, WatchRow, signals_replacement,
+    Balance, BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, ScanId, ScanRow, ScanState,
+    ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow, signals_replacement,
 };
 
 value_of_fields!(ScriptHash: 0);
@@ -18,11 +18,12 @@ value_of_fields!(Staged: balance, utxo_count);
 value_of_fields!(
     WatchRow: spk, label, added, depths, coverage, balance, utxo_count, tx_count, updated
 );
-value_of_fields!(OutputRow: script, value, height, coinbase, spent);
+value_of_fields!(OutputRow: script, value, height, coinbase, spent; earlier);
+value_of_fields!(EarlierOutput: height, spender, spent_at);
 value_of_fields!(Spend: txid, height);
 value_of_fields!(Touch: script, received, sent);
 value_of_fields!(BlockRow: hash, time, touched, found);
-value_of_fields!(TxRow, 2: status, signals, inherits, first_seen, order, touches);
+value_of_fields!(TxRow, 2: status, signals, inherits, first_seen, order, touches; earlier);
 value_of_fields!(ScanRow: created, updated, state, from, to, horizon, next, scripts, found);
 value_of_variants!(ScanState, "state of a scan":
     0 => Open,
@@ -122,6 +123,7 @@ pub fn tx_of_format_5(bytes: &[u8]) -> Result<(TxRow, Transaction), Malformed> {
         first_seen,
         order,
         touches,
+        earlier: Vec::new(),
     };
     input.end()?;
     Ok((row, tx))
@@ -161,7 +163,8 @@ mod tests {
                 assert!(V::from_bytes(&bytes[..cut % bytes.len()]).is_err());
                 assert!(V::from_bytes(&[bytes, vec![0]].concat()).is_err());
             }
-            check(&output, cut);
+            // Without the list at its end it is a row, too.
+            check(&OutputRow { earlier: Vec::new(), ..output.clone() }, cut);
             check(&watch, cut);
             check(&scan, cut);
             check(&vec![output.script], cut);

@@ -285,6 +285,7 @@ fn output(height: Option<u32>, coinbase: bool, spent: Option<Spend>) -> OutputRo
         height,
         coinbase,
         spent,
+        earlier: Vec::new(),
     }
 }
 

@@ -8,18 +8,25 @@ use std::ops::RangeInclusive;
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
-    Balance, BlockId, ChangeSet, Diffs, Event, EventKind, MemoryView, OutputRow, Phase, ScriptHash,
-    Spend, Status, Touch, TxRow,
+    Balance, BlockId, ChangeSet, Diffs, EarlierOutput, Event, EventKind, MemoryView, OutputRow,
+    Phase, ScriptHash, Spend, Status, Touch, TxRow,
 };
 
 use super::status_changes::is_legal;
 use super::{Node, script, spk};
 
+struct OutputLife {
+    height: Option<u32>,
+    coinbase: bool,
+    spent: Option<Spend>,
+}
+
 /// What chain and mempool say about one world, for every script in it.
 pub struct Truth {
     /// Every output there is and ever was on this chain and in the mempool.
-    outputs: HashMap<OutPoint, (TxOut, Option<u32>, bool)>,
-    spends: HashMap<OutPoint, Spend>,
+    outputs: HashMap<OutPoint, TxOut>,
+    /// How often each was created, if a coinbase came again: what was overwritten does not count.
+    lives: HashMap<OutPoint, Vec<OutputLife>>,
     places: HashMap<Txid, Status>,
     txs: Vec<Transaction>,
 }
@@ -28,7 +35,7 @@ impl Truth {
     pub fn of(node: &Node) -> Self {
         let mut truth = Self {
             outputs: HashMap::new(),
-            spends: HashMap::new(),
+            lives: HashMap::new(),
             places: HashMap::new(),
             txs: Vec::new(),
         };
@@ -38,58 +45,77 @@ impl Truth {
                 hash: block.block_hash(),
             };
             for (position, tx) in (0..).zip(&block.txdata) {
-                truth.add(
-                    tx,
-                    Status::Confirmed {
-                        block: id,
-                        position,
-                    },
-                );
+                let status = Status::Confirmed {
+                    block: id,
+                    position,
+                };
+                truth.add_spends(tx, Some(height));
+                truth.add(tx, status, |outpoint| {
+                    !node.overwritten.contains(&(id.hash, outpoint))
+                });
             }
         }
-        node.mempool
-            .iter()
-            .for_each(|tx| truth.add(tx, Status::Mempool));
+        // A child may stand before its parent.
+        let mempool = node.mempool.iter();
+        mempool.for_each(|tx| truth.add(tx, Status::Mempool, |_| true));
+        let mempool = node.mempool.iter();
+        mempool.for_each(|tx| truth.add_spends(tx, None));
         truth
     }
 
-    fn add(&mut self, tx: &Transaction, status: Status) {
+    fn add_spends(&mut self, tx: &Transaction, height: Option<u32>) {
+        let txid = tx.compute_txid();
+        for input in &tx.input {
+            let lives = self.lives.get_mut(&input.previous_output);
+            if let Some(newest) = lives.and_then(|lives| lives.last_mut()) {
+                newest.spent = Some(Spend { txid, height });
+            }
+        }
+    }
+
+    fn add(&mut self, tx: &Transaction, status: Status, counts: impl Fn(OutPoint) -> bool) {
         let txid = tx.compute_txid();
         let height = match status {
             Status::Confirmed { block, .. } => Some(block.height),
             _ => None,
         };
-        for input in &tx.input {
-            self.spends
-                .insert(input.previous_output, Spend { txid, height });
-        }
         for (vout, out) in (0..).zip(&tx.output) {
-            self.outputs.insert(
-                OutPoint { txid, vout },
-                (out.clone(), height, tx.is_coinbase()),
-            );
+            let outpoint = OutPoint { txid, vout };
+            self.outputs.insert(outpoint, out.clone());
+            if counts(outpoint) {
+                self.lives.entry(outpoint).or_default().push(OutputLife {
+                    height,
+                    coinbase: tx.is_coinbase(),
+                    spent: None,
+                });
+            }
         }
         self.places.insert(txid, status);
         self.txs.push(tx.clone());
     }
 
     fn owned(&self, number: u8) -> BTreeMap<OutPoint, OutputRow> {
-        let mine = self
-            .outputs
-            .iter()
-            .filter(|(_, (out, ..))| out.script_pubkey == spk(number));
-        mine.map(|(outpoint, (out, height, coinbase))| {
-            let spent = self.spends.get(outpoint).copied();
-            (
-                *outpoint,
-                OutputRow {
-                    script: script(number),
-                    value: out.value.to_sat(),
-                    height: *height,
-                    coinbase: *coinbase,
-                    spent,
-                },
-            )
+        let outputs = self.outputs.iter();
+        let mine = outputs.filter(|(_, out)| out.script_pubkey == spk(number));
+        mine.filter_map(|(outpoint, out)| {
+            let (newest, earlier) = self.lives.get(outpoint)?.split_last()?;
+            let earlier = earlier.iter().map(|life| {
+                let spend = life.spent.expect("only what is spent comes again");
+                EarlierOutput {
+                    height: life.height.expect("it was in a block"),
+                    spender: spend.txid,
+                    spent_at: spend.height.expect("in a block, too"),
+                }
+            });
+            let row = OutputRow {
+                script: script(number),
+                value: out.value.to_sat(),
+                height: newest.height,
+                coinbase: newest.coinbase,
+                spent: newest.spent,
+                earlier: earlier.collect(),
+            };
+            Some((*outpoint, row))
         })
         .collect()
     }
@@ -130,8 +156,7 @@ impl Truth {
         let spent = tx
             .input
             .iter()
-            .filter_map(|input| self.outputs.get(&input.previous_output))
-            .map(|(out, ..)| out);
+            .filter_map(|input| self.outputs.get(&input.previous_output));
         (
             received,
             spent.filter(mine).map(|out| out.value.to_sat()).sum(),
@@ -140,11 +165,7 @@ impl Truth {
 
     fn touches(&self, tx: &Transaction, number: u8) -> bool {
         let mine = |out: &TxOut| out.script_pubkey == spk(number);
-        let spends = |outpoint| {
-            self.outputs
-                .get(outpoint)
-                .is_some_and(|(out, ..)| mine(out))
-        };
+        let spends = |outpoint| self.outputs.get(outpoint).is_some_and(mine);
         tx.output.iter().any(mine) || tx.input.iter().any(|input| spends(&input.previous_output))
     }
 }
@@ -186,11 +207,20 @@ impl Kept<'_> {
                         "{txid} is where its row says"
                     );
                 }
+                Status::Confirmed { block, position } if place != Some(&row.status) => {
+                    let held = &self.node.chain[block.height as usize];
+                    assert!(
+                        held.block_hash() == block.hash
+                            && held.txdata[position as usize] == *self.view.raw_txs[txid]
+                            && place.is_some_and(|place| self.is_past(row, *place)),
+                        "{txid} is where its row says, or came again where nothing is known of"
+                    );
+                }
                 Status::Confirmed { .. } | Status::Mempool => {
                     assert_eq!(place, Some(&row.status), "{txid} is where its row says")
                 }
                 _ => assert!(
-                    place.is_none_or(|place| self.is_past(row, *place)),
+                    place.is_none_or(|place| self.is_past(row, *place) || self.is_lost(txid)),
                     "{txid} is gone, and not at {place:?}"
                 ),
             }
@@ -201,6 +231,7 @@ impl Kept<'_> {
                 assert!(row.inherits, "{txid} can be replaced with an ancestor");
             }
             assert!(!row.touches.is_empty(), "{txid} matters to somebody");
+            self.check_earlier(txid, row);
             assert!(
                 row.status != Status::Mempool || !self.view.raw_txs[txid].is_coinbase(),
                 "no coinbase is ever unconfirmed"
@@ -208,6 +239,20 @@ impl Kept<'_> {
         }
         self.check_blocks();
         self.check_events();
+    }
+
+    /// Blocks that hold a transaction besides the one where it stands do.
+    fn check_earlier(&self, txid: &Txid, row: &TxRow) {
+        let tx = &*self.view.raw_txs[txid];
+        let heights = row.earlier.iter().copied();
+        let all: Vec<u32> = match row.status {
+            Status::Confirmed { block, .. } => heights.chain([block.height]).collect(),
+            _ => heights.collect(),
+        };
+        assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+        for height in &row.earlier {
+            assert!(self.node.chain[*height as usize].txdata.contains(tx));
+        }
     }
 
     /// What is said to inherit does: true when the tracker heard of everything at once.
@@ -279,6 +324,13 @@ impl Kept<'_> {
             .all(|touch| block.height < self.view.watches[&touch.script].coverage.from_height)
     }
 
+    /// It was thought to spend the second of a coinbase, which went, and spends the first, of which
+    /// nothing is known before the baseline. Its outputs are right, its status is not known.
+    fn is_lost(&self, txid: &Txid) -> bool {
+        let mut inputs = self.view.raw_txs[txid].input.iter();
+        inputs.any(|input| self.node.repeated.contains(&input.previous_output.txid))
+    }
+
     fn check_script(&self, truth: &Truth, number: u8) {
         let row = &self.view.watches[&script(number)];
         if row.coverage.staged.is_some() {
@@ -300,7 +352,8 @@ impl Kept<'_> {
         let owned = truth.owned(number);
         let mine = |row: &&OutputRow| row.script == script(number);
         for (outpoint, known) in self.view.outputs.iter().filter(|(_, row)| mine(row)) {
-            assert_eq!(Some(known), owned.get(outpoint), "output {outpoint}");
+            let truly = owned.get(outpoint).expect("what is known is there");
+            check_output(outpoint, known, truly, row.coverage.from_height);
         }
         let covered =
             |height: Option<u32>| height.is_none_or(|height| height >= row.coverage.from_height);
@@ -309,8 +362,8 @@ impl Kept<'_> {
             .filter(|(_, row)| row.spent.is_none_or(|spend| covered(spend.height)))
         {
             assert_eq!(
-                self.view.outputs.get(outpoint),
-                Some(output),
+                self.view.outputs.get(outpoint).map(newest),
+                Some(newest(output)),
                 "{outpoint} is known"
             );
         }
@@ -379,10 +432,16 @@ impl Kept<'_> {
                 !matches!(row.status, Status::Confirmed { .. } | Status::Mempool)
             })
         {
-            assert_eq!(
-                Some(&row.status),
-                self.node.fates.get(txid),
-                "why {txid} is gone"
+            let fate = self.node.fates.get(txid);
+            // That a stranger's coinbase came again is not known: when a reorg takes it back, who
+            // had spent the first comes back in the place of who spent the second.
+            let is_of_second = !self.node.repeated.is_empty()
+                && fate == Some(&Status::Evicted)
+                && matches!(row.status, Status::Replaced { .. });
+            assert!(
+                fate == Some(&row.status) || is_of_second,
+                "why {txid} is gone: {:?}, and truly {fate:?}",
+                row.status
             );
         }
     }
@@ -487,6 +546,47 @@ impl Kept<'_> {
             assert_eq!(&view, before, "the inverse restores the state exactly");
         }
     }
+}
+
+/// A row without the earlier outputs in its place.
+fn newest(row: &OutputRow) -> OutputRow {
+    OutputRow {
+        earlier: Vec::new(),
+        ..row.clone()
+    }
+}
+
+/// What is known of an output is true, and whole from this height on.
+fn check_output(outpoint: &OutPoint, known: &OutputRow, truly: &OutputRow, from: u32) {
+    let is_covered = |earlier: &&EarlierOutput| earlier.spent_at >= from;
+    let mut all = known.earlier.clone();
+    if newest(known) != newest(truly) {
+        // It came again, and was spent again, in blocks that nothing is known of.
+        let spent_at = truly.spent.and_then(|spend| spend.height);
+        assert!(
+            spent_at.is_some_and(|at| at < from),
+            "{outpoint} is {truly:?}, not {known:?}"
+        );
+        let spend = known.spent.expect("an earlier one was spent");
+        all.push(EarlierOutput {
+            height: known.height.expect("in a block"),
+            spender: spend.txid,
+            spent_at: spend.height.expect("in a block"),
+        });
+        assert_eq!((known.value, known.coinbase), (truly.value, truly.coinbase));
+    }
+    assert!(all.is_sorted_by(|a, b| a.height < b.height));
+    let mut places = all.iter();
+    assert!(
+        places.all(|earlier| truly.earlier.contains(earlier)),
+        "earlier ones of {outpoint}: {all:?}, and truly {:?}",
+        truly.earlier
+    );
+    let mut covered = truly.earlier.iter().filter(is_covered);
+    assert!(
+        covered.all(|earlier| all.contains(earlier)),
+        "earlier ones of {outpoint} are known"
+    );
 }
 
 /// Each change is a real one, from what the row was.

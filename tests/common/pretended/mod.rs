@@ -130,6 +130,11 @@ pub struct Node {
     pub mempool: Vec<Transaction>,
     /// What became of transactions that are neither in the chain nor in the mempool.
     pub fates: HashMap<Txid, Status>,
+    /// Outputs of a coinbase in the block with this hash that nobody had spent when it came again:
+    /// they do not come back with the end of the later one.
+    pub overwritten: HashSet<(BlockHash, OutPoint)>,
+    /// Coinbases that ever were in two blocks of its chain.
+    pub repeated: HashSet<Txid>,
     /// Makes blocks and coinbases differ.
     salt: u64,
 }
@@ -141,6 +146,8 @@ impl Node {
             chain: Vec::new(),
             mempool: Vec::new(),
             fates: HashMap::new(),
+            overwritten: HashSet::new(),
+            repeated: HashSet::new(),
             salt: 0,
         };
         let outputs = [(200, 1_000_000); 10];
@@ -165,6 +172,27 @@ impl Node {
         let mut coinbase = tx(&[OutPoint::null()], outputs);
         coinbase.input[0].script_sig = ScriptBuf::from_bytes(self.salt.to_le_bytes().to_vec());
         coinbase
+    }
+
+    /// The coinbase of a block that may come again: whose outputs are all spent, or, if it
+    /// `overwrites`, any.
+    pub fn coinbase_again(&self, index: u16, overwrites: bool) -> Option<Transaction> {
+        let coinbases = self.chain.iter().skip(1).map(|block| &block.txdata[0]);
+        let may_come = |coinbase: &&Transaction| overwrites || !self.is_overwritten_by(coinbase);
+        let coinbases: Vec<_> = coinbases.filter(may_come).cloned().collect();
+        pick(&coinbases, index)
+    }
+
+    /// Whether some of its outputs are there already, and not spent.
+    pub fn is_overwritten_by(&self, coinbase: &Transaction) -> bool {
+        let (unspent, txid) = (self.unspent(), coinbase.compute_txid());
+        let mut vouts = 0..coinbase.output.len() as u32;
+        vouts.any(|vout| unspent.contains_key(&OutPoint { txid, vout }))
+    }
+
+    /// Whether a block holds it: the node does not take it a second time.
+    pub fn is_mined(&self, tx: &Transaction) -> bool {
+        self.chain.iter().any(|block| block.txdata.contains(tx))
     }
 
     /// A block of these transactions on the tip, which nobody has yet.
@@ -221,6 +249,19 @@ impl Node {
     /// It connects a block; what left its mempool because of conflicts.
     pub fn adopt(&mut self, block: Block) -> Vec<Txid> {
         let mut gone = Vec::new();
+        let (unspent, hash) = (self.unspent(), block.block_hash());
+        self.overwritten
+            .retain(|(created_in, _)| *created_in != hash);
+        let coinbase = block.txdata[0].compute_txid();
+        if self.is_mined(&block.txdata[0]) {
+            self.repeated.insert(coinbase);
+        }
+        let again = unspent
+            .iter()
+            .filter(|(outpoint, _)| outpoint.txid == coinbase);
+        let again =
+            again.map(|(outpoint, (_, height, _))| (self.id(*height as usize).hash, *outpoint));
+        self.overwritten.extend(again.collect::<Vec<_>>());
         for tx in &block.txdata {
             let txid = tx.compute_txid();
             if !tx.is_coinbase() {
@@ -237,17 +278,19 @@ impl Node {
     /// spends those. The blocks, oldest first, and what is gone.
     pub fn abandon(&mut self, depth: usize) -> (Vec<Block>, Vec<Txid>) {
         let stale = self.chain.split_off(self.chain.len() - depth);
-        let mut lost = Vec::new();
-        let mut back = Vec::new();
-        for tx in stale.iter().flat_map(|block| &block.txdata) {
+        let mut gone = Vec::new();
+        for tx in stale
+            .iter()
+            .rev()
+            .flat_map(|block| block.txdata.iter().rev())
+        {
             match tx.is_coinbase() {
-                true => lost.push(tx.compute_txid()),
-                false => back.push(tx.clone()),
+                true => {
+                    gone.extend(self.drop_with_descendants(&[tx.compute_txid()], Status::Evicted))
+                }
+                false => self.mempool.insert(0, tx.clone()),
             }
         }
-        back.append(&mut self.mempool);
-        self.mempool = back;
-        let gone = self.drop_with_descendants(&lost, Status::Evicted);
         (stale, gone)
     }
 
@@ -261,7 +304,10 @@ impl Node {
                     .iter()
                     .for_each(|input| drop(unspent.remove(&input.previous_output)));
                 for (vout, out) in (0..).zip(&tx.output) {
-                    unspent.insert(OutPoint { txid, vout }, (out.clone(), height, coinbase));
+                    let outpoint = OutPoint { txid, vout };
+                    if !self.overwritten.contains(&(block.block_hash(), outpoint)) {
+                        unspent.insert(outpoint, (out.clone(), height, coinbase));
+                    }
                 }
             }
         }
@@ -338,7 +384,9 @@ impl Node {
         let input = pick(&self.mempool, index)?.input[0].previous_output;
         let mut spent = chosen.iter().flat_map(|tx| &tx.input);
         let is_free = !spent.any(|other| other.previous_output == input);
-        (is_free && self.unspent().contains_key(&input)).then(|| tx(&[input], &[(to, 11), (9, 12)]))
+        let rival = tx(&[input], &[(to, 11), (9, 12)]);
+        let is_able = is_free && self.unspent().contains_key(&input);
+        (is_able && !self.is_mined(&rival)).then_some(rival)
     }
 
     /// A payment that spends some outputs that can be spent.
@@ -359,7 +407,7 @@ impl Node {
                 .iter_mut()
                 .for_each(|input| input.sequence = Sequence::MAX);
         }
-        Some(tx)
+        (!self.is_mined(&tx)).then_some(tx)
     }
 
     /// A transaction that spends an input of each victim, and nothing that would go with them.
@@ -389,6 +437,7 @@ impl Node {
             .map(|out| out.value.to_sat())
             .sum();
         let tx = tx(&inputs, &[(to, value.saturating_sub(7).max(1))]);
-        (!inputs.is_empty() && !self.mempool.contains(&tx)).then_some(tx)
+        let is_new = !self.mempool.contains(&tx) && !self.is_mined(&tx);
+        (!inputs.is_empty() && is_new).then_some(tx)
     }
 }

@@ -1,0 +1,204 @@
+//! Coinbases that come again, as they may where BIP 34 is not active.
+
+use satwatch::tracker::Status;
+
+use crate::runner::Stretch;
+use crate::shorthand::{balance, history, out, status, told, watching};
+use crate::world::{World, script, tx};
+
+/// Script 1 mined a coinbase at height 1, which was spent at height 2, and it comes again at height
+/// 3. Answers the coinbase, its spender and the events of the last block.
+fn twice(
+    world: &mut World,
+) -> (
+    bitcoin::Transaction,
+    bitcoin::Transaction,
+    Vec<satwatch::tracker::Event>,
+) {
+    let coinbase = world.coinbase(&[(1, 5_000)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let spend = tx(&[out(&coinbase, 0)], &[(9, 4_000)]);
+    let _ = world.mine(9, std::slice::from_ref(&spend));
+    let events = world.mine_with(coinbase.clone(), &[]).events;
+    (coinbase, spend, events)
+}
+
+#[test]
+fn a_coinbase_that_comes_again_has_its_outputs_and_is_not_announced_again() {
+    let mut world = watching();
+    let (coinbase, _, events) = twice(&mut world);
+    assert_eq!(
+        told(&events),
+        ["confirmed>confirmed 1", "balance 0>5000", "block"]
+    );
+    world.check();
+    assert_eq!(history(&world, 1), [(2, 0, 5_000), (3, 5_000, 0)]);
+    assert_eq!(world.view.watches[&script(1)].utxo_count, 1);
+    // It can be spent like any other, to others than before.
+    let again = tx(&[out(&coinbase, 0)], &[(9, 3_000)]);
+    assert_eq!(
+        told(&world.accept(&again).events),
+        ["new 1", "balance 5000>0"]
+    );
+    world.check();
+    let _ = world.mine(9, &[again]);
+    world.check();
+    assert_eq!(balance(&world, 1).total(), 0);
+}
+
+#[test]
+fn a_reorg_that_takes_the_second_back_leaves_the_first_spent_as_it_was() {
+    let mut world = watching();
+    let (coinbase, spend, _) = twice(&mut world);
+    let again = tx(&[out(&coinbase, 0)], &[(9, 3_000)]);
+    let _ = world.accept(&again);
+    world.restart();
+    let back = world.disconnect(1);
+    assert_eq!(
+        told(&back.events),
+        ["reorg 1", "confirmed>confirmed 2", "mempool>evicted 0"]
+    );
+    world.check();
+    assert!(
+        matches!(status(&world, &coinbase), Status::Confirmed { block, .. } if block.height == 1)
+    );
+    let row = &world.view.outputs[&out(&coinbase, 0)];
+    assert_eq!(row.spent.map(|it| it.txid), Some(spend.compute_txid()));
+    // And further back, to where nothing has spent it.
+    let _ = world.disconnect(1);
+    world.check();
+    assert_eq!(
+        balance(&world, 1).total(),
+        0,
+        "its spender is in the mempool"
+    );
+    let _ = world.disconnect(1);
+    world.check();
+    assert_eq!(status(&world, &coinbase), Status::Evicted);
+    world.kept().check_change_sets();
+}
+
+#[test]
+fn a_reorg_may_leave_both_out_and_bring_the_second_alone() {
+    let mut world = watching();
+    let (coinbase, _, _) = twice(&mut world);
+    let _ = world.disconnect(3);
+    world.check();
+    let events = world.mine_with(coinbase, &[]).events;
+    assert_eq!(
+        told(&events),
+        ["evicted>confirmed 1", "balance 0>5000", "block"]
+    );
+    world.check();
+}
+
+#[test]
+fn a_coinbase_that_nobody_had_spent_is_overwritten_and_does_not_come_back() {
+    let mut world = watching();
+    let coinbase = world.coinbase(&[(1, 5_000), (1, 600)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let spend = tx(&[out(&coinbase, 1)], &[(9, 500)]);
+    let _ = world.accept(&spend);
+    let again = world.mine_with(coinbase.clone(), &[]);
+    assert_eq!(told(&again.events), ["confirmed>confirmed 1", "block"]);
+    world.check();
+    assert_eq!(
+        (balance(&world, 1).confirmed, balance(&world, 1).unconfirmed),
+        (5_600, -600)
+    );
+    let back = world.disconnect(1);
+    assert_eq!(
+        told(&back.events),
+        [
+            "reorg 1",
+            "confirmed>confirmed 1",
+            "mempool>evicted 0",
+            "balance 5000>0"
+        ]
+    );
+    world.check();
+    assert_eq!(world.view.watches[&script(1)].utxo_count, 0);
+}
+
+/// With `blocks` at a time.
+fn scanned(blocks: u32, is_watched_between: bool) {
+    let mut world = World::new();
+    if is_watched_between {
+        let coinbase = world.coinbase(&[(1, 5_000)]);
+        let _ = world.mine_with(coinbase.clone(), &[]);
+        let _ = world.mine(9, &[tx(&[out(&coinbase, 0)], &[(9, 4_000)])]);
+        world.watch(1, &[]);
+        let _ = world.mine_with(coinbase, &[]);
+    } else {
+        let _ = twice(&mut world);
+        world.watch(1, &[]);
+    }
+    let coinbase = world.chain[3].txdata[0].clone();
+    let _ = world.mine(9, &[tx(&[out(&coinbase, 0)], &[(9, 3_000)])]);
+    let mut live = World::new();
+    live.watch(1, &[]);
+    live.chain = world.chain.clone();
+    live.follow();
+    let stretch = Stretch {
+        blocks,
+        too_much: false,
+    };
+    // The later ones first, which then were created before the scan.
+    for from in [3, 2, 0] {
+        let _ = world.open_scan(&[1], from, None);
+        world.finish_scans(stretch);
+        world.check();
+    }
+    assert_eq!(history(&world, 1), history(&live, 1));
+    assert_eq!(world.view.outputs, live.view.outputs);
+    let earlier = |world: &World| world.view.txs[&coinbase.compute_txid()].earlier.clone();
+    assert_eq!(earlier(&world), earlier(&live));
+    for _ in 0..4 {
+        let (here, there) = (world.disconnect(1), live.disconnect(1));
+        assert_eq!(told(&here.events), told(&there.events));
+        world.scan_if_wanted();
+        world.check();
+    }
+}
+
+#[test]
+fn history_scans_bring_both_in_any_order() {
+    for blocks in [1, 2, 9] {
+        scanned(blocks, false);
+        scanned(blocks, true);
+    }
+}
+
+#[test]
+fn a_script_that_was_added_between_the_two_knows_the_second_alone() {
+    let mut world = watching();
+    let coinbase = world.coinbase(&[(1, 5_000), (2, 700)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let spends = [out(&coinbase, 0), out(&coinbase, 1)];
+    let _ = world.mine(9, &[tx(&spends, &[(9, 4_000)])]);
+    world.watch(2, &[]);
+    let again = world.mine_with(coinbase.clone(), &[]);
+    assert_eq!(
+        told(&again.events),
+        [
+            "confirmed>confirmed 1",
+            "new 1",
+            "balance 0>5000",
+            "balance 0>700",
+            "block"
+        ]
+    );
+    world.check();
+    let _ = world.disconnect(1);
+    world.check();
+    assert_eq!(
+        (balance(&world, 1).total(), balance(&world, 2).total()),
+        (0, 0)
+    );
+    // Who is removed takes along what was hidden.
+    let _ = world.mine_with(coinbase, &[]);
+    world.forget(1);
+    world.check();
+    let _ = world.disconnect(1);
+    world.check();
+}
