@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
     };
     if cli.check() {
-        if let Some(warning) = overlooked() {
+        for warning in warnings(&config) {
             let _ = writeln!(stderr(), "{warning}");
         }
         let _ = writeln!(
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
                 settings = doctor::settings_place(cli.settings_file()),
                 "satwatch starts"
             );
-            if let Some(warning) = overlooked() {
+            for warning in warnings(&config) {
                 tracing::warn!("{warning}");
             }
             match runtime.block_on(run(config)) {
@@ -85,15 +85,17 @@ fn main() -> ExitCode {
     code
 }
 
-/// What to say of environment variables that look as if they were settings.
-fn overlooked() -> Option<String> {
+/// Of settings that are none any more, and of environment variables that look as if they were one.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = config.no_longer_needed.clone();
     let names = config::overlooked(std::env::vars_os().map(|(name, _)| name));
-    (!names.is_empty()).then(|| {
-        format!(
+    if !names.is_empty() {
+        warnings.push(format!(
             "these environment variables are no settings, whose names are SATWATCH__SECTION__NAME: {}",
             names.join(", ")
-        )
-    })
+        ));
+    }
+    warnings
 }
 
 /// Runs until a signal or a failure, then stops in order.

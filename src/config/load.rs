@@ -16,6 +16,13 @@ use crate::remedy::Remedy;
 /// Variables that start like this are ours; an unknown one is an error.
 const PREFIX: &str = "SATWATCH__";
 
+/// Settings of earlier builds. They do not stop the start.
+const GONE: [&str; 3] = [
+    "limits.audit_interval",
+    "limits.queue_bytes",
+    "limits.queue_messages",
+];
+
 /// A setting given on the command line.
 #[derive(Debug, Clone)]
 pub struct Flag {
@@ -160,6 +167,10 @@ impl Sources {
         match self.config.set(section, name, given) {
             Some(Ok(())) => _ = self.places.insert(setting, place.to_owned()),
             Some(Err(wrong)) => self.problem(place, &format!("{setting} {wrong}")),
+            None if GONE.contains(&setting.as_str()) => {
+                let gone = &mut self.config.no_longer_needed;
+                gone.push(format!("{place}: {setting} is no longer needed"));
+            }
             None => self.problem(place, &unknown(section, name)),
         }
     }
@@ -480,6 +491,25 @@ mod tests {
         for (line, begin) in lines.iter().zip(begin) {
             assert!(line.starts_with(begin), "{line}");
         }
+    }
+
+    #[test]
+    fn a_setting_that_is_gone_is_named_and_stops_nothing() {
+        let loaded = load_toml(
+            "limits.audit_interval = 3",
+            &[("SATWATCH__LIMITS__QUEUE_BYTES", "5")],
+        );
+        let gone = loaded.expect("the settings are good").no_longer_needed;
+        assert!(
+            gone[0].ends_with("settings.toml: limits.audit_interval is no longer needed"),
+            "{gone:?}"
+        );
+        assert_eq!(
+            gone[1..],
+            [
+                "environment variable SATWATCH__LIMITS__QUEUE_BYTES: limits.queue_bytes is no longer needed"
+            ]
+        );
     }
 
     #[test]

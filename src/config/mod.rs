@@ -47,6 +47,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Config {
             $(pub $section: $Section,)*
+            /// What was given, with its place, and is no setting any more.
+            pub no_longer_needed: Vec<String>,
         }
 
         $(
