@@ -171,40 +171,37 @@ impl Rpc {
 
     /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next
     /// one. One that is refused because another program's runs comes back at once, and the other
-    /// one is left alone. False: it may still run.
+    /// one is left alone. False: the node did not hear of it.
     async fn give_up<T>(
         &self,
         method: Method,
         mut scan: Pin<&mut impl Future<Output = T>>,
         begun: Instant,
     ) -> bool {
+        let mut is_heard = false;
         let ends = async {
             let mut refusal = REFUSAL.saturating_sub(begun.elapsed());
             while tokio::time::timeout(refusal, scan.as_mut()).await.is_err() {
-                let _ = self.abort(method).await;
+                is_heard |= self.abort(method).await.is_ok();
                 refusal = REFUSAL;
             }
         };
-        tokio::time::timeout(END, ends).await.is_ok()
+        tokio::time::timeout(END, ends).await.is_ok() || is_heard
     }
 
     /// Ends a scan whose answer is lost: the node would go on for minutes, and refuse the next one.
+    /// It is told so once, because what runs later may be another program's.
     async fn end(&self, method: Method) -> Result<(), NodeError> {
+        self.abort(method).await?;
         let begun = Instant::now();
-        while self.abort(method).await? {
-            if begun.elapsed() > END {
-                let what = "bitcoind still runs an earlier scan of ours; waiting for its end";
-                return Err(NodeError::new(NodeErrorKind::Busy, what));
-            }
+        while begun.elapsed() < END && matches!(self.scan_runs(method).await, Ok(true)) {
             tokio::time::sleep(END / 10).await;
         }
         Ok(())
     }
 
-    /// Whether there was a scan to end.
-    async fn abort(&self, method: Method) -> Result<bool, NodeError> {
-        let abort = self.call(method, json!(["abort"]), Limit::LIGHT).await;
-        abort.map(|there_was: Value| there_was == true)
+    async fn abort(&self, method: Method) -> Result<Value, NodeError> {
+        self.call(method, json!(["abort"]), Limit::LIGHT).await
     }
 
     /// Whether the node runs a scan, ours or not.
