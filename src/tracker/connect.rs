@@ -27,7 +27,7 @@ impl Tracker {
         let mut builder = TransitionBuilder::new(self, view, now);
         let mut tip = None;
         for (height, (hash, time)) in (first_height..).zip(blocks) {
-            builder.draft.blocks(height)?.set(Some(BlockRow {
+            builder.changes.blocks(height)?.set(Some(BlockRow {
                 hash: *hash,
                 time: *time,
                 touched: Vec::new(),
@@ -39,14 +39,14 @@ impl Tracker {
             });
         }
         if let Some(tip) = tip {
-            builder.draft.tip(())?.set(Some(tip));
+            builder.changes.tip(())?.set(Some(tip));
             builder.tracker.tip = Some(tip);
             // Scripts that were added before any block was known are covered from the next one on.
             builder.reopen_coverage(view, tip.height)?;
         }
         // Nothing is watched before the start, so there is nothing to tell.
         Ok(Transition {
-            changes: builder.draft.into_changes(),
+            changes: builder.changes.into_changes(),
             ..Transition::default()
         })
     }
@@ -103,13 +103,13 @@ impl Tracker {
         }
         builder.judge_descendants(&children)?;
         builder.settle_revisits()?;
-        builder.draft.blocks(height)?.set(Some(BlockRow {
+        builder.changes.blocks(height)?.set(Some(BlockRow {
             hash,
             time: header.time,
             touched,
             found: Vec::new(),
         }));
-        builder.draft.tip(())?.set(Some(id));
+        builder.changes.tip(())?.set(Some(id));
         builder.tracker.tip = Some(id);
 
         let mut tail = builder.reached_depths(id)?;
@@ -155,7 +155,7 @@ impl Tracker {
         builder.settle_revisits()?;
         builder.reopen_coverage(view, to.height)?;
         builder.take_back_scans(to.height)?;
-        builder.draft.tip(())?.set(Some(to));
+        builder.changes.tip(())?.set(Some(to));
         builder.tracker.tip = Some(to);
         let reorg = EventKind::Reorg {
             old_tip,
@@ -170,14 +170,14 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase
     /// never was.
     fn take_back(&mut self, height: u32) -> Result<(), ApplyError> {
-        let Some(block) = self.draft.block(&height)?.cloned() else {
+        let Some(block) = self.changes.block(&height)?.cloned() else {
             return Ok(());
         };
         for txid in block.touched.iter().rev() {
-            if self.draft.tx(txid)?.is_none() {
+            if self.changes.tx(txid)?.is_none() {
                 continue;
             }
-            let object = self.draft.transaction(txid)?;
+            let object = self.changes.transaction(txid)?;
             if object.is_coinbase() {
                 self.take_back_coinbase(*txid, &object, height)?;
                 continue;
@@ -197,7 +197,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         for outpoint in block.found.iter().rev() {
             // If its transaction is known by now, for another script, it went back with that.
             let Some(output) = self
-                .draft
+                .changes
                 .output(outpoint)?
                 .filter(|row| row.height == Some(height))
                 .cloned()
@@ -210,7 +210,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 self.displace_spenders([*outpoint])?;
             }
         }
-        self.draft.blocks(height)?.set(None);
+        self.changes.blocks(height)?.set(None);
         Ok(())
     }
 
@@ -226,17 +226,17 @@ impl<V: View> TransitionBuilder<'_, V> {
             let outpoint = OutPoint { txid, vout };
             outpoints.push(outpoint);
             if self.watched_script(&output.script_pubkey)?.is_some()
-                && let Some(known) = self.draft.output(&outpoint)?.cloned()
+                && let Some(known) = self.changes.output(&outpoint)?.cloned()
                 && known.height == Some(height)
             {
                 self.put_output(outpoint, known.without_newest())?;
             }
         }
-        if let Some(mut row) = self.draft.tx(&txid)?.cloned()
+        if let Some(mut row) = self.changes.tx(&txid)?.cloned()
             && matches!(row.status, Status::Confirmed { block, .. } if block.height == height)
         {
             let earlier = match row.earlier.pop() {
-                Some(height) => self.draft.block(&height)?.map(|row| (height, row.hash)),
+                Some(height) => self.changes.block(&height)?.map(|row| (height, row.hash)),
                 None => None,
             };
             match earlier {
@@ -274,7 +274,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// unconfirmed here.
     fn reopen_inputs(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
         for input in &tx.input {
-            let Some(row) = self.draft.output(&input.previous_output)?.cloned() else {
+            let Some(row) = self.changes.output(&input.previous_output)?.cloned() else {
                 continue;
             };
             if let Some(spend) = row.spent
@@ -310,7 +310,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 continue;
             };
             let touched = self
-                .draft
+                .changes
                 .block(&height)?
                 .map_or_else(Vec::new, |row| row.touched.clone());
             for txid in touched {
@@ -319,7 +319,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 if let Some(TxRow {
                     status: Status::Confirmed { block, .. },
                     ..
-                }) = self.draft.tx(&txid)?
+                }) = self.changes.tx(&txid)?
                     && block.height == height
                 {
                     reached.extend(self.depth_updates(txid, depth)?);

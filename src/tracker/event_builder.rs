@@ -42,11 +42,11 @@ impl<V: View> TransitionBuilder<'_, V> {
     ) -> Result<Transition, ApplyError> {
         let mut kinds = first;
         let mut new = NewByScript::default();
-        for txid in self.draft.order.clone() {
+        for txid in self.changes.order.clone() {
             self.tx_news(txid, &mut kinds, &mut new)?;
         }
         for (script, transactions) in new.into_lists() {
-            let Some(spk) = self.draft.watch(&script)?.map(|row| row.spk.clone()) else {
+            let Some(spk) = self.changes.watch(&script)?.map(|row| row.spk.clone()) else {
                 continue;
             };
             kinds.push(EventKind::NewTransactions {
@@ -67,9 +67,9 @@ impl<V: View> TransitionBuilder<'_, V> {
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
         let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::default());
-        for txid in self.draft.order.clone() {
+        for txid in self.changes.order.clone() {
             if self
-                .draft
+                .changes
                 .tx_change(&txid)
                 .is_some_and(|(old, row)| old.is_some_and(|old| is_corrected(old, row)))
             {
@@ -81,13 +81,13 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 
     fn tell(self, kinds: Vec<EventKind>) -> Transition {
-        let (time, tip) = (self.draft.now(), self.tracker.tip);
+        let (time, tip) = (self.changes.now(), self.tracker.tip);
         let events = kinds
             .into_iter()
             .map(|kind| Event { time, tip, kind })
             .collect();
         Transition {
-            changes: self.draft.into_changes(),
+            changes: self.changes.into_changes(),
             events,
             follow_ups: self.follow_ups,
         }
@@ -101,7 +101,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         kinds: &mut Vec<EventKind>,
         new: &mut NewByScript,
     ) -> Result<(), ApplyError> {
-        let Some((old, row)) = self.draft.tx_change(&txid) else {
+        let Some((old, row)) = self.changes.tx_change(&txid) else {
             return Ok(());
         };
         let (old, row) = (old.cloned(), row.clone());
@@ -109,7 +109,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let before = old.as_ref().map(by_script).unwrap_or_default();
         for touch in &row.touches {
             let Some(spk) = self
-                .draft
+                .changes
                 .watch(&touch.script)?
                 .map(|watch| watch.spk.clone())
             else {
@@ -138,14 +138,14 @@ impl<V: View> TransitionBuilder<'_, V> {
 
     fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
         let mut movers: HashMap<ScriptHash, Txid> = HashMap::new();
-        for txid in &self.draft.order {
-            let touches = self.draft.tx_change(txid).map(|(_, row)| &row.touches);
+        for txid in &self.changes.order {
+            let touches = self.changes.tx_change(txid).map(|(_, row)| &row.touches);
             for touch in touches.into_iter().flatten() {
                 movers.entry(touch.script).or_insert(*txid);
             }
         }
         for (script, old, new) in self
-            .draft
+            .changes
             .watch_changes()
             .filter(|(_, old, new)| old.total() != new.balance.total())
         {
@@ -161,14 +161,14 @@ impl<V: View> TransitionBuilder<'_, V> {
 
     /// The scripts that asked to be told when `txid` is `depth` deep, and hear so now.
     pub fn depth_updates(&mut self, txid: Txid, depth: u8) -> Result<Vec<EventKind>, ApplyError> {
-        let Some(row) = self.draft.tx(&txid)?.cloned() else {
+        let Some(row) = self.changes.tx(&txid)?.cloned() else {
             return Ok(Vec::new());
         };
         let block_time = self.block_time(&row)?;
         let mut updates = Vec::new();
         for touch in &row.touches {
             let Some(watch) = self
-                .draft
+                .changes
                 .watch(&touch.script)?
                 .filter(|watch| watch.depths.contains(&depth))
             else {
@@ -195,7 +195,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Status::Confirmed { block, .. } = row.status else {
             return Ok(None);
         };
-        Ok(self.draft.block(&block.height)?.map(|block| block.time))
+        Ok(self.changes.block(&block.height)?.map(|block| block.time))
     }
 
     fn confirmations(&self, row: &TxRow) -> u32 {

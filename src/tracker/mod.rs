@@ -44,8 +44,8 @@
 //! Policy       which transactions the node lets be replaced
 //! ```
 
+mod change_builder;
 mod connect;
-mod draft;
 pub mod event;
 mod event_builder;
 pub mod fingerprints;

@@ -79,7 +79,7 @@ impl Tracker {
                 upto.height.saturating_add(1),
                 row.found.saturating_add(scope.found_for(place)),
             );
-            builder.draft.scans(scan)?.set(Some(ScanRow {
+            builder.changes.scans(scan)?.set(Some(ScanRow {
                 next,
                 found,
                 updated: now,
@@ -232,7 +232,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         known: &HashMap<OutPoint, &FoundOutput>,
         (txid, height): (Txid, u32),
     ) -> Result<Option<(OutputRow, Option<u32>)>, ApplyError> {
-        let mut row = self.draft.output(outpoint)?.cloned();
+        let mut row = self.changes.output(outpoint)?.cloned();
         if let Some(row) = row.take_if(|row| {
             let is_it = |spend: Spend| spend.txid == txid || spend.height.is_none();
             let is_newest = row.height.is_some_and(|created| created <= height);
@@ -265,7 +265,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(None);
         };
         if is_told {
-            self.draft.add_found(found.height, *outpoint)?;
+            self.changes.add_found(found.height, *outpoint)?;
         }
         let row = row.unwrap_or_else(|| OutputRow {
             script,
@@ -284,10 +284,10 @@ impl<V: View> TransitionBuilder<'_, V> {
         outpoint: &OutPoint,
         height: u32,
     ) -> Result<Option<FoundOutput>, ApplyError> {
-        let Some(row) = self.draft.tx(&outpoint.txid)?.cloned() else {
+        let Some(row) = self.changes.tx(&outpoint.txid)?.cloned() else {
             return Ok(None);
         };
-        let tx = self.draft.transaction(&outpoint.txid)?;
+        let tx = self.changes.transaction(&outpoint.txid)?;
         let output = usize::try_from(outpoint.vout)
             .ok()
             .and_then(|vout| tx.output.get(vout));
@@ -316,7 +316,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             block: scanned.block,
             position: tx.position,
         };
-        let known = self.draft.tx(&txid)?.cloned();
+        let known = self.changes.tx(&txid)?.cloned();
         let before: HashSet<ScriptHash> = known
             .iter()
             .flat_map(|row| row.touches.iter().map(|touch| touch.script))
@@ -329,7 +329,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let mut row = match known {
             Some(row) => row,
             None => TxRow {
-                first_seen: self.draft.now().min(u64::from(scanned.time) * 1000),
+                first_seen: self.changes.now().min(u64::from(scanned.time) * 1000),
                 ..self.new_row(txid, &Arc::new(tx.tx.clone()), status)?
             },
         };
@@ -359,7 +359,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             found: Vec::new(),
         };
         let block = self
-            .draft
+            .changes
             .block(&scanned.block.height)?
             .cloned()
             .unwrap_or(empty);
@@ -369,7 +369,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             if let Some(TxRow {
                 status: Status::Confirmed { position, .. },
                 ..
-            }) = self.draft.tx(txid)?
+            }) = self.changes.tx(txid)?
             {
                 touched.push((*position, *txid));
             }
@@ -378,7 +378,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         touched.sort_unstable();
         touched.dedup();
         let touched = touched.into_iter().map(|(_, txid)| txid).collect();
-        self.draft
+        self.changes
             .blocks(scanned.block.height)?
             .set(Some(BlockRow { touched, ..block }));
         Ok(())

@@ -25,7 +25,7 @@ impl Tracker {
         let mut builder = TransitionBuilder::new(self, view, 0);
         builder.enter_scan(scan, scripts)?;
         Ok(Transition {
-            changes: builder.draft.into_changes(),
+            changes: builder.changes.into_changes(),
             ..Transition::default()
         })
     }
@@ -56,10 +56,10 @@ impl Tracker {
             scripts: u32::try_from(scripts).unwrap_or(u32::MAX),
             found: 0,
         };
-        builder.draft.scans(scan)?.set(Some(row));
+        builder.changes.scans(scan)?.set(Some(row));
         builder.tracker.scans.insert(scan);
         Ok(Transition {
-            changes: builder.draft.into_changes(),
+            changes: builder.changes.into_changes(),
             events: Vec::new(),
             follow_ups: vec![FollowUp::Scans],
         })
@@ -77,7 +77,7 @@ impl Tracker {
             let Some(row) = builder.open_row(scan)?.filter(|row| row.next < horizon) else {
                 continue;
             };
-            builder.draft.scans(*scan)?.set(Some(ScanRow {
+            builder.changes.scans(*scan)?.set(Some(ScanRow {
                 horizon: Some(horizon),
                 next: horizon,
                 updated: now,
@@ -85,7 +85,7 @@ impl Tracker {
             }));
         }
         Ok(Transition {
-            changes: builder.draft.into_changes(),
+            changes: builder.changes.into_changes(),
             ..Transition::default()
         })
     }
@@ -120,7 +120,7 @@ impl Tracker {
             }
         }
         for script in &scripts {
-            builder.draft.scan_scripts((scan, *script))?.set(None);
+            builder.changes.scan_scripts((scan, *script))?.set(None);
         }
         let (state, to) = match end {
             ScanEnd::Complete(_) if !is_last => (ScanState::Open, row.to),
@@ -140,7 +140,7 @@ impl Tracker {
             updated: now,
             ..row
         };
-        builder.draft.scans(scan)?.set(Some(row));
+        builder.changes.scans(scan)?.set(Some(row));
         builder.finish(Vec::new(), ends, |_| {
             unreachable!("the end of a scan moves no output")
         })
@@ -166,7 +166,7 @@ impl Tracker {
 impl<V: View> TransitionBuilder<'_, V> {
     pub fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
         Ok(self
-            .draft
+            .changes
             .scan(scan)?
             .filter(|row| row.state == ScanState::Open)
             .cloned())
@@ -180,7 +180,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             };
             let next = row.next.min(height.saturating_add(1)).max(row.first());
             if next != row.next {
-                self.draft.scans(scan)?.set(Some(ScanRow { next, ..row }));
+                self.changes.scans(scan)?.set(Some(ScanRow { next, ..row }));
             }
         }
         Ok(())
@@ -196,7 +196,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(true);
         }
         for script in scripts {
-            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else {
+            let Some(coverage) = self.changes.watch(script)?.map(|watch| &watch.coverage) else {
                 continue;
             };
             if coverage.pending || coverage.from_height > row.next {
@@ -217,10 +217,10 @@ impl<V: View> TransitionBuilder<'_, V> {
         scripts.dedup();
         let mut entered = 0;
         for script in scripts {
-            if self.draft.watch(&script)?.is_some()
-                && self.draft.scan_script(&(scan, script))?.is_none()
+            if self.changes.watch(&script)?.is_some()
+                && self.changes.scan_script(&(scan, script))?.is_none()
             {
-                self.draft.scan_scripts((scan, script))?.set(Some(()));
+                self.changes.scan_scripts((scan, script))?.set(Some(()));
                 entered += 1;
             }
         }
@@ -236,7 +236,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         script: &ScriptHash,
         upto: BlockId,
     ) -> Result<Option<EventKind>, ApplyError> {
-        let Some(watch) = self.draft.watch(script)?.cloned() else {
+        let Some(watch) = self.changes.watch(script)?.cloned() else {
             return Ok(None);
         };
         let from = row.first();
@@ -254,7 +254,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 from_height: from,
                 ..watch.coverage
             };
-            self.draft
+            self.changes
                 .watches(*script)?
                 .set(Some(WatchRow { coverage, ..watch }));
         }
@@ -269,7 +269,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             if self.tracker.ended_scans.contains(&scan) {
                 continue;
             }
-            self.draft.scan_scripts((scan, *script))?.set(None);
+            self.changes.scan_scripts((scan, *script))?.set(None);
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
@@ -288,7 +288,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 state,
                 ..row
             };
-            self.draft.scans(scan)?.set(Some(row));
+            self.changes.scans(scan)?.set(Some(row));
         }
         Ok(was_in_one)
     }
@@ -301,7 +301,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         {
             let scripts = view.scan_scripts(&scan, room.saturating_add(1))?;
             for script in scripts.iter().take(*room) {
-                self.draft.scan_scripts((scan, *script))?.set(None);
+                self.changes.scan_scripts((scan, *script))?.set(None);
             }
             if scripts.len() <= *room {
                 self.tracker.ended_scans.remove(&scan);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
-use super::draft::Draft;
+use super::change_builder::ChangeBuilder;
 use super::fingerprints::TxFingerprints;
 use super::raw::object;
 use super::rows::signals_replacement;
@@ -16,7 +16,7 @@ use super::{
 
 pub(super) struct TransitionBuilder<'a, V> {
     pub tracker: &'a mut Tracker,
-    pub draft: Draft<'a, V>,
+    pub changes: ChangeBuilder<'a, V>,
     pub follow_ups: Vec<FollowUp>,
     /// Mempool transactions to be matched again: they spend an output, or pay a script, that we
     /// learned of after them.
@@ -27,7 +27,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     pub fn new(tracker: &'a mut Tracker, view: &'a V, now: u64) -> Self {
         Self {
             tracker,
-            draft: Draft::new(view, now),
+            changes: ChangeBuilder::new(view, now),
             follow_ups: Vec::new(),
             revisit: BTreeSet::new(),
         }
@@ -43,7 +43,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             return Ok(None);
         }
         let script = ScriptHash::of(spk);
-        Ok(self.draft.watch(&script)?.map(|_| script))
+        Ok(self.changes.watch(&script)?.map(|_| script))
     }
 
     /// The row of an output that pays a watched script, if its spend is not confirmed (or it was
@@ -57,7 +57,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
 
     /// The same, set aside or not.
     fn open_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
-        if !self.draft.knows_output(outpoint)
+        if !self.changes.knows_output(outpoint)
             && !self
                 .tracker
                 .outpoints
@@ -66,7 +66,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             return Ok(None);
         }
         let forgetting = &self.tracker.forgetting;
-        let row = self.draft.output(outpoint)?;
+        let row = self.changes.output(outpoint)?;
         Ok(row.filter(|row| !forgetting.contains(&row.script)).cloned())
     }
 
@@ -76,7 +76,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     /// as if it had been spent before the baseline.
     pub fn is_set_aside(&mut self, row: &OutputRow) -> Result<bool, ApplyError> {
         let is_matched = self.tracker.has_all_found(&row.script);
-        let watch = self.draft.watch(&row.script)?;
+        let watch = self.changes.watch(&row.script)?;
         let is_staged = watch.is_some_and(|watch| watch.coverage.is_staged(row.height));
         Ok(is_staged && row.spent.is_none() && !is_matched)
     }
@@ -86,8 +86,8 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         outpoint: OutPoint,
         row: Option<OutputRow>,
     ) -> Result<(), ApplyError> {
-        self.draft.put_output(outpoint, row)?;
-        for (outpoint, open) in self.draft.filtered.drain(..) {
+        self.changes.put_output(outpoint, row)?;
+        for (outpoint, open) in self.changes.filtered.drain(..) {
             let fingerprint = self.tracker.fingerprints.outpoint(&outpoint);
             match open {
                 true => self.tracker.outpoints.insert(fingerprint),
@@ -100,7 +100,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     /// Whether it was told before. It may touch nothing that is known now: outputs of a baseline
     /// that began anew, as after a restart, are set aside again.
     pub fn is_told(&mut self, txid: &Txid) -> Result<bool, ApplyError> {
-        Ok(self.draft.tx(txid)?.is_some())
+        Ok(self.changes.tx(txid)?.is_some())
     }
 
     /// The transaction, if it pays a watched script, spends a watched output or was told before.
@@ -142,7 +142,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 continue;
             };
             let (outpoint, value) = (OutPoint { txid, vout }, output.value.to_sat());
-            let known = self.draft.output(&outpoint)?.cloned();
+            let known = self.changes.output(&outpoint)?.cloned();
             let was_matched = match &known {
                 Some(row) => row.spent.is_none() && !self.is_set_aside(row)?,
                 None => false,
@@ -200,7 +200,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         status: Status,
         touches: Vec<Touch>,
     ) -> Result<(), ApplyError> {
-        let row = match self.draft.tx(&txid)? {
+        let row = match self.changes.tx(&txid)? {
             Some(row) => row.clone(),
             None => self.new_row(txid, tx, status)?,
         };
@@ -214,12 +214,12 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         tx: &Arc<Transaction>,
         status: Status,
     ) -> Result<TxRow, ApplyError> {
-        self.draft.raw_txs(txid)?.set(Some(tx.clone()));
+        self.changes.raw_txs(txid)?.set(Some(tx.clone()));
         Ok(TxRow {
             status,
             signals: signals_replacement(tx),
             inherits: status == Status::Mempool && self.tracker.mempool.inherits(&txid),
-            first_seen: self.draft.now(),
+            first_seen: self.changes.now(),
             order: self.place_of(status),
             touches: Vec::new(),
             earlier: Vec::new(),
@@ -229,7 +229,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     fn place_of(&self, status: Status) -> u64 {
         match status {
             Status::Confirmed { block, position } => order(block.height, position),
-            _ => order(u32::MAX, seconds(self.draft.now())),
+            _ => order(u32::MAX, seconds(self.changes.now())),
         }
     }
 
@@ -264,19 +264,19 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
                 None => row.touches.push(new),
             }
         }
-        self.draft.put_tx(txid, row)
+        self.changes.put_tx(txid, row)
     }
 
     /// Takes an active transaction's outputs and spends away; it is `status` from now on.
     pub fn retire(&mut self, txid: Txid, status: Status) -> Result<(), ApplyError> {
-        let Some(row) = self.draft.tx(&txid)?.cloned() else {
+        let Some(row) = self.changes.tx(&txid)?.cloned() else {
             return Ok(());
         };
-        let tx = self.draft.transaction(&txid)?;
+        let tx = self.changes.transaction(&txid)?;
         for (vout, output) in (0..).zip(&tx.output) {
             let outpoint = OutPoint { txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
-                && self.draft.output(&outpoint)?.is_some()
+                && self.changes.output(&outpoint)?.is_some()
             {
                 self.put_output(outpoint, None)?;
             }
@@ -304,9 +304,9 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             .tracker
             .tip
             .map_or(0, |tip| tip.height.saturating_add(1));
-        row.order = order(height, seconds(self.draft.now()));
+        row.order = order(height, seconds(self.changes.now()));
         (row.status, row.inherits) = (status, false);
-        self.draft.put_tx(txid, row)
+        self.changes.put_tx(txid, row)
     }
 
     /// A transaction that the node holds enters the mempool's index.
@@ -339,9 +339,9 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
         for txid in txids {
             let inherits = self.tracker.mempool.inherits(&txid);
             self.tracker.mempool.set_inherits(&txid, inherits);
-            let known = self.draft.tx(&txid)?;
+            let known = self.changes.tx(&txid)?;
             if let Some(row) = known.filter(|row| row.status == Status::Mempool).cloned() {
-                self.draft.put_tx(txid, TxRow { inherits, ..row })?;
+                self.changes.put_tx(txid, TxRow { inherits, ..row })?;
             }
         }
         Ok(())
@@ -385,11 +385,11 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
     }
 
     fn match_again(&mut self, txid: Txid) -> Result<(), ApplyError> {
-        let known = self.draft.tx(&txid)?;
+        let known = self.changes.tx(&txid)?;
         if known.is_none_or(|row| row.status != Status::Mempool) {
             return Ok(());
         }
-        let tx = self.draft.transaction(&txid)?;
+        let tx = self.changes.transaction(&txid)?;
         let touches = self.activate(txid, &tx, None)?;
         self.record(txid, &tx, Status::Mempool, touches)
     }

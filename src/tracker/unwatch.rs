@@ -24,16 +24,16 @@ impl Tracker {
             let is_added = !builder.tracker.adding.remove(script);
             let merging = &mut builder.tracker.merging;
             merging.take_if(|merging| merging.script == *script);
-            let Some(row) = builder.draft.watch(script)?.cloned() else {
+            let Some(row) = builder.changes.watch(script)?.cloned() else {
                 continue;
             };
             has_left_scans |= builder.leave_scans(view, script)?;
-            builder.draft.watches(*script)?.set(None);
+            builder.changes.watches(*script)?.set(None);
             let fingerprint = builder.tracker.fingerprints.script(&row.spk);
             builder.tracker.scripts.remove(fingerprint);
             builder.tracker.uncount_depths(&row.depths);
             if !builder.forget_rows(view, &mut Removal::of(*script), &mut room)? {
-                builder.draft.forgetting(*script)?.set(Some(()));
+                builder.changes.forgetting(*script)?.set(Some(()));
                 builder.tracker.forgetting.insert(*script);
             }
             // Of an add that was not finished nobody was told, but of payments.
@@ -67,11 +67,11 @@ impl Tracker {
                 builder.tracker.removal = Some(removal);
                 break;
             }
-            builder.draft.forgetting(removal.script)?.set(None);
+            builder.changes.forgetting(removal.script)?.set(None);
             builder.tracker.forgetting.remove(&removal.script);
         }
         Ok(Transition {
-            changes: builder.draft.into_changes(),
+            changes: builder.changes.into_changes(),
             ..Transition::default()
         })
     }
@@ -130,11 +130,11 @@ impl<V: View> TransitionBuilder<'_, V> {
         txid: Txid,
         room: &mut usize,
     ) -> Result<(), ApplyError> {
-        let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
+        let Some(mut row) = self.changes.tx(&txid)?.cloned() else {
             *room = room.saturating_sub(1);
             return Ok(());
         };
-        let tx = self.draft.transaction(&txid)?;
+        let tx = self.changes.transaction(&txid)?;
         let looks = tx.output.len() + tx.input.len();
         *room = room.saturating_sub(1 + looks);
         let created = (0..)
@@ -146,17 +146,17 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         row.touches.retain(|touch| touch.script != *script);
         if !row.touches.is_empty() {
-            return self.draft.put_tx(txid, row);
+            return self.changes.put_tx(txid, row);
         }
         self.tracker.mempool.untrack(&txid);
-        self.draft.txs(txid)?.set(None);
-        self.draft.raw_txs(txid)?.set(None);
+        self.changes.txs(txid)?.set(None);
+        self.changes.raw_txs(txid)?.set(None);
         Ok(())
     }
 
     fn forget_output(&mut self, script: &ScriptHash, outpoint: OutPoint) -> Result<(), ApplyError> {
         match self
-            .draft
+            .changes
             .output(&outpoint)?
             .is_some_and(|row| row.script == *script)
         {

@@ -31,7 +31,7 @@ impl Tracker {
         let mut wants_baseline = part == WatchPart::Last;
         for request in requests {
             let script = ScriptHash::of(&request.spk);
-            let known = builder.draft.watch(&script)?.cloned();
+            let known = builder.changes.watch(&script)?.cloned();
             let is_new = known.is_none();
             match part {
                 WatchPart::Some if is_new => drop(builder.tracker.adding.insert(script)),
@@ -72,7 +72,7 @@ impl Tracker {
                 builder.tracker.scripts.insert(fingerprint);
                 fresh.push(fingerprint);
             }
-            builder.draft.watches(script)?.set(Some(row));
+            builder.changes.watches(script)?.set(Some(row));
         }
         if part == WatchPart::Last {
             builder.tracker.adding.clear();
@@ -86,7 +86,7 @@ impl Tracker {
         let paying = builder.tracker.mempool.paying(fresh);
         let Some(&first) = paying.first() else {
             return Ok(Transition {
-                changes: builder.draft.into_changes(),
+                changes: builder.changes.into_changes(),
                 events: Vec::new(),
                 follow_ups: builder.follow_ups,
             });
@@ -173,7 +173,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         for found in outputs {
             let script = ScriptHash::of(&found.spk);
             let waits = |row: &WatchRow| row.coverage.pending;
-            if wanted.contains(&script) && self.draft.watch(&script)?.is_some_and(waits) {
+            if wanted.contains(&script) && self.changes.watch(&script)?.is_some_and(waits) {
                 self.merge_found(script, found)?;
             }
         }
@@ -197,7 +197,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(());
         }
         for found in outputs {
-            let known = self.draft.output(&found.outpoint)?;
+            let known = self.changes.output(&found.outpoint)?;
             if known.is_none_or(|row| row.height.is_some()) {
                 self.merge_all_found(&[script], std::slice::from_ref(found))?;
             }
@@ -214,7 +214,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             _ => None,
         };
         let mut room = self.tracker.portion;
-        let watch = self.draft.watch(&script)?;
+        let watch = self.changes.watch(&script)?;
         let is_staged = watch.is_some_and(|watch| watch.coverage.staged.is_some());
         let page = match is_staged {
             true => view.unspent(&script, after, room)?,
@@ -243,7 +243,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             .filter(|it| !mempool.is_wanted(it));
         let Some(spender) = spender else { return Ok(0) };
         let inputs = mempool.inputs(&spender);
-        let row = self.draft.output(outpoint)?;
+        let row = self.changes.output(outpoint)?;
         let is_new = row.is_some_and(|row| row.spent.is_none()) && self.revisit.insert(spender);
         Ok(if is_new { inputs } else { 0 })
     }
@@ -251,7 +251,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// Looks again at whatever in the mempool spends outputs that are new, and not set aside.
     fn revisit_spenders(&mut self, outputs: &[FoundOutput]) -> Result<(), ApplyError> {
         for FoundOutput { outpoint, .. } in outputs {
-            let row = self.draft.output(outpoint)?.cloned();
+            let row = self.changes.output(outpoint)?.cloned();
             if let Some(row) = row.filter(|row| row.spent.is_none())
                 && !self.is_set_aside(&row)?
             {
@@ -263,8 +263,8 @@ impl<V: View> TransitionBuilder<'_, V> {
 
     /// What has come of a script's past, which is whole with it, is shown.
     fn end_baseline(&mut self, block: BlockId, script: ScriptHash) -> Result<(), ApplyError> {
-        self.draft.show_staged(script)?;
-        let row = self.draft.watch(&script)?.cloned();
+        self.changes.show_staged(script)?;
+        let row = self.changes.watch(&script)?.cloned();
         let Some(mut row) = row.filter(|row| row.coverage.pending) else {
             return Ok(());
         };
@@ -275,7 +275,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             *newest = (*newest).max(row.coverage.from_height);
         }
         (row.coverage.utxos_complete, row.coverage.pending) = (true, false);
-        self.draft.watches(script)?.set(Some(row));
+        self.changes.watches(script)?.set(Some(row));
         Ok(())
     }
 
@@ -283,8 +283,8 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// something from before its coverage is shown already, as after a reorg.
     fn stage(&mut self, script: ScriptHash) -> Result<(), ApplyError> {
         let limit = self.tracker.portion;
-        let known = self.draft.view().unspent(&script, None, limit)?;
-        let Some(mut row) = self.draft.watch(&script)?.cloned() else {
+        let known = self.changes.view().unspent(&script, None, limit)?;
+        let Some(mut row) = self.changes.watch(&script)?.cloned() else {
             return Ok(());
         };
         let coverage = &mut row.coverage;
@@ -293,12 +293,12 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         coverage.staged = Some(Staged::default());
         for outpoint in known {
-            let output = self.draft.output(&outpoint)?;
+            let output = self.changes.output(&outpoint)?;
             if output.is_some_and(|output| coverage.is_staged(output.height)) {
                 return Ok(());
             }
         }
-        self.draft.watches(script)?.set(Some(row));
+        self.changes.watches(script)?.set(Some(row));
         Ok(())
     }
 
@@ -306,7 +306,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     pub fn put_adding(&mut self, before: BTreeSet<ScriptHash>) -> Result<(), ApplyError> {
         if before != self.tracker.adding {
             let now: Vec<ScriptHash> = self.tracker.adding.iter().copied().collect();
-            self.draft
+            self.changes
                 .adding(())?
                 .set(Some(now).filter(|now| !now.is_empty()));
         }
@@ -322,7 +322,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         let mut wants_baseline = false;
         for script in view.watches_above(height.saturating_add(1))? {
-            let Some(mut row) = self.draft.watch(&script)?.cloned() else {
+            let Some(mut row) = self.changes.watch(&script)?.cloned() else {
                 continue;
             };
             row.coverage.from_height = height.saturating_add(1);
@@ -334,7 +334,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 };
                 wants_baseline = true;
             }
-            self.draft.watches(script)?.set(Some(row));
+            self.changes.watches(script)?.set(Some(row));
         }
         self.tracker.newest_coverage = height.saturating_add(1);
         self.follow_ups
@@ -350,7 +350,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         WatchRow {
             spk: request.spk.clone(),
             label: String::new(),
-            added: self.draft.now(),
+            added: self.changes.now(),
             depths: vec![1],
             coverage: Coverage {
                 from_height,
@@ -359,14 +359,14 @@ impl<V: View> TransitionBuilder<'_, V> {
             balance: Balance::default(),
             utxo_count: 0,
             tx_count: 0,
-            updated: self.draft.now(),
+            updated: self.changes.now(),
         }
     }
 
     /// An output that the node has at our tip. One that we know already is left as it is: we know
     /// more about it.
     fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
-        let mut known = self.draft.output(&found.outpoint)?.cloned();
+        let mut known = self.changes.output(&found.outpoint)?.cloned();
         match known.as_ref().map(|row| row.height) {
             Some(Some(height)) if height >= found.height => return Ok(()),
             // It is the one of an earlier block.
@@ -387,7 +387,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let row = known.unwrap_or_else(new).created_in(found.height);
         self.put_output(found.outpoint, Some(row))?;
-        self.draft.add_found(found.height, found.outpoint)
+        self.changes.add_found(found.height, found.outpoint)
     }
 
     /// We hold its transaction for unconfirmed: the node took the block back for a moment, before
@@ -395,11 +395,11 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// chain all the same; its place in the block is not known.
     fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
         let (txid, height) = (found.outpoint.txid, found.height);
-        if self.draft.tx(&txid)?.is_none() {
+        if self.changes.tx(&txid)?.is_none() {
             return Ok(());
         }
-        let tx = self.draft.transaction(&txid)?;
-        let Some(mut block) = self.draft.block(&height)?.cloned() else {
+        let tx = self.changes.transaction(&txid)?;
+        let Some(mut block) = self.changes.block(&height)?.cloned() else {
             return Ok(());
         };
         self.drop_unconfirmed_outputs(txid, &tx)?;
@@ -431,7 +431,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         self.record(txid, &tx, status, Vec::new())?;
         block.touched.push(txid);
-        self.draft.blocks(height)?.set(Some(block));
+        self.changes.blocks(height)?.set(Some(block));
         Ok(())
     }
 
@@ -447,7 +447,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             let outpoint = OutPoint { txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
                 && self
-                    .draft
+                    .changes
                     .output(&outpoint)?
                     .is_some_and(|row| row.height.is_none())
             {

@@ -128,7 +128,7 @@ impl Tracker {
         }
         let Some(&first) = leaving.first() else {
             return Ok(Transition {
-                changes: builder.draft.into_changes(),
+                changes: builder.changes.into_changes(),
                 ..Transition::default()
             });
         };
@@ -183,7 +183,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// the block back; what it holds then is read after our disconnect.
     fn is_confirmed(&mut self, txid: &Txid, tx: &Transaction) -> Result<bool, ApplyError> {
         if self
-            .draft
+            .changes
             .tx(txid)?
             .is_some_and(|row| matches!(row.status, Status::Confirmed { .. }))
         {
@@ -193,7 +193,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             let outpoint = OutPoint { txid: *txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
                 && self
-                    .draft
+                    .changes
                     .output(&outpoint)?
                     .is_some_and(|row| row.height.is_some())
             {

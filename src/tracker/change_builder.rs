@@ -75,7 +75,7 @@ macro_rules! cells {
         /// Each row as it is now, under the name of one row; and, under the name of its table, to
         /// be written.
         #[allow(dead_code, reason = "of some tables no row is read")]
-        impl<V: View> Draft<'_, V> {
+        impl<V: View> ChangeBuilder<'_, V> {
             $(pub fn $one(&mut self, key: &$key) -> Result<Option<&$row>, ApplyError> {
                 Ok(self.$table(*key)?.get())
             }
@@ -124,7 +124,7 @@ fn is_open(row: Option<&OutputRow>) -> bool {
 }
 
 #[derive(Debug)]
-pub struct Draft<'a, V> {
+pub struct ChangeBuilder<'a, V> {
     view: &'a V,
     now: u64,
     cells: Cells,
@@ -137,7 +137,7 @@ pub struct Draft<'a, V> {
     pub filtered: Vec<(OutPoint, bool)>,
 }
 
-impl<'a, V: View> Draft<'a, V> {
+impl<'a, V: View> ChangeBuilder<'a, V> {
     pub fn new(view: &'a V, now: u64) -> Self {
         Self {
             view,
