@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     if cli.check() && cli.task() == Command::Doctor {
         let _ = writeln!(
             stderr(),
-            "--check reads the settings and nothing else, doctor tries them out: leave one of them out"
+            "--check only reads the settings, and doctor tries them out: they exclude each other"
         );
         return ExitCode::from(WRONG_SETTINGS);
     }

@@ -219,7 +219,7 @@ fn check_says_where_the_settings_come_from() {
     for args in [["--check", "doctor"], ["doctor", "--check"]] {
         let (code, out, log) = run(&mut satwatch(folder.path(), &args));
         assert_eq!((code, out.as_str()), (Some(2), ""), "{log}");
-        assert!(log.contains("leave one of them out"), "{log}");
+        assert!(log.contains("they exclude each other"), "{log}");
     }
 }
 
