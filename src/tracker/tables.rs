@@ -1,7 +1,7 @@
 //! The list of tables: each kind of row, by what it is found. Whatever holds rows of all kinds is
-//! made from it, here, in [`super::view`], in [`super::change_builder`] and in `crate::store`: a new
-//! kind of row is a line of the list, and in the store its bytes and the lookup rows that lead to
-//! it.
+//! made from it, here, in [`super::view`], in [`super::change_builder`] and in `crate::store`: a
+//! new kind of row is a line of the list, and in the store its bytes and the lookup rows that lead
+//! to it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
