@@ -216,8 +216,8 @@ impl MempoolSync {
     }
 
     /// What the tracker wants to know.
-    pub(super) fn ask(&mut self, ask: FollowUp) {
-        match ask {
+    pub(super) fn follow_up(&mut self, follow_up: FollowUp) {
+        match follow_up {
             FollowUp::Check(tx) => self.calls.check(tx),
             FollowUp::Fetch(txids) => self.calls.fetch(txids),
             // They wake others.

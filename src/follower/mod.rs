@@ -188,7 +188,7 @@ impl Follower {
             // It comes from inputs that were sent before monitoring was stopped; the next start
             // reads the mempool.
             FollowerEvent::Asked(_) if !self.node.on => {}
-            FollowerEvent::Asked(ask) => self.mempool.ask(ask),
+            FollowerEvent::Asked(follow_up) => self.mempool.follow_up(follow_up),
             FollowerEvent::Fetched(block) => {
                 let result = self.chain.fetched(block, now, actions);
                 self.failed(result, now);

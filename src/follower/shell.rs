@@ -194,11 +194,13 @@ impl Shell {
     }
 
     /// What the tracker asks the follower; the rest wakes others.
-    fn asked(&mut self, ask: FollowUp) -> Option<FollowerEvent> {
-        match ask {
+    fn asked(&mut self, follow_up: FollowUp) -> Option<FollowerEvent> {
+        match follow_up {
             FollowUp::Baseline => self.baseline.notify_one(),
             FollowUp::Scans => self.scans.notify_one(),
-            FollowUp::Check(_) | FollowUp::Fetch(_) => return Some(FollowerEvent::Asked(ask)),
+            FollowUp::Check(_) | FollowUp::Fetch(_) => {
+                return Some(FollowerEvent::Asked(follow_up));
+            }
         }
         None
     }

@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! store: addresses that wait --> baseline: scantxoutset for all of them --Baseline--> indexer
-//! store: open scans -----------> scan: blocks, or filters and some blocks --Past----> indexer
+//! store: open scans -----------> scan: blocks, or filters and some blocks --ScanBlocks-> indexer
 //! api: a request --------------> audit: scantxoutset for one address ---------------> its answer
 //! ```
 

@@ -20,7 +20,7 @@
 //! ```text
 //! scheduler (store): shortest first, all at the same height --> batch (store): scripts, their outputs
 //!                                                                 |
-//! node --getblockhash, or scanblocks [`filters`]--> block_fetcher: in order --> block_matcher: hits --Past--> indexer
+//! node --getblockhash, or scanblocks [`filters`]--> block_fetcher: in order --> block_matcher: hits --ScanBlocks--> indexer
 //!                                                    |                            ^
 //!                                 scans above height 0: what the blocks spend ----+
 //! ```
