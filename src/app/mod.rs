@@ -1,7 +1,7 @@
 //! Builds all parts and wires them; takes them down in the reverse order.
 //!
 //! ```text
-//! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► dispatch, router ─► server
+//! start   port is free ─► node ─► store ─► port ─► tracker ─► indexer ─► follower ─► dispatch, router ─► server
 //! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch ─► follower ─► indexer (commits, closes the store)
 //! ```
 //! A store that remembers its chain starts without a node that does not answer, or not at once; a
@@ -69,6 +69,7 @@ pub struct Running {
 /// new. Needs a tokio runtime.
 pub async fn start(config: Config) -> Result<Running> {
     let config = Arc::new(config);
+    refuse_taken_port(&config).await?;
     let (found, writer, reader) = open_store(&config).await?;
     let server = match bind(&config).await {
         Ok(server) => server,
@@ -223,6 +224,20 @@ impl Running {
             .wait("indexer", self.indexer_task.finish())
             .await??;
         follower
+    }
+}
+
+/// A start that cannot serve leaves the store alone, which may be one of an earlier format. It is
+/// bound for good when there is something to serve.
+async fn refuse_taken_port(config: &Config) -> Result<()> {
+    let Err(error) = bind(config).await else {
+        return Ok(());
+    };
+    let path = config.store.path.clone();
+    match spawn_blocking(move || store::inspect(&path, None)).await? {
+        // By the satwatch that listens there, presumably.
+        Err(in_use @ StoreError::InUse { .. }) => bail!(in_use),
+        _ => Err(error),
     }
 }
 

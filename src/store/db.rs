@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Network};
+use bitcoin::{BlockHash, Network, Txid};
 use rocksdb::{
     ColumnFamily, DB, Direction, ErrorKind, IteratorMode, PrefixRange, ReadOptions, WriteBatch,
     WriteOptions, properties,
@@ -13,7 +13,8 @@ use rocksdb::{
 
 use super::codec::keys::StoredKey;
 use super::codec::{Malformed, StoredValue};
-use super::families::{META, MIB, families, prefix_len};
+use super::families::{META, MIB, RAW_TXS, families, prefix_len};
+use super::folder::{self, FreeSpace};
 use super::{ChainInfo, Starts, StoreError};
 
 /// Shared by the writer and all readers; the last one closes it.
@@ -61,6 +62,11 @@ impl Db {
             }
         }
         Ok(())
+    }
+
+    /// Before it is brought up from an earlier format.
+    pub fn refuse_without_room(&self, free: FreeSpace) -> Result<(), StoreError> {
+        folder::refuse_without_room(&self.path, &self.raw, free)
     }
 
     /// Rows of a family, as RocksDB guesses.
@@ -192,6 +198,11 @@ impl Db {
             key,
             what: what.into(),
         }
+    }
+
+    /// There is no such transaction, though it has a row.
+    pub fn missing_tx(&self, txid: &Txid) -> StoreError {
+        self.corrupt(RAW_TXS, txid.as_ref(), "the transaction is missing")
     }
 
     pub fn failed_read(

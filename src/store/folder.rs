@@ -6,11 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rocksdb::{DB, ErrorKind, IteratorMode, Options};
+use rocksdb::{DB, ErrorKind, IteratorMode, Options, properties};
+use rustix::fs::statvfs;
 
 use super::codec::StoredValue;
 use super::families::{
-    DEFAULT, FAMILIES, META, POWER_FAILED, PROCESS_DIED, database_options, families, meta,
+    DEFAULT, FAMILIES, META, MIB, POWER_FAILED, PROCESS_DIED, TXS, database_options, families, meta,
 };
 use super::{FORMAT, StoreError};
 
@@ -226,5 +227,36 @@ pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<Vec<String>
             path: path.to_owned(),
             what: format!("its format does not allow family {unknown}"),
         }),
+    }
+}
+
+/// How many bytes the disk of a folder has free; `None` where it does not say so.
+pub type FreeSpace = fn(&Path) -> Option<u64>;
+
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let found = statvfs(folder).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+/// A folder of an earlier format needs room before it can be brought up: its transactions are
+/// written anew, and until the end the old ones are there too.
+pub fn refuse_without_room(path: &Path, raw: &DB, free: FreeSpace) -> Result<(), StoreError> {
+    let sizes = [
+        properties::LIVE_SST_FILES_SIZE,
+        properties::CUR_SIZE_ALL_MEM_TABLES,
+    ];
+    let size = |name| raw.property_int_value_cf(raw.cf_handle(TXS)?, name).ok()?;
+    let needed: u64 = sizes.into_iter().filter_map(size).sum();
+    match free(path) {
+        Some(free) if free < needed => Err(StoreError::io(
+            path,
+            "bring the store up to the format of this release",
+            format!(
+                "that takes {} MiB more, and {} MiB are free",
+                needed.div_ceil(MIB as u64),
+                free / MIB as u64
+            ),
+        )),
+        _ => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use rocksdb::{DB, ErrorKind, Options};
 
 use super::codec::{Malformed, StoredValue};
 use super::families::{META, POWER_FAILED, PROCESS_DIED, database_options, meta};
+use super::folder::{FreeSpace, free_space};
 use super::{ChainInfo, FORMAT, StoreError, boot_id, folder};
 use crate::tracker::BlockId;
 
@@ -25,7 +26,7 @@ pub struct Inspected {
 /// no store yet. Reads no more rows than it tells.
 pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
     refuse_if_in_use(path)?;
-    let found = look(path, chain);
+    let found = look(path, chain, free_space);
     if found.is_err() {
         // A daemon that has started since then changes the files that are read here.
         refuse_if_in_use(path)?;
@@ -33,7 +34,11 @@ pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected
     found
 }
 
-fn look(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
+pub(super) fn look(
+    path: &Path,
+    chain: Option<ChainInfo>,
+    free: FreeSpace,
+) -> Result<Option<Inspected>, StoreError> {
     let database = path.join("db");
     if !database.join("CURRENT").exists() {
         folder::refuse_remains(path, &database)?;
@@ -61,6 +66,9 @@ fn look(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, Stor
             found: Box::new(found),
             expected: Box::new(expected),
         });
+    }
+    if format < FORMAT {
+        folder::refuse_without_room(path, &raw, free)?;
     }
     let tip = read(&raw, path, meta::TIP)?;
     Ok(Some(Inspected {

@@ -167,7 +167,14 @@ pub fn open(
     now: u64,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(Writer, StoreReader), StoreError> {
-    opened(open::open(path, chain, now, &boot_id(), stopped)?)
+    opened(open::open(
+        path,
+        chain,
+        now,
+        &boot_id(),
+        stopped,
+        folder::free_space,
+    )?)
 }
 
 /// [`open`] with the boot id of the machine as an argument: another one than at the last opening,
@@ -178,7 +185,8 @@ pub fn open_at_boot(
     now: u64,
     boot: &str,
 ) -> Result<(Writer, StoreReader), StoreError> {
-    opened(open::open(path, chain, now, boot, &|| false)?)
+    let free = folder::free_space;
+    opened(open::open(path, chain, now, boot, &|| false, free)?)
 }
 
 fn opened(

@@ -17,6 +17,7 @@ use super::families::{
     COINBASES, FAMILIES, META, MIB, OUTPUTS, RAW_TXS, SCAN_SCRIPTS, SCRIPT_SCANS, TXS, WATCHES,
     meta,
 };
+use super::folder::FreeSpace;
 use super::log::Numbers;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
 use crate::tracker::{OutputRow, ScanId, ScriptHash, TxRow, WatchRow};
@@ -31,6 +32,7 @@ pub(super) fn open(
     now: u64,
     boot: &str,
     stopped: &dyn Fn() -> bool,
+    free: FreeSpace,
 ) -> Result<(Db, Numbers, RowCounts), StoreError> {
     let mut db = open_folder(path, chain.is_some(), boot)?;
     let format = db.meta::<u32>(meta::FORMAT)?;
@@ -57,7 +59,7 @@ pub(super) fn open(
         });
     }
     if let Some(format) = format {
-        upgrade(&mut db, format, stopped)?;
+        upgrade(&mut db, format, stopped, free)?;
     }
     let numbers = resume(&db, boot, format.is_none())?;
     db.starts = Arc::new(db.required(meta::STARTS)?);
@@ -135,11 +137,19 @@ const STEPS: [(Range<u32>, &str, Step); 4] = [
 /// From an earlier format. Nothing is changed before all that must be read has been read: then the
 /// release that wrote the folder still opens it. From the first write on it is of this format, for
 /// every release, with a mark of where it came from; a process that dies here is gone on with.
-fn upgrade(db: &mut Db, format: u32, stopped: &dyn Fn() -> bool) -> Result<(), StoreError> {
+fn upgrade(
+    db: &mut Db,
+    format: u32,
+    stopped: &dyn Fn() -> bool,
+    free: FreeSpace,
+) -> Result<(), StoreError> {
     let begun = db.meta::<u32>(meta::UPGRADING)?;
     let from = begun.unwrap_or(format);
     if begun.is_none() && from == FORMAT {
         return Ok(());
+    }
+    if begun.is_none() {
+        db.refuse_without_room(free)?;
     }
     let began = Instant::now();
     tracing::info!("the store has format {from}: bringing it up to format {FORMAT}");
@@ -267,4 +277,40 @@ fn resume(db: &Db, boot: &str, is_new: bool) -> Result<Numbers, StoreError> {
     db.put_meta(&mut batch, meta::STARTS, &starts);
     db.write(batch, true)?;
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{BlockHash, Network, hashes::Hash};
+
+    use super::*;
+    use crate::store::inspect::look;
+
+    #[test]
+    fn without_room_for_it_an_earlier_format_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path();
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
+        let opened = |free| open(path, Some(chain), 1, "boot", &|| false, free);
+        let (db, ..) = opened(|_| None).expect("a new store");
+        let mut batch = WriteBatch::default();
+        db.put_meta(&mut batch, meta::FORMAT, &5_u32);
+        // One that has been brought up is passed over.
+        batch.put_cf(db.family(TXS), [7; 32], [TxRow::VERSION; 100]);
+        db.write(batch, true).expect("written");
+        drop(db);
+
+        let narrow: FreeSpace = |_| Some(10);
+        for refused in [opened(narrow).err(), look(path, None, narrow).err()] {
+            let told = refused.expect("there is no room").to_string();
+            assert!(told.contains("1 MiB more, and 0 MiB are free"), "{told}");
+        }
+        let known = look(path, None, |_| None).expect("it can be read");
+        assert_eq!(known.map(|known| known.format), Some(5));
+        let (db, ..) = opened(|_| Some(1 << 40)).expect("there is room");
+        assert_eq!(db.meta(meta::FORMAT).expect("it is read"), Some(FORMAT));
+    }
 }

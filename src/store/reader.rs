@@ -104,13 +104,12 @@ impl StoreReader {
         })
         .map(|txid| {
             let txid = txid?;
-            let row = self.db.get(TXS, txid.as_ref())?;
-            let tx = self.db.get(RAW_TXS, txid.as_ref())?;
-            let (row, tx) = row.zip(tx).ok_or_else(|| {
-                self.db
-                    .corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing")
+            let row = self.db.get(TXS, txid.as_ref())?.ok_or_else(|| {
+                let key = txid.as_ref();
+                self.db.corrupt(MEMPOOL, key, "its row is missing")
             })?;
-            Ok((txid, row, tx))
+            let tx = self.db.get(RAW_TXS, txid.as_ref())?;
+            Ok((txid, row, tx.ok_or_else(|| self.db.missing_tx(&txid))?))
         })
     }
 
@@ -347,11 +346,7 @@ impl Snapshot<'_> {
 
     /// The transaction of a row.
     pub fn transaction(&self, txid: &Txid) -> Result<Arc<Transaction>, StoreError> {
-        let missing = || {
-            let key = txid.as_ref();
-            self.db.corrupt(RAW_TXS, key, "the transaction is missing")
-        };
-        self.raw_tx(txid)?.ok_or_else(missing)
+        self.raw_tx(txid)?.ok_or_else(|| self.db.missing_tx(txid))
     }
 
     /// Watched scripts with their rows, ordered by hash, those after `after` only.

@@ -353,6 +353,10 @@ impl View for Writer {
             parse_script_scan_key,
         )
     }
+
+    fn missing_tx(&self, txid: &Txid) -> ViewError {
+        self.db.missing_tx(txid).into()
+    }
 }
 
 impl Writer {

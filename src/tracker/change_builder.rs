@@ -259,10 +259,20 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
         Ok(())
     }
 
+    /// A script leaves a scan in which the view has listed it: that it is there need not be read.
+    pub fn leave_scan(&mut self, scan: ScanId, script: ScriptHash) {
+        let cells = &mut self.cells.scan_scripts;
+        let listed = Cell {
+            old: Some(()),
+            new: None,
+        };
+        cells.entry((scan, script)).or_insert(listed).set(None);
+    }
+
     /// The transaction of a row that is there.
     pub fn transaction(&mut self, txid: &Txid) -> Result<Arc<Transaction>, ApplyError> {
         let tx = self.raw_tx(txid)?.cloned();
-        Ok(tx.ok_or_else(|| ViewError(format!("transaction {txid} is missing")))?)
+        Ok(tx.ok_or_else(|| self.view.missing_tx(txid))?)
     }
 
     /// Notes that a block, if it is known, holds an output whose transaction may not be known.
@@ -303,5 +313,72 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
     pub fn into_changes(mut self) -> ChangeSet {
         self.name_found_once();
         self.cells.into_changes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever reads a row of it fails.
+    struct Unread;
+
+    macro_rules! unread {
+        ($($table:ident: $one:ident($key:ty) -> $row:ty,)*) => {
+            impl crate::tracker::Rows for Unread {
+                $(fn $one(&self, _: &$key) -> Result<Option<$row>, ViewError> {
+                    Err(ViewError(stringify!($one).to_owned()))
+                })*
+            }
+        };
+    }
+
+    for_each_table!(unread);
+
+    impl View for Unread {
+        fn watches_above(&self, _: u32) -> Result<Vec<ScriptHash>, ViewError> {
+            Ok(Vec::new())
+        }
+
+        fn unspent(
+            &self,
+            _: &ScriptHash,
+            _: Option<OutPoint>,
+            _: usize,
+        ) -> Result<Vec<OutPoint>, ViewError> {
+            Ok(Vec::new())
+        }
+
+        fn history(
+            &self,
+            _: &ScriptHash,
+            _: Option<crate::tracker::Place>,
+            _: usize,
+        ) -> Result<Vec<crate::tracker::Place>, ViewError> {
+            Ok(Vec::new())
+        }
+
+        fn scan_scripts(&self, _: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
+            let scripts = (0..3).map(|number| ScriptHash([number; 32]));
+            Ok(scripts.take(limit).collect())
+        }
+
+        fn scans_of(&self, _: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn an_ended_scan_is_emptied_without_a_look_at_what_it_lists() {
+        let mut tracker = crate::tracker::Tracker::new([7; 16]);
+        tracker.load_ended_scan(ScanId(1));
+        let emptied = tracker.apply(&Unread, crate::tracker::Input::Forget);
+        let emptied = emptied.expect("no row is read").changes.scan_scripts;
+        assert_eq!(emptied.len(), 3);
+        let left = Diff {
+            old: Some(()),
+            new: None,
+        };
+        assert!(emptied.values().all(|diff| *diff == left));
     }
 }

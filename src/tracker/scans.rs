@@ -120,7 +120,7 @@ impl Tracker {
             }
         }
         for script in &scripts {
-            builder.changes.scan_scripts((scan, *script))?.set(None);
+            builder.changes.leave_scan(scan, *script);
         }
         let (state, to) = match end {
             ScanEnd::Complete(_) if !is_last => (ScanState::Open, row.to),
@@ -269,7 +269,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             if self.tracker.ended_scans.contains(&scan) {
                 continue;
             }
-            self.changes.scan_scripts((scan, *script))?.set(None);
+            self.changes.leave_scan(scan, *script);
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
@@ -301,7 +301,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         {
             let scripts = view.scan_scripts(&scan, room.saturating_add(1))?;
             for script in scripts.iter().take(*room) {
-                self.changes.scan_scripts((scan, *script))?.set(None);
+                self.changes.leave_scan(scan, *script);
             }
             if scripts.len() <= *room {
                 self.tracker.ended_scans.remove(&scan);

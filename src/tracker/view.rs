@@ -89,6 +89,10 @@ pub trait View: Rows {
     fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError>;
     /// The scans that a script is in, ascending.
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError>;
+    /// Why the transaction of a row cannot be read, when there is none.
+    fn missing_tx(&self, txid: &Txid) -> ViewError {
+        ViewError(format!("transaction {txid} is missing"))
+    }
 }
 
 /// A view with changes on top, so that several transitions see each other before they are committed
@@ -257,5 +261,9 @@ impl<V: View> View for Overlay<'_, V> {
         let of_script = is_in.filter(|((_, other), _)| other == script);
         scans.extend(of_script.map(|((scan, _), _)| *scan));
         Ok(page(scans.into_iter(), None, usize::MAX))
+    }
+
+    fn missing_tx(&self, txid: &Txid) -> ViewError {
+        self.base.missing_tx(txid)
     }
 }

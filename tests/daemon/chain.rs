@@ -1,6 +1,7 @@
 //! Catching up: many blocks at once, restarts, addresses and clients that come while the chain
 //! moves.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
@@ -94,16 +95,36 @@ fn a_killed_daemon_goes_on_where_it_was() {
 #[test]
 fn a_second_daemon_on_the_same_store_is_refused() {
     let node = Node::start();
-    let daemon = Daemon::start(&node);
+    let mut daemon = Daemon::start(&node);
+    let listen = format!("127.0.0.1:{}", daemon.port());
+    for port in ["127.0.0.1:0", &listen] {
+        daemon.set("server.listen", port);
+        let output = daemon.second();
+        assert!(!output.status.success(), "a second daemon must not start");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("uses the store"), "it says why: {said}");
+        assert_eq!(
+            daemon.get("/status").status,
+            200,
+            "the first is none the worse"
+        );
+    }
+}
+
+#[test]
+fn a_start_whose_port_is_taken_leaves_the_store_alone() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listen = taken.local_addr().expect("an address").to_string();
+    daemon.set("server.listen", &listen);
+    let other = daemon.store().with_file_name("other");
+    daemon.set("store.path", &other.display().to_string());
     let output = daemon.second();
-    assert!(!output.status.success(), "a second daemon must not start");
+    assert!(!output.status.success(), "nobody could reach it");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("store"), "it says why: {said}");
-    assert_eq!(
-        daemon.get("/status").status,
-        200,
-        "the first is none the worse"
-    );
+    assert!(said.contains("cannot listen on"), "it says why: {said}");
+    assert!(!other.exists(), "nothing is made");
 }
 
 /// Blocks in bursts, payments in between.

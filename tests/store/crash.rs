@@ -268,6 +268,51 @@ fn a_lookup_row_without_its_row_is_named() {
     );
 }
 
+#[test]
+fn a_row_without_its_transaction_is_told_with_folder_and_remedy() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    let (script, watch) = (super::script(1), super::watch_row(1));
+    let row = tx_row(satwatch::tracker::Status::Mempool, 5, &[1]);
+    let rows = changes(vec![
+        Change::Tx {
+            txid: txid(1),
+            old: None,
+            new: Some(row),
+        },
+        Change::Watch {
+            script,
+            old: None,
+            new: Some(watch.clone()),
+        },
+    ]);
+    writer.commit(&[rows], true).unwrap();
+    drop((writer, reader));
+    tamper(folder.path(), |raw| {
+        raw.delete_cf(raw.cf_handle("raw_txs").unwrap(), [1; 32])
+            .unwrap()
+    });
+    let (writer, reader) = open(folder.path());
+    let mut tracker = satwatch::tracker::Tracker::new([7; 16]);
+    tracker.load_watch(&watch);
+    let (scripts, now) = (vec![script], 1);
+    let unwatch = satwatch::tracker::Input::Unwatch { scripts, now };
+    for told in [
+        tracker.apply(&writer, unwatch).unwrap_err().to_string(),
+        reader
+            .unconfirmed_txs()
+            .find_map(Result::err)
+            .unwrap()
+            .to_string(),
+    ] {
+        assert!(
+            told.contains(&format!("raw_txs {}", "01".repeat(32)))
+                && told.contains("Restore a copy of the folder"),
+            "{told}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_row_ends_the_indexer() {
     let folder = tempdir().unwrap();
