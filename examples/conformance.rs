@@ -50,6 +50,8 @@ impl engineio::Handler for Echo {
 struct Suite;
 
 impl socketio::Handler for Suite {
+    type Admitted = ();
+
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         match &*request.namespace {
             "/" | "/custom" => Ok(()),
@@ -62,7 +64,7 @@ impl socketio::Handler for Suite {
 
     /// The suite's client listens for one message at a time and would lose `auth` if it came in one
     /// read with the CONNECT answer, so it is sent a while later, and well before the first ping.
-    fn connected(&self, socket: &Socket, request: &ConnectRequest) {
+    fn connected(&self, socket: &Socket, request: &ConnectRequest, (): ()) {
         let (socket, auth) = (socket.clone(), request.auth.clone());
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;

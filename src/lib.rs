@@ -32,6 +32,7 @@
 //! ```text
 //! clock, shutdown, web, remedy  -> (nothing)
 //! config, open_files       -> remedy
+//! auth                     -> config (its section), clock, remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
@@ -46,7 +47,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, config (its sections), clock
+//! api                      -> auth, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -58,6 +59,7 @@
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod bitcoind;
 pub mod cli;
 pub mod clock;

@@ -172,6 +172,8 @@ pub fn request(data: &[u8]) {
 struct Echo;
 
 impl socketio::Handler for Echo {
+    type Admitted = ();
+
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         if &*request.namespace == "/no" {
             Err(ConnectRefused {
@@ -183,7 +185,7 @@ impl socketio::Handler for Echo {
         }
     }
 
-    fn connected(&self, _: &Socket, _: &ConnectRequest) {}
+    fn connected(&self, _: &Socket, _: &ConnectRequest, (): ()) {}
 
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
         if let Ok(packet) =

@@ -42,6 +42,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::wire::ApiError;
 pub use router::Router;
 
+use crate::auth::{Credential, Guard};
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
 use crate::history::{AuditRequest, LeftOut, ScanProgress};
@@ -56,7 +59,7 @@ use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::request::history;
-use crate::{bitcoind, config, indexer, socketio, webhooks};
+use crate::{auth, bitcoind, config, indexer, socketio, webhooks};
 use monitoring::Monitoring;
 use rest::audit::Auditor;
 use rest::budget::Budget;
@@ -74,6 +77,22 @@ impl From<indexer::InputRefused> for ApiError {
             indexer::InputRefused::Apply(cause) => Self::internal(&cause),
         }
     }
+}
+
+impl From<auth::Refusal> for ApiError {
+    fn from(refusal: auth::Refusal) -> Self {
+        let (status, code) = match refusal {
+            auth::Refusal::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            auth::Refusal::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+        };
+        Self::new(status, code, refusal.to_string())
+    }
+}
+
+/// What the headers of a request say about who asks.
+fn credential(headers: &HeaderMap) -> Credential<'_> {
+    let values = headers.get_all(AUTHORIZATION).iter();
+    Credential::of_header(values.map(HeaderValue::as_bytes))
 }
 
 impl From<config::History> for history::HistoryOption {
@@ -96,6 +115,8 @@ pub struct Parts {
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
     pub config: Arc<config::Config>,
+    /// Who may ask.
+    pub auth: Guard,
     /// The addresses in use, which `server.listen` with port 0 does not say.
     pub listen: Vec<SocketAddr>,
     pub socketio: socketio::Config,
@@ -110,7 +131,9 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 /// the store cannot be read: then the daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let policy = browser::OriginPolicy::new(&parts.config.server);
-    let (config, stop) = (parts.socketio.clone(), parts.stop.clone());
+    let (mut config, stop) = (parts.socketio.clone(), parts.stop.clone());
+    // Older clients have no other place for a token.
+    config.engine.keep_headers = &[AUTHORIZATION];
     let (services, socket, dispatch) = build(parts)?;
     let (consumers, stopped) = (services.consumers.clone(), stop.clone());
     tokio::spawn(async move {
@@ -133,6 +156,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         indexer,
         node,
         config,
+        auth,
         stop,
         ..
     } = parts;
@@ -208,6 +232,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         watchlist: watchlist.clone(),
     });
     let socket = SocketApi(Arc::new(SocketServices {
+        auth: auth.clone(),
         reads: reads.clone(),
         log,
         dispatch: handle,
@@ -216,6 +241,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         subscriptions: limits.subscriptions,
     }));
     let services = Arc::new(Services {
+        auth,
         body_bytes: limits.body_bytes,
         reads,
         budget,
@@ -231,6 +257,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
 
 /// What the routes answer with.
 struct Services {
+    auth: Guard,
     reads: Reads,
     budget: Budget,
     /// Of a request's body at most.

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 
-use crate::api::Services;
 use crate::api::browser::{self, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
-use crate::api::rest::route::{self, Matched};
+use crate::api::rest::route::{self, Matched, Route};
 use crate::api::rest::sent::Sent;
 use crate::api::socket::SocketApi;
+use crate::api::{Services, credential};
+use crate::auth::Principal;
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::wire::error::ApiError;
@@ -86,7 +87,10 @@ impl Router {
         let sessions = self.socketio.session_count();
         let answer = async {
             let route = matched.route(request.method())?;
-            let sent = Sent::read(&self.services, route, matched.part, sessions, request).await?;
+            let principal = self.admit(route, request.headers())?;
+            let part = matched.part;
+            let sent =
+                Sent::read(&self.services, route, part, sessions, principal, request).await?;
             route.answer(self.services.clone(), sent).await
         };
         let answer = answer.await;
@@ -96,6 +100,17 @@ impl Router {
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
         respond::set_cursor(&mut answer, &known);
         answer
+    }
+
+    /// Who asks, if they may ask for this.
+    fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        let Some(needed) = route.scope else {
+            return Ok(Principal::nobody());
+        };
+        let credential = credential(headers);
+        let principal = self.services.auth.admit(credential)?;
+        principal.require(needed)?;
+        Ok(principal)
     }
 
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.

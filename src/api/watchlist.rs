@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::sleep;
 
+use crate::auth::{Principal, Refusal, Scope};
 use crate::clock::now_ms;
 use crate::indexer::{self, Done, InputRefused};
 use crate::reads::{Reads, run_detached};
@@ -69,14 +70,17 @@ impl Watchlist {
     }
 
     /// Watches those of the addresses that are not watched yet, or not with these depths: how many.
+    /// Who may only read is refused if there are any.
     pub async fn ensure_watched(
         &self,
+        principal: &Principal,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
     ) -> Result<usize, ApiError> {
         loop {
             let (addresses, depths) = (addresses.clone(), depths.clone());
-            match self.try_to_ensure_watched(addresses, depths).await? {
+            let tried = self.try_to_ensure_watched(principal, addresses, depths);
+            match tried.await? {
                 Some(count) => return Ok(count),
                 None => sleep(AGAIN).await,
             }
@@ -85,10 +89,12 @@ impl Watchlist {
 
     async fn try_to_ensure_watched(
         &self,
+        principal: &Principal,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
     ) -> Result<Option<usize>, ApiError> {
         let baseline = Baseline::from(self.history);
+        let allowed = principal.require(Scope::Watch);
         let _list = self.hold().await;
         let missing = self.reads.run_rows(addresses.len(), move |view| {
             let mut missing = Vec::new();
@@ -99,7 +105,11 @@ impl Watchlist {
                 let enough = row
                     .as_ref()
                     .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
-                if !enough || adding.binary_search(&address.script).is_ok() {
+                if !enough && let Err(refusal) = &allowed {
+                    return Err(may_not_watch(&address.text, row.is_some(), refusal));
+                }
+                let is_new = adding.binary_search(&address.script).is_ok();
+                if !enough || (is_new && allowed.is_ok()) {
                     // An address that somebody added without its past keeps it that way.
                     let baseline = if row.is_none() {
                         baseline
@@ -138,4 +148,15 @@ impl Watchlist {
         })
         .await
     }
+}
+
+/// An address that is not watched, or not with the depths that are asked for, by who may only read.
+fn may_not_watch(address: &str, is_watched: bool, refusal: &Refusal) -> ApiError {
+    let what = match is_watched {
+        false => "is not watched",
+        true => "is not watched with these confirmations",
+    };
+    let error = ApiError::from(refusal.clone());
+    let message = format!("{address} {what}. {}", error.message);
+    ApiError { message, ..error }
 }

@@ -24,6 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Guard;
 use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
@@ -116,6 +117,7 @@ pub async fn start(config: Config) -> Result<Running> {
         audits: node.audits,
         monitoring,
         config: config.clone(),
+        auth: Guard::default(),
         listen: addrs.clone(),
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hyper::header::HeaderName;
+
 use super::session::Limits;
 
 #[derive(Debug, Clone)]
@@ -40,8 +42,8 @@ pub struct Config {
     /// Whether clients of revision 3 (`EIO=3`: Socket.IO 1 and 2) are served too. JSONP, which only
     /// browsers without XMLHttpRequest 2 used, is not.
     pub revision_3: bool,
-    /// Whether the headers of the first request are given to the layer above.
-    pub keep_headers: bool,
+    /// Those headers of the first request that are given to the layer above.
+    pub keep_headers: &'static [HeaderName],
 }
 
 impl Default for Config {
@@ -62,7 +64,7 @@ impl Default for Config {
             total_received_bytes: 64 << 20,
             upgrades: true,
             revision_3: true,
-            keep_headers: false,
+            keep_headers: &[],
         }
     }
 }

@@ -17,7 +17,7 @@ use super::request::Query;
 /// What the client's first request said.
 #[derive(Debug, Clone)]
 pub struct Handshake {
-    /// Without those that concern only the transport. Empty unless `Config::keep_headers`.
+    /// Those that `Config::keep_headers` names.
     pub headers: HeaderMap,
     /// The raw query string, without the question mark.
     pub query: String,

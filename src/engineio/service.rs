@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
@@ -250,12 +250,8 @@ impl<H: Handler> Inner<H> {
 
     /// What the layer above gets to know of the first request.
     fn handshake<B>(&self, request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
-        let headers = request.headers();
         Handshake {
-            headers: match self.config.keep_headers {
-                true => copied(headers),
-                false => HeaderMap::new(),
-            },
+            headers: copied(request.headers(), self.config.keep_headers),
             query: request.uri().query().unwrap_or_default().to_owned(),
             peer,
         }
@@ -339,17 +335,16 @@ impl<H> Inner<H> {
     }
 }
 
-/// Headers but those of the transport. Values are copied: hyper's are parts of the connection's
-/// read buffer and would keep all of it.
-fn copied(headers: &HeaderMap) -> HeaderMap {
-    let kept = |name: &HeaderName| {
-        ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)
-            && !name.as_str().starts_with("sec-websocket-")
-    };
+/// Those of the headers that are `kept`, which may be secrets. Values are copied: hyper's are parts
+/// of the connection's read buffer and would keep all of it.
+fn copied(headers: &HeaderMap, kept: &[HeaderName]) -> HeaderMap {
     let mut copies = HeaderMap::new();
-    for (name, value) in headers.iter().filter(|(name, _)| kept(name)) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            copies.append(name, value);
+    for name in kept {
+        for value in headers.get_all(name) {
+            if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
+                value.set_sensitive(true);
+                copies.append(name, value);
+            }
         }
     }
     copies

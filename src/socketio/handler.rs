@@ -27,17 +27,20 @@ pub struct Event {
 /// task of its session. Only `disconnected` may come from elsewhere and beside `event`, for example
 /// from within [`Socket::disconnect`]; it comes after `connected` has returned.
 pub trait Handler: Send + Sync + 'static {
+    /// What is known of a client that was admitted.
+    type Admitted: Send;
+
     /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the
     /// message `Invalid namespace`. The connection is closed when this takes longer than the
     /// connect timeout.
     fn authorize(
         &self,
         request: ConnectRequest,
-    ) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
+    ) -> impl Future<Output = Result<Self::Admitted, ConnectRefused>> + Send;
 
     /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right
     /// behind it.
-    fn connected(&self, socket: &Socket, request: &ConnectRequest);
+    fn connected(&self, socket: &Socket, request: &ConnectRequest, admitted: Self::Admitted);
 
     /// An event came. Returned work is finished before the next packet of this client is looked at,
     /// so it must end by itself.

@@ -80,12 +80,12 @@ impl<H: Handler> Shared<H> {
             return connection.fail(&Violation::AuthorizeTimeout);
         };
         match decision {
-            Ok(()) => self.admit(&connection, &request).await,
+            Ok(admitted) => self.admit(&connection, &request, admitted),
             Err(refusal) => connection.refuse(&request.namespace, &refusal),
         }
     }
 
-    async fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest) {
+    fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest, admitted: H::Admitted) {
         let Some(socket) = connection.join(request.namespace.clone()) else {
             return;
         };
@@ -96,7 +96,7 @@ impl<H: Handler> Shared<H> {
             connection,
             socket: &socket,
         };
-        self.handler.connected(&socket, request);
+        self.handler.connected(&socket, request, admitted);
         // A client of revision 4 is let in beside its session, which may have asked before.
         connection.wake();
     }

@@ -91,16 +91,32 @@ impl WebhookStats {
 /// others are on their way, `waiting` for events otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub struct WebhookState {
-    url: String,
-    /// Names, with values that say that they are hidden.
-    headers: BTreeMap<String, &'static str>,
-    secrets: Vec<Expiry>,
+    #[serde(flatten)]
+    target: Option<ShownTarget>,
     state: &'static str,
     #[serde(flatten)]
     stats: WebhookStats,
     /// The last ones, newest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<VecDeque<Record>>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ShownTarget {
+    url: String,
+    /// Names, with values that say that they are hidden.
+    headers: BTreeMap<String, &'static str>,
+    secrets: Vec<Expiry>,
+}
+
+/// How much of a webhook is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing that says where events go: URL, headers, errors.
+    Restricted,
+    /// All but the last attempts.
+    Brief,
+    Whole,
 }
 
 /// What is shown of a secret.
@@ -110,32 +126,40 @@ struct Expiry {
 }
 
 impl Webhooks {
-    /// How the consumer's webhook is doing; `None` when it has none. `whole`: with the last
-    /// attempts. May block the thread.
+    /// How the consumer's webhook is doing; `None` when it has none. May block the thread.
     pub fn state(
         &self,
         consumer: &Consumer,
-        whole: bool,
+        shown: Shown,
     ) -> Result<Option<WebhookState>, ApiError> {
         let Some(webhook) = &consumer.wants.webhook else {
             return Ok(None);
         };
         let handle = self.handle(&consumer.name);
-        let shown = handle.map(|handle| handle.stats().clone());
-        let mut stats = self.counted(&consumer.name, shown.unwrap_or_default())?;
+        let known = handle.map(|handle| handle.stats().clone());
+        let mut stats = self.counted(&consumer.name, known.unwrap_or_default())?;
         let (recent, names) = (std::mem::take(&mut stats.recent), webhook.headers.iter());
         let expiries = webhook.secrets.iter().map(|secret| Expiry {
             expires: secret.expires.map(json::seconds),
         });
-        Ok(Some(WebhookState {
+        if shown == Shown::Restricted {
+            stats.last_error = None;
+            if let Some(stop) = &mut stats.stopped {
+                stop.reason = hidden::HIDDEN.to_owned();
+            }
+        }
+        let target = (shown != Shown::Restricted).then(|| ShownTarget {
             url: hidden::url(&webhook.url),
             headers: names
                 .map(|(name, _)| (name.clone(), hidden::HIDDEN))
                 .collect(),
             secrets: expiries.collect(),
+        });
+        Ok(Some(WebhookState {
+            target,
             state: stats.state_word(),
             stats,
-            attempts: whole.then_some(recent),
+            attempts: (shown == Shown::Whole).then_some(recent),
         }))
     }
 

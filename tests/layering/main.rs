@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("remedy", &[]),
     ("config", &["remedy"]),
     ("open_files", &["remedy"]),
+    ("auth", &["config::Auth", "clock", "remedy"]),
     ("tracker", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store"]),
@@ -105,6 +106,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "auth",
             "tracker",
             "store",
             "indexer",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::USER_AGENT;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
@@ -200,7 +201,7 @@ impl Server {
     pub fn in_memory(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             max_payload: 1000,
-            keep_headers: true,
+            keep_headers: &[USER_AGENT],
             ..Config::default()
         };
         change(&mut config);

@@ -34,6 +34,8 @@ pub struct App {
 }
 
 impl Handler for App {
+    type Admitted = ();
+
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         tokio::task::yield_now().await;
         match &*request.namespace {
@@ -49,7 +51,7 @@ impl Handler for App {
         }
     }
 
-    fn connected(&self, socket: &Socket, _: &ConnectRequest) {
+    fn connected(&self, socket: &Socket, _: &ConnectRequest, (): ()) {
         socket
             .emit("hello", &json!({ "id": socket.id() }))
             .expect("the queue of a new client has room");

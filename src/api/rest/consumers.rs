@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::respond::{self, Answer};
 use super::watchlist::distinct;
 use crate::api::watchlist::Watchlist;
+use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
 use crate::config;
 use crate::consumers::{Consumer, Consumers, Defined, EndReason, LeaseId, Unread, consumer_name};
@@ -73,6 +74,24 @@ pub struct ConsumerRoutes {
     pub watchlist: Arc<Watchlist>,
 }
 
+impl PutConsumer {
+    /// Something of a webhook.
+    fn says_where(&self) -> bool {
+        self.url.is_some()
+            || self.secret.is_some()
+            || self.secrets.is_some()
+            || self.headers.is_some()
+    }
+}
+
+/// What is shown of a webhook to who may not set it.
+fn shown_to(principal: &Principal, shown: webhooks::Shown) -> webhooks::Shown {
+    match principal.may(Scope::Admin) {
+        true => shown,
+        false => webhooks::Shown::Restricted,
+    }
+}
+
 impl ConsumerRoutes {
     /// Reads the store. `addresses`: all, how many, or which.
     fn shape(
@@ -80,7 +99,7 @@ impl ConsumerRoutes {
         consumer: &Consumer,
         unread: Unread,
         addresses: Value,
-        whole: bool,
+        shown: webhooks::Shown,
     ) -> Result<impl Serialize + use<>, ApiError> {
         Ok(object! {
             name: consumer.name.clone(),
@@ -94,29 +113,35 @@ impl ConsumerRoutes {
             created: seconds(consumer.wants.created),
             last_moved: seconds(consumer.place().moved),
             readers: consumer.readers(),
-            webhook: self.webhooks.state(consumer, whole)?,
+            webhook: self.webhooks.state(consumer, shown)?,
         })
     }
 
     /// With its list of addresses.
     async fn whole_shape(
         self: &Arc<Self>,
+        principal: &Principal,
         consumer: Arc<Consumer>,
     ) -> Result<impl Serialize + use<>, ApiError> {
         let (routes, unread) = (self.clone(), consumer.unread().await?);
+        let shown = shown_to(principal, webhooks::Shown::Whole);
         let shape = self.reads.run(move |view| {
             let addresses = match &consumer.wants.scripts {
                 None => "all".into(),
                 Some(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
             };
-            routes.shape(&consumer, unread, addresses, true)
+            routes.shape(&consumer, unread, addresses, shown)
         });
         shape.await
     }
 }
 
 /// `GET /consumers`
-pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiError> {
+pub async fn list_consumers(
+    routes: &Arc<ConsumerRoutes>,
+    principal: &Principal,
+) -> Result<Answer, ApiError> {
+    let shown = shown_to(principal, webhooks::Shown::Brief);
     let (owned, all) = (routes.clone(), routes.consumers.unread(usize::MAX).await?);
     let answer = routes.reads.run(move |view| {
         let cursor = view.cursor()?;
@@ -125,7 +150,7 @@ pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiE
                 None => "all".into(),
                 Some(spks) => spks.len().into(),
             };
-            owned.shape(consumer, *unread, addresses, false)
+            owned.shape(consumer, *unread, addresses, shown)
         };
         let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
         let list = object! { consumers, count: all.len() };
@@ -135,18 +160,27 @@ pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiE
 }
 
 /// `GET /consumers/{name}`
-pub async fn consumer(routes: &Arc<ConsumerRoutes>, name: &str) -> Result<Answer, ApiError> {
+pub async fn consumer(
+    routes: &Arc<ConsumerRoutes>,
+    principal: &Principal,
+    name: &str,
+) -> Result<Answer, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
-    Ok(respond::ok(&routes.whole_shape(consumer).await?))
+    Ok(respond::ok(&routes.whole_shape(principal, consumer).await?))
 }
 
 /// `PUT /consumers/{name}`
 pub async fn put_consumer(
     routes: &Arc<ConsumerRoutes>,
+    principal: &Principal,
     name: &str,
     asked: PutConsumer,
 ) -> Result<Answer, ApiError> {
     consumer_name(name)?;
+    let known = routes.consumers.get(name).ok();
+    if asked.says_where() || known.is_some_and(|known| known.wants.webhook.is_some()) {
+        principal.require(Scope::Admin)?;
+    }
     let blocks = asked.blocks.unwrap_or(false);
     let (wanted, after) = (asked.addresses.unwrap_or_default(), asked.after);
     let Depths(depths) = asked.confirmations.unwrap_or_default();
@@ -174,14 +208,23 @@ pub async fn put_consumer(
     let changed = match addresses {
         Some(addresses) => {
             let addresses = addresses.into();
-            routes.watchlist.ensure_watched(addresses, depths).await?
+            routes
+                .watchlist
+                .ensure_watched(principal, addresses, depths)
+                .await?
         }
         None => 0,
     };
     let (owned, owned_name) = (routes.clone(), name.to_owned());
-    let defined = run_detached(async move {
-        define(&owned, &owned_name, scripts, blocks, target, at, head).await
-    });
+    let definition = Definition {
+        principal: principal.clone(),
+        scripts,
+        blocks,
+        target,
+        at,
+        head,
+    };
+    let defined = run_detached(async move { define(&owned, &owned_name, definition).await });
     let (consumer, defined, secret) = defined.await?;
     let (status, what) = match defined {
         Defined::Created => (StatusCode::CREATED, "is there now"),
@@ -191,7 +234,7 @@ pub async fn put_consumer(
         ),
         Defined::Same => (StatusCode::OK, "was like that already"),
     };
-    let shape = routes.whole_shape(consumer).await?;
+    let shape = routes.whole_shape(principal, consumer).await?;
     let also = match (status, changed) {
         (StatusCode::CREATED, _) | (_, 0) => String::new(),
         (_, changed) => {
@@ -205,18 +248,36 @@ pub async fn put_consumer(
     Ok(respond::json(status, &answer))
 }
 
-/// The consumer, and its webhook's secret when that is new.
-async fn define(
-    routes: &ConsumerRoutes,
-    name: &str,
+/// What a consumer is to be, and who wants that.
+struct Definition {
+    principal: Principal,
     scripts: Option<Vec<ScriptBuf>>,
     blocks: bool,
     target: Option<webhooks::Target>,
     at: Option<u64>,
     head: u64,
+}
+
+/// The consumer, and its webhook's secret when that is new.
+async fn define(
+    routes: &ConsumerRoutes,
+    name: &str,
+    definition: Definition,
 ) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
+    let Definition {
+        principal,
+        scripts,
+        blocks,
+        target,
+        at,
+        head,
+    } = definition;
     let (now, mut secret) = (now_ms(), None);
     let wants = |known: Option<&store::ConsumerRow>| {
+        if known.is_some_and(|known| known.webhook.is_some()) {
+            // It may have one since this was looked at first.
+            principal.require(Scope::Admin)?;
+        }
         let webhook = target
             .map(|target| target.webhook(known.and_then(|known| known.webhook.as_ref())))
             .transpose()?;
@@ -271,8 +332,16 @@ fn scripts_of(addresses: Option<&[KnownAddress]>) -> Option<Vec<ScriptBuf>> {
 }
 
 /// `DELETE /consumers/{name}`
-pub async fn delete_consumer(consumers: &Arc<Consumers>, name: &str) -> Result<Answer, ApiError> {
+pub async fn delete_consumer(
+    consumers: &Arc<Consumers>,
+    principal: &Principal,
+    name: &str,
+) -> Result<Answer, ApiError> {
     let (consumers, owned) = (consumers.clone(), consumer_name(name)?.to_owned());
+    let known = consumers.get(name).ok();
+    if known.is_some_and(|known| known.wants.webhook.is_some()) {
+        principal.require(Scope::Admin)?;
+    }
     run_detached(async move { consumers.forget(&owned).await }).await?;
     let message = format!("The consumer {name} is deleted; its addresses are still watched.");
     Ok(respond::ok(&object! { name, message }))

@@ -4,7 +4,9 @@
 //! it says includes all of that, and going on from there misses nothing.
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -71,6 +73,10 @@ pub fn error(error: &ApiError) -> Answer {
         answer
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.status == StatusCode::UNAUTHORIZED {
+        let value = HeaderValue::from_static("Bearer realm=\"satwatch\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, value);
     }
     if let Some(restart) = &error.restart {
         set_cursor(&mut answer, &restart.cursor);

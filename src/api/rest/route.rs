@@ -1,4 +1,5 @@
-//! The table of routes: one row for each method of each path, with what answers it.
+//! The table of routes: one row for each method of each path, with the scope that it needs and what
+//! answers it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use super::{
     address_queries, addresses, consumers, reading, scans, status, utxos, watchlist, webhooks,
 };
 use crate::api::Services;
+use crate::auth::{Scope, needed};
 use crate::wire::error::ApiError;
 
 /// Besides those of the table.
@@ -23,21 +25,24 @@ pub struct Route {
     pub method: Method,
     /// With at most one `{part}`, which may be anything.
     pub path: &'static str,
+    /// What who asks must be allowed to do; `None` for anybody, also with authentication.
+    pub scope: Option<Scope>,
     answer: fn(Arc<Services>, Sent) -> Answering,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// `nothing`: the request may say nothing besides its path.
+/// Method, path, scope or `open`. `nothing`: the request may say nothing besides its path.
 macro_rules! routes {
     ($(
-        $method:ident $path:literal $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
+        $method:ident $path:literal $scope:ident $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
     )*) => {
         /// All routes. GET answers HEAD, too. The answer to another method than GET is never
         /// refused for its weight: what it tells has happened.
         pub static ROUTES: &[Route] = &[$(Route {
             method: Method::$method,
             path: $path,
+            scope: needed!($scope),
             answer: |$services, $sent| Box::pin(async move {
                 $($sent.$nothing()?;)?
                 $answer
@@ -47,92 +52,94 @@ macro_rules! routes {
 }
 
 routes! {
-    GET "/status" nothing |services, sent| status::status(&services.overview, sent.sessions).await;
-    POST "/start" nothing |services, sent| {
+    GET "/status" read nothing |services, sent| status::status(&services.overview, sent.sessions).await;
+    POST "/start" admin nothing |services, sent| {
         status::start_monitoring(&services.overview, sent.sessions).await
     };
-    POST "/stop" nothing |services, sent| status::stop_monitoring(&services.overview).await;
-    POST "/add_address" |services, sent| {
+    POST "/stop" admin nothing |services, sent| status::stop_monitoring(&services.overview).await;
+    POST "/add_address" watch |services, sent| {
         watchlist::add_address(&services.scans, sent.body().await?).await
     };
-    POST "/add_addresses" |services, sent| {
+    POST "/add_addresses" watch |services, sent| {
         watchlist::add_addresses(&services.scans, sent.body().await?).await
     };
-    GET "/addresses" |services, sent| {
+    GET "/addresses" read |services, sent| {
         addresses::addresses(&services.reads, &services.budget, sent.query()?).await
     };
-    DELETE "/addresses/{address}" nothing |services, sent| {
+    DELETE "/addresses/{address}" watch nothing |services, sent| {
         watchlist::remove_address(&services.scans, &sent.part).await
     };
-    GET "/balance/{address}" nothing |services, sent| {
+    GET "/balance/{address}" read nothing |services, sent| {
         address_queries::balance(&services.reads, &sent.part).await
     };
-    GET "/transactions/{address}" |services, sent| {
+    GET "/transactions/{address}" read |services, sent| {
         let Services { reads, budget, overview, .. } = &*services;
         let policy = overview.monitoring.replacement();
         address_queries::transactions(reads, budget, policy, &sent.part, sent.query()?).await
     };
-    GET "/utxos/{address}" |services, sent| {
+    GET "/utxos/{address}" read |services, sent| {
         utxos::utxos(&services.reads, &services.budget, &sent.part, sent.query()?).await
     };
-    POST "/audit/{address}" nothing |services, sent| {
+    POST "/audit/{address}" admin nothing |services, sent| {
         services.auditor.audit(&sent.part).await
     };
-    POST "/scan_history" |services, sent| {
+    POST "/scan_history" watch |services, sent| {
         scans::scan_history_of_list(&services.scans, sent.body().await?).await
     };
-    POST "/scan_history/{address}" |services, sent| {
+    POST "/scan_history/{address}" watch |services, sent| {
         scans::scan_history(&services.scans, &sent.part, sent.body().await?).await
     };
-    GET "/scans" nothing |services, sent| scans::list_scans(&services.scans).await;
-    GET "/scans/{id}" nothing |services, sent| scans::scan(&services.scans, &sent.part).await;
-    DELETE "/scans/{id}" nothing |services, sent| {
+    GET "/scans" read nothing |services, sent| scans::list_scans(&services.scans).await;
+    GET "/scans/{id}" read nothing |services, sent| scans::scan(&services.scans, &sent.part).await;
+    DELETE "/scans/{id}" watch nothing |services, sent| {
         scans::cancel_scan(&services.scans, &sent.part).await
     };
-    GET "/events" |services, sent| {
+    GET "/events" read |services, sent| {
         let query: ReadEvents = sent.query()?;
         let events = &services.events;
         match query.consumer.clone() {
             Some(name) => {
+                sent.principal.require(Scope::Watch)?;
                 reading::consumer_events(events, &services.consumers, &name, query).await
             }
             None => events.events(query, sent.asked).await,
         }
     };
-    GET "/consumers" nothing |services, sent| {
-        consumers::list_consumers(&services.consumer_routes).await
+    GET "/consumers" read nothing |services, sent| {
+        consumers::list_consumers(&services.consumer_routes, &sent.principal).await
     };
-    GET "/consumers/{name}" nothing |services, sent| {
-        consumers::consumer(&services.consumer_routes, &sent.part).await
+    GET "/consumers/{name}" read nothing |services, sent| {
+        consumers::consumer(&services.consumer_routes, &sent.principal, &sent.part).await
     };
-    PUT "/consumers/{name}" |services, sent| {
-        consumers::put_consumer(&services.consumer_routes, &sent.part, sent.body().await?).await
+    PUT "/consumers/{name}" watch |services, sent| {
+        let (routes, asked) = (&services.consumer_routes, sent.body().await?);
+        consumers::put_consumer(routes, &sent.principal, &sent.part, asked).await
     };
-    DELETE "/consumers/{name}" nothing |services, sent| {
-        consumers::delete_consumer(&services.consumers, &sent.part).await
+    DELETE "/consumers/{name}" watch nothing |services, sent| {
+        consumers::delete_consumer(&services.consumers, &sent.principal, &sent.part).await
     };
-    POST "/consumers/{name}/ack" |services, sent| {
+    POST "/consumers/{name}/ack" watch |services, sent| {
         consumers::ack(&services.consumer_routes, &sent.part, sent.body().await?).await
     };
-    GET "/consumers/{name}/dead_letters" |services, sent| {
+    GET "/consumers/{name}/dead_letters" admin |services, sent| {
         webhooks::dead_letters(&services.consumer_routes, &sent.part, sent.query()?).await
     };
-    DELETE "/consumers/{name}/dead_letters" |services, sent| {
+    DELETE "/consumers/{name}/dead_letters" admin |services, sent| {
         webhooks::drop_dead_letters(&services.consumer_routes, &sent.part, sent.query()?).await
     };
-    POST "/consumers/{name}/dead_letters/resend" |services, sent| {
+    POST "/consumers/{name}/dead_letters/resend" admin |services, sent| {
         let asked = sent.body().await?;
         webhooks::resend_dead_letters(&services.consumer_routes, &sent.part, asked).await
     };
-    POST "/consumers/{name}/test" nothing |services, sent| {
+    POST "/consumers/{name}/test" admin nothing |services, sent| {
         webhooks::test_webhook(&services.consumer_routes, &sent.part).await
     };
-    POST "/consumers/{name}/retry" nothing |services, sent| {
+    POST "/consumers/{name}/retry" admin nothing |services, sent| {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
-    GET "/metrics" nothing |services, sent| services.overview.metrics(sent.sessions).await;
-    GET "/health/live" nothing |_services, sent| Ok(status::live());
-    GET "/health/ready" nothing |services, sent| status::ready(&services.overview).await;
+    GET "/metrics" metrics nothing |services, sent| services.overview.metrics(sent.sessions).await;
+    GET "/health/live" open nothing |_services, sent| Ok(status::live());
+    GET "/health/ready" open nothing |services, sent| status::ready(&services.overview).await;
 }
 
 /// What a request's path names: the routes of that path, one for each method, and its part.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::budget::Charge;
 use super::route::Route;
 use crate::api::Services;
+use crate::auth::Principal;
 use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::{self, Nothing};
@@ -34,6 +35,7 @@ pub struct Sent {
     pub asked: Instant,
     /// Socket.IO sessions that are open, for the status.
     pub sessions: usize,
+    pub principal: Principal,
     reads: Reads,
     /// Of the body, until it is answered.
     _held: Charge,
@@ -45,6 +47,7 @@ impl Sent {
         route: &Route,
         part: String,
         sessions: usize,
+        principal: Principal,
         request: Request<B>,
     ) -> Result<Self, ApiError>
     where
@@ -73,6 +76,7 @@ impl Sent {
             body,
             asked: Instant::now(),
             sessions,
+            principal,
             reads: services.reads.clone(),
             _held: held,
         })

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::SocketServices;
 use super::consumers::ConsumerReading;
+use crate::auth::Principal;
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
@@ -24,6 +25,7 @@ const FORMER: usize = 64;
 
 /// Kept with the client's socket.
 pub struct Client {
+    pub principal: Principal,
     /// `None` once it has left.
     state: Mutex<Option<ClientState>>,
 }
@@ -75,9 +77,10 @@ pub enum ReadError {
 }
 
 impl Client {
-    pub fn new(services: &SocketServices) -> Self {
+    pub fn new(services: &SocketServices, principal: Principal) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
         Self {
+            principal,
             state: Mutex::new(Some(ClientState {
                 reader,
                 bytes: 0,

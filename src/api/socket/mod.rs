@@ -24,10 +24,13 @@ mod subscribe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::credential;
 use crate::api::watchlist::Watchlist;
+use crate::auth::{self, Credential, Guard, Principal, Scope};
 use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
 use crate::reads::{Reads, StoreView};
@@ -35,15 +38,14 @@ use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
 use crate::wire::json::object;
-use crate::wire::request::Nothing;
 use crate::wire::{ApiError, NAMESPACE, address};
 use client::Client;
 #[cfg(test)]
 pub use requests::EVENTS;
-use requests::{argument, unknown_event};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {
+    pub auth: Guard,
     pub reads: Reads,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
@@ -68,10 +70,43 @@ fn connected_event(view: &StoreView<'_>) -> Result<impl Serialize + use<>, ApiEr
     })
 }
 
+/// A CONNECT payload. Other programs add fields of their own.
+#[derive(Deserialize)]
+struct ConnectPayload {
+    token: Option<Value>,
+}
+
+impl SocketApi {
+    /// Who wants to connect: as the CONNECT payload says or, of older clients, the headers of the
+    /// handshake.
+    fn admit(&self, request: &ConnectRequest) -> Result<Principal, auth::Refusal> {
+        let payload = serde_json::from_str(request.auth.get());
+        let token = payload.map_or(None, |ConnectPayload { token }| token);
+        let credential = match &token {
+            Some(token) => Credential::Token(token.as_str().unwrap_or_default()),
+            None => credential(&request.handshake.headers),
+        };
+        let principal = self.0.auth.admit(credential)?;
+        principal.require(Scope::Read)?;
+        Ok(principal)
+    }
+}
+
+/// Clients of revision 4 are told `data` alone.
+fn connect_refused(error: &ApiError) -> ConnectRefused {
+    ConnectRefused {
+        message: error.message.clone(),
+        data: serde_json::to_value(error).ok(),
+    }
+}
+
 impl socketio::Handler for SocketApi {
-    async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
+    type Admitted = Principal;
+
+    async fn authorize(&self, request: ConnectRequest) -> Result<Principal, ConnectRefused> {
         if &*request.namespace == NAMESPACE {
-            Ok(())
+            self.admit(&request)
+                .map_err(|refusal| connect_refused(&refusal.into()))
         } else {
             Err(ConnectRefused {
                 message: "Invalid namespace".to_owned(),
@@ -80,8 +115,8 @@ impl socketio::Handler for SocketApi {
         }
     }
 
-    fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
-        let client = Client::new(&self.0);
+    fn connected(&self, socket: &Socket, _request: &ConnectRequest, principal: Principal) {
+        let client = Client::new(&self.0, principal);
         // Cannot fail: it is our own JSON under our own names.
         let _ = match self.0.reads.on_the_spot(connected_event) {
             Ok(shape) => client.answer("connected", &shape, None),
@@ -158,19 +193,11 @@ impl Call {
         args: &[Box<RawValue>],
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        match name {
-            "subscribe_address" => self.subscribe_address(argument(args)?, ack).await,
-            "subscribe_addresses" => self.subscribe_addresses(argument(args)?, ack).await,
-            "unsubscribe_address" => self.unsubscribe_address(argument(args)?, ack),
-            "subscribe_blocks" => {
-                let Nothing {} = argument(args)?;
-                self.subscribe_blocks(ack).await
-            }
-            "subscribe_consumer" => self.subscribe_consumer(argument(args)?, ack).await,
-            "unsubscribe_consumer" => self.unsubscribe_consumer(argument(args)?, ack),
-            "ack" => self.acknowledge(argument(args)?, ack).await,
-            _ => Err(unknown_event(name)),
+        let event = requests::find(name)?;
+        if let Some(needed) = event.scope {
+            self.client()?.principal.require(needed)?;
         }
+        (event.answer)(self, args, ack).await
     }
 }
 

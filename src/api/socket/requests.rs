@@ -1,22 +1,69 @@
-//! What clients may say over Socket.IO: events and their arguments.
+//! What clients may say over Socket.IO: the table of events, and their arguments.
+
+use std::future::Future;
+use std::pin::Pin;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Call;
+use crate::auth::{Scope, needed};
+use crate::socketio::Ack;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
-use crate::wire::request::{self, Request};
+use crate::wire::request::{self, Nothing, Request};
 
-/// The events of clients by their names.
-pub const EVENTS: [&str; 7] = [
-    "subscribe_address",
-    "subscribe_addresses",
-    "unsubscribe_address",
-    "subscribe_blocks",
-    "subscribe_consumer",
-    "unsubscribe_consumer",
-    "ack",
-];
+/// A row of the table of events.
+pub struct ClientEvent {
+    pub name: &'static str,
+    /// What the client must be allowed to do.
+    pub scope: Option<Scope>,
+    pub(super) answer: for<'a> fn(&'a Call, Args<'a>, &'a mut Option<Ack>) -> Answering<'a>,
+}
+
+type Args<'a> = &'a [Box<RawValue>];
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send + 'a>>;
+
+/// Name, scope.
+macro_rules! events {
+    ($($name:literal $scope:ident |$call:ident, $args:ident, $ack:ident| $answer:expr;)*) => {
+        /// The events of clients.
+        pub static EVENTS: &[ClientEvent] = &[$(ClientEvent {
+            name: $name,
+            scope: needed!($scope),
+            answer: |$call, $args, $ack| Box::pin(async move { $answer }),
+        }),*];
+    };
+}
+
+// What is not watched yet, and new depths, need more (`crate::api::watchlist`).
+events! {
+    "subscribe_address" read |call, args, ack| {
+        call.subscribe_address(argument(args)?, ack).await
+    };
+    "subscribe_addresses" read |call, args, ack| {
+        call.subscribe_addresses(argument(args)?, ack).await
+    };
+    "unsubscribe_address" read |call, args, ack| call.unsubscribe_address(argument(args)?, ack);
+    "subscribe_blocks" read |call, args, ack| {
+        let Nothing {} = argument(args)?;
+        call.subscribe_blocks(ack).await
+    };
+    "subscribe_consumer" watch |call, args, ack| {
+        call.subscribe_consumer(argument(args)?, ack).await
+    };
+    "unsubscribe_consumer" watch |call, args, ack| {
+        call.unsubscribe_consumer(argument(args)?, ack)
+    };
+    "ack" watch |call, args, ack| call.acknowledge(argument(args)?, ack).await;
+}
+
+/// The row of an event.
+pub fn find(name: &str) -> Result<&'static ClientEvent, ApiError> {
+    let mut events = EVENTS.iter();
+    let found = events.find(|event| event.name == name);
+    found.ok_or_else(|| unknown_event(name))
+}
 
 /// `subscribe_address`
 #[derive(Debug, Deserialize)]
@@ -74,7 +121,7 @@ impl Request for UnsubscribeAddress {
 }
 
 /// The one argument of an event. Anything beside it would be overlooked.
-pub fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
+fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
     let mut args = args
         .iter()
         .map(|raw| Some(raw.get()).filter(|text| *text != "null"));
@@ -90,11 +137,12 @@ pub fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
     request::body(first.map(str::as_bytes))
 }
 
-pub fn unknown_event(name: &str) -> ApiError {
+fn unknown_event(name: &str) -> ApiError {
+    let known: Vec<&str> = EVENTS.iter().map(|event| event.name).collect();
     let message = format!(
         "There is no event {}; this daemon knows {}.",
         shortened(name),
-        EVENTS.join(", ")
+        known.join(", ")
     );
     ApiError::bad_request("unknown_event", message)
 }

@@ -132,7 +132,7 @@ impl Call {
             let depths = wanted.depths.clone();
             self.services
                 .watchlist
-                .ensure_watched(wanted.addresses.clone(), depths)
+                .ensure_watched(&self.client()?.principal, wanted.addresses.clone(), depths)
                 .await?;
             let registered = TopicsGuard::add(registration.clone(), new.clone()).await?;
             let (read, why) = (wanted.clone(), problem.clone());

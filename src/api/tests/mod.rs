@@ -130,6 +130,7 @@ impl Daemon {
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
+            auth: crate::auth::Guard::default(),
             listen: vec![([127, 0, 0, 1], 5005).into()],
             socketio: socketio::Config::default(),
             stop: stop.clone(),

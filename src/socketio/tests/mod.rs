@@ -46,6 +46,8 @@ fn has(request: &ConnectRequest, field: &str) -> bool {
 }
 
 impl Handler for App {
+    type Admitted = ();
+
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         match &*request.namespace {
             _ if has(&request, "refuse") => Err(ConnectRefused {
@@ -71,7 +73,7 @@ impl Handler for App {
         }
     }
 
-    fn connected(&self, socket: &Socket, request: &ConnectRequest) {
+    fn connected(&self, socket: &Socket, request: &ConnectRequest, (): ()) {
         self.note(format!("connected {} {}", socket.namespace(), request.auth));
         self.sockets.lock().unwrap().push(socket.clone());
         socket.emit("hello", &1).unwrap();

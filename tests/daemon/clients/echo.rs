@@ -25,11 +25,13 @@ struct Echo {
 }
 
 impl Handler for Echo {
+    type Admitted = ();
+
     async fn authorize(&self, _: ConnectRequest) -> Result<(), ConnectRefused> {
         Ok(())
     }
 
-    fn connected(&self, socket: &Socket, _: &ConnectRequest) {
+    fn connected(&self, socket: &Socket, _: &ConnectRequest, (): ()) {
         self.sockets
             .lock()
             .expect("no test panics while holding it")

@@ -1,0 +1,58 @@
+//! What a request carries to say who asks.
+
+/// Of the `Authorization` header.
+const SCHEME: &str = "bearer";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// Nothing that is meant for us: another scheme may be that of a proxy.
+    None,
+    /// The text of a token.
+    Token(&'a str),
+}
+
+impl<'a> Credential<'a> {
+    /// The values of the `Authorization` header, as they came. More than one says nothing.
+    pub fn of_header(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut values = values.into_iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Self::None;
+        };
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+                Self::Token(token.trim())
+            }
+            _ => Self::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_what_follows_bearer() {
+        let of = |values: &[&'static str]| match Credential::of_header(
+            values.iter().map(|value| value.as_bytes()),
+        ) {
+            Credential::Token(text) => Some(text),
+            Credential::None => None,
+        };
+        for (values, found) in [
+            (&["Bearer sw_x"][..], Some("sw_x")),
+            (&["bearer  sw_x "], Some("sw_x")),
+            (&["Bearer "], Some("")),
+            (&["Bearer"], None),
+            (&["Basic dTpw"], None),
+            (&["sw_x"], None),
+            (&[""], None),
+            (&[], None),
+            (&["Bearer a", "Bearer b"], None),
+        ] {
+            assert_eq!(of(values), found, "{values:?}");
+        }
+        assert!(Credential::of_header([&b"Bearer \xff"[..]]) == Credential::None);
+    }
+}

@@ -1,0 +1,61 @@
+//! What a token may do.
+
+use std::fmt;
+
+/// The scope that a row of a table names, or `open`.
+macro_rules! needed {
+    (open) => {
+        None
+    };
+    (metrics) => {
+        Some($crate::auth::Scope::Metrics)
+    };
+    (read) => {
+        Some($crate::auth::Scope::Read)
+    };
+    (watch) => {
+        Some($crate::auth::Scope::Watch)
+    };
+    (admin) => {
+        Some($crate::auth::Scope::Admin)
+    };
+}
+
+pub(crate) use needed;
+
+/// Each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Read `/metrics`.
+    Metrics,
+    /// See what is watched and what happens to it.
+    Read,
+    /// Change what is watched.
+    Watch,
+    /// Everything.
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 4] = [Self::Metrics, Self::Read, Self::Watch, Self::Admin];
+
+    /// As the command line, the tokens file and answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Read => "read",
+            Self::Watch => "watch",
+            Self::Admin => "admin",
+        }
+    }
+
+    pub fn allows(self, needed: Self) -> bool {
+        self >= needed
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
