@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, Txid};
 use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition, TxSummary};
 
 use crate::bitcoind::Bitcoind;
@@ -152,8 +152,17 @@ fn check_status(tx: &TxSummary, node: &Bitcoind) {
             "{txid} is told evicted and never left the node's chain and mempool"
         ),
         Status::Replaced { by } | Status::Conflicted { by } => assert!(
-            node.may_be_gone(&txid) && node.known.contains_key(&by),
+            node.known.contains_key(&by)
+                && (node.may_be_gone(&txid) || spends_first(&txid, &by, node)),
             "{txid} is told displaced by {by} and never was"
         ),
     }
+}
+
+/// It, or what it descends from, is in a block that did not come, and spends the first of a
+/// coinbase. The block with the second did not come either, and the mempool's news that `by` spends
+/// that did.
+fn spends_first(txid: &Txid, by: &Txid, node: &Bitcoind) -> bool {
+    node.node
+        .spend_repeated(txid, by, &|txid: &Txid| node.known.get(txid))
 }

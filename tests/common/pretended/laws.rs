@@ -219,10 +219,14 @@ impl Kept<'_> {
                 Status::Confirmed { .. } | Status::Mempool => {
                     assert_eq!(place, Some(&row.status), "{txid} is where its row says")
                 }
-                _ => assert!(
-                    place.is_none_or(|place| self.is_past(row, *place) || self.is_lost(txid)),
-                    "{txid} is gone, and not at {place:?}"
-                ),
+                _ => {
+                    assert!(
+                        place.is_none_or(
+                            |place| self.is_past(row, *place) || self.is_lost(txid, *place)
+                        ),
+                        "{txid} is gone, and not at {place:?}"
+                    )
+                }
             }
             assert_eq!(self.view.raw_txs[txid].compute_txid(), *txid);
             if row.status == Status::Mempool
@@ -324,11 +328,24 @@ impl Kept<'_> {
             .all(|touch| block.height < self.view.watches[&touch.script].coverage.from_height)
     }
 
-    /// It was thought to spend the second of a coinbase, which went, and spends the first, of which
-    /// nothing is known before the baseline. Its outputs are right, its status is not known.
-    fn is_lost(&self, txid: &Txid) -> bool {
+    /// It was thought to spend the second of a coinbase, which went, and is in a block that spends
+    /// the first, of which nothing is known before the baseline. Its outputs are right, its status
+    /// is not known.
+    fn is_lost(&self, txid: &Txid, place: Status) -> bool {
+        let Status::Confirmed { block, .. } = place else {
+            return false;
+        };
+        let is_above = |row: &OutputRow| {
+            let mut earlier = row.earlier.iter().map(|earlier| earlier.height);
+            row.height.is_none_or(|height| height > block.height)
+                && earlier.all(|height| height > block.height)
+        };
         let mut inputs = self.view.raw_txs[txid].input.iter();
-        inputs.any(|input| self.node.repeated.contains(&input.previous_output.txid))
+        inputs.any(|input| {
+            let spent = &input.previous_output;
+            self.node.repeated.contains(&spent.txid)
+                && self.view.outputs.get(spent).is_none_or(is_above)
+        })
     }
 
     fn check_script(&self, truth: &Truth, number: u8) {
@@ -427,19 +444,25 @@ impl Kept<'_> {
     /// Deaths have the cause that the node had for them: true when the tracker heard of everything
     /// at once.
     pub fn check_fates(&self) {
+        let truth = Truth::of(self.node);
         for (txid, row) in
             self.view.txs.iter().filter(|(_, row)| {
                 !matches!(row.status, Status::Confirmed { .. } | Status::Mempool)
             })
         {
             let fate = self.node.fates.get(txid);
-            // That a stranger's coinbase came again is not known: when a reorg takes it back, who
-            // had spent the first comes back in the place of who spent the second.
-            let is_of_second = !self.node.repeated.is_empty()
-                && fate == Some(&Status::Evicted)
-                && matches!(row.status, Status::Replaced { .. });
+            let is_excused = match (row.status, fate) {
+                (Status::Evicted, None) => self.is_lost(txid, truth.places[txid]),
+                // That a stranger's coinbase came again is not known: when a reorg takes it back,
+                // who had spent the first comes back in the place of who spent the second.
+                (Status::Replaced { by }, Some(Status::Evicted)) => {
+                    let find = |txid: &Txid| self.view.raw_txs.get(txid).map(AsRef::as_ref);
+                    self.node.spend_repeated(txid, &by, &find)
+                }
+                _ => false,
+            };
             assert!(
-                fate == Some(&row.status) || is_of_second,
+                fate == Some(&row.status) || is_excused,
                 "why {txid} is gone: {:?}, and truly {fate:?}",
                 row.status
             );

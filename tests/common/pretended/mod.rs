@@ -190,6 +190,24 @@ impl Node {
         vouts.any(|vout| unspent.contains_key(&OutPoint { txid, vout }))
     }
 
+    /// Whether one, or what it descends from, and the other spend the same output of a coinbase
+    /// that came again: maybe each another one of the two.
+    pub fn spend_repeated<'a>(
+        &self,
+        one: &Txid,
+        other: &Txid,
+        find: &impl Fn(&Txid) -> Option<&'a Transaction>,
+    ) -> bool {
+        let spent = |txid| {
+            let inputs = find(txid).into_iter().flat_map(|tx| &tx.input);
+            inputs.map(|input| input.previous_output)
+        };
+        spent(one).any(|spends| match self.repeated.contains(&spends.txid) {
+            true => spent(other).any(|also| also == spends),
+            false => self.spend_repeated(&spends.txid, other, find),
+        })
+    }
+
     /// Whether a block holds it: the node does not take it a second time.
     pub fn is_mined(&self, tx: &Transaction) -> bool {
         self.chain.iter().any(|block| block.txdata.contains(tx))
