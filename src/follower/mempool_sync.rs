@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bitcoin::Txid;
+use bitcoin::{BlockHash, Txid};
 
+use super::acceptances::Acceptances;
 use super::actions::{Action, Call, Now};
 use super::chain_sync::{ChainNews, ChainSync};
 use super::node_link::NodeLink;
 use super::times::{LONGEST_REST, LONGEST_ROUND, REST, SOON, WAIT};
+use super::turn::Turn;
 use super::tx_calls::TxCalls;
 use crate::bitcoind::NodeError;
 use crate::bitcoind::rpc::MempoolInfo;
@@ -36,8 +38,7 @@ pub(super) struct MempoolSync {
     /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
     /// What comes with a lower one says nothing of the mempool as we know it.
     read_to: u64,
-    /// Between a disconnect and a reading acceptances may be older than both: the node is asked.
-    heard_as: Option<Seen>,
+    acceptances: Acceptances,
     pending: Option<Pending>,
     /// A round has been begun and finished since the feed or the node broke off.
     whole: bool,
@@ -54,21 +55,6 @@ pub(super) struct MempoolSync {
 enum Pending {
     Snapshot,
     EndOfRound,
-}
-
-/// What an event meets: the other side, what both know of the node, the time, and where actions go.
-pub(super) struct Turn<'a> {
-    pub(super) chain: &'a ChainSync,
-    pub(super) node: &'a mut NodeLink,
-    pub(super) now: Now,
-    pub(super) actions: &'a mut Vec<Action>,
-}
-
-impl Turn<'_> {
-    fn send(&mut self, tx: RawTx, seen: Seen, now: u64) {
-        self.actions
-            .push(Action::Post(Input::TxSeen { tx, seen, now }));
-    }
 }
 
 impl MempoolSync {
@@ -104,6 +90,7 @@ impl MempoolSync {
     pub(super) fn count_anew(&mut self, topics: &[ZmqTopic]) {
         if topics.contains(&ZmqTopic::Sequence) {
             self.read_to = 0;
+            self.acceptances.count_anew();
         }
     }
 
@@ -126,15 +113,19 @@ impl MempoolSync {
         }
     }
 
-    pub(super) fn chain_news(&mut self, news: ChainNews, now: Now) {
+    pub(super) fn chain_news(&mut self, news: ChainNews, tip: Option<BlockId>, now: Now) {
         match news {
             ChainNews::Connected => {
                 self.spoil();
                 self.eviction.block_ends();
+                // Blocks from before the first reading are fetched: `sequence` is ahead of them.
+                if let Some(tip) = tip.filter(|_| self.whole) {
+                    self.acceptances.connected(tip.hash);
+                }
             }
             ChainNews::Disconnected => {
                 self.spoil();
-                self.heard_as = Some(Seen::Rawtx);
+                self.acceptances.disconnected();
                 self.want_reading(now.instant, true);
             }
             ChainNews::AtNodeTip => self.eviction.block_ends(),
@@ -142,10 +133,14 @@ impl MempoolSync {
         }
     }
 
-    /// The node said that it connected a block that we do not have.
-    pub(super) fn block_announced(&mut self, now: Now) {
-        self.spoil();
-        self.eviction.block_begins(now.instant);
+    /// The node said that it connected a block.
+    pub(super) fn block_announced(&mut self, hash: BlockHash, chain: &ChainSync, now: Now) {
+        let is_tip = chain.is_at(hash);
+        self.acceptances.announced(hash, is_tip);
+        if !is_tip {
+            self.spoil();
+            self.eviction.block_begins(now.instant);
+        }
     }
 
     /// All `rawtx` of a block that was announced have come, if they come in order.
@@ -155,6 +150,7 @@ impl MempoolSync {
 
     /// The node said that it disconnected a block.
     pub(super) fn block_disconnected(&mut self) {
+        self.acceptances.taken_back();
         self.spoil();
         self.eviction.block_ends();
     }
@@ -169,7 +165,7 @@ impl MempoolSync {
         }
         if turn.node.topic_up(ZmqTopic::Sequence) {
             if let Some(tx) = self.matcher.tx(tx, turn.now.instant) {
-                turn.send(tx, self.heard_as.unwrap_or(Seen::Accepted), at);
+                turn.send(tx, self.acceptances.heard_as(), at);
             }
             return;
         }
@@ -190,7 +186,7 @@ impl MempoolSync {
         }
         self.calls.accepted(&txid);
         if let Some(tx) = self.matcher.take_tx(&txid) {
-            turn.send(tx, self.heard_as.unwrap_or(Seen::Accepted), at);
+            turn.send(tx, self.acceptances.heard_as(), at);
         } else if turn.node.rawtx_in_order() || !turn.node.topic_up(ZmqTopic::Rawtx) {
             // It will not come any more. What it replaces has been announced as removed, so a
             // fetched transaction is as good as an accepted one.
@@ -365,7 +361,8 @@ impl MempoolSync {
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
         let began = turn.now.instant;
-        (self.read_to, self.heard_as) = (snapshot.sequence.unwrap_or(0), None);
+        self.read_to = snapshot.sequence.unwrap_or(0);
+        self.acceptances.read(snapshot.sequence.is_some());
         self.calls.doubt_all();
         self.matcher.forget_announced();
         self.round = Some(Round { began, repairs });

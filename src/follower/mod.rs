@@ -10,7 +10,8 @@
 //!    another one is decided from hashes, never from heights; a node that is still syncing is
 //!    waited for, not followed backwards.
 //! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never
-//!    what `rawtx` carried.
+//!    what `rawtx` carried; and what `sequence` said before a block that is ours already, or before
+//!    a disconnect, is asked about ([`acceptances`]).
 //!
 //! # Flow
 //!
@@ -30,6 +31,7 @@
 //! notice of a feed that may be another node's: the same, see [`feed_check`]
 //! ```
 
+mod acceptances;
 mod actions;
 mod backoff;
 mod calls;
@@ -47,6 +49,7 @@ mod status_builder;
 #[cfg(test)]
 mod tests;
 mod times;
+mod turn;
 mod tx_calls;
 
 use std::time::{Duration, Instant};
@@ -58,10 +61,11 @@ use self::actions::{Action, Answer, FollowerEvent, Now};
 use self::chain_sync::{ChainNews, ChainSync};
 use self::fork::TipComparison;
 use self::mempool_snapshot::MempoolRead;
-use self::mempool_sync::{MempoolSync, Turn};
+use self::mempool_sync::MempoolSync;
 use self::node_link::{Inspected, NodeLink};
 use self::status_builder::NotReady;
 use self::times::{CONNECTED, GAP_SPACING, SOON};
+use self::turn::Turn;
 use crate::bitcoind::SyncPosition;
 use crate::bitcoind::zmq::{
     MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
@@ -240,7 +244,7 @@ impl Follower {
 
     fn chain_news(&mut self, news: Option<ChainNews>, now: Now) {
         if let Some(news) = news {
-            self.mempool.chain_news(news, now);
+            self.mempool.chain_news(news, self.chain.tip(), now);
         }
     }
 
@@ -325,9 +329,7 @@ impl Follower {
                 mempool.removed(txid, number, turn)
             }),
             SequenceEvent::BlockConnected => {
-                if !self.chain.is_at(hash) {
-                    self.mempool.block_announced(now);
-                }
+                self.mempool.block_announced(hash, &self.chain, now);
                 if self.node.rawtx_in_order() {
                     self.mempool.forget_block_txs();
                 }

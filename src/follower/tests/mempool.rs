@@ -315,6 +315,27 @@ fn what_is_heard_after_a_reading_that_held_it_is_old() {
     assert_eq!(rig.accepted(4, 1), ["Accepted 4"]);
 }
 
+/// Found by `tests/simulation`: a block came before what `sequence` had told until then. The
+/// payment with which it conflicts was told; its removal was forgotten in a restart, and at the
+/// block's disconnect what it held was told replaced by that payment.
+#[test]
+fn what_is_accepted_before_a_block_that_overtook_it_is_asked_about() {
+    let mut rig = Rig::following_at(apart());
+    let mined = block(id(100).hash, 1);
+    rig.rawtx(1);
+    assert_eq!(rig.rawblock(&mined), ["Connect 101"]);
+    assert_eq!(rig.accepted(1, 5), ["Rawtx 1"]);
+    rig.rawtx(2);
+    rig.announced(mined.block_hash());
+    assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
+    // In the usual order.
+    let next = block(mined.block_hash(), 2);
+    rig.announced(next.block_hash());
+    rig.rawblock(&next);
+    rig.rawtx(3);
+    assert_eq!(rig.accepted(3, 7), ["Accepted 3"]);
+}
+
 #[test]
 fn what_was_asked_before_a_reading_is_asked_again_after_it() {
     let mut rig = Rig::following();
