@@ -1,10 +1,11 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Flag};
+use crate::config::{Config, ConfigError, Flag, is_host_name};
 
 /// Where settings are looked for when `--settings` is not given.
 const DEFAULT_SETTINGS: &str = "settings.toml";
@@ -39,18 +40,43 @@ pub struct Cli {
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Subcommand)]
 pub enum Command {
     /// Run the daemon (the default)
     #[default]
     Run,
-    /// Try out node, credentials, ZMQ endpoints, database and port, and say what to change where
+    /// Try out node, credentials, ZMQ endpoints, database, port and certificate, and say what to change where
     Doctor,
+    /// Certificates of TLS
+    #[command(subcommand)]
+    Cert(CertCommand),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum CertCommand {
+    /// Make a certificate that vouches for itself, for a home network: into the files that the settings name, else into
+    /// cert.pem and key.pem in the working directory. Files that are there stay as they are
+    New {
+        /// A name or an address under which clients reach this machine, besides its own name and loopback; may be
+        /// repeated
+        #[arg(long = "host", value_name = "HOST", value_parser = host)]
+        hosts: Vec<String>,
+    },
+}
+
+fn host(text: &str) -> Result<String, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) if is_host_name(text) => Ok(text.to_ascii_lowercase()),
+        Err(_) => {
+            Err("expected a name or an address, such as satwatch.lan or 192.168.1.5".to_owned())
+        }
+    }
 }
 
 impl Cli {
     pub fn task(&self) -> Command {
-        self.command.unwrap_or_default()
+        self.command.clone().unwrap_or_default()
     }
 
     pub fn check(&self) -> bool {
@@ -108,6 +134,16 @@ mod tests {
         assert_eq!(parse(&[]).task(), Command::Run);
         assert_eq!(parse(&["run"]).task(), Command::Run);
         assert_eq!(parse(&["doctor"]).task(), Command::Doctor);
+        let hosts = ["Home.lan", "192.168.1.5", "fd00::0005"];
+        let words = hosts.iter().flat_map(|host| ["--host", host]);
+        let words: Vec<&str> = ["cert", "new"].into_iter().chain(words).collect();
+        let hosts = ["home.lan", "192.168.1.5", "fd00::5"]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            parse(&words).task(),
+            Command::Cert(CertCommand::New { hosts })
+        );
     }
 
     #[test]
@@ -144,7 +180,13 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for words in [&["walk"][..], &["--password", "x"], &["run", "now"]] {
+        for words in [
+            &["walk"][..],
+            &["--password", "x"],
+            &["run", "now"],
+            &["cert"],
+            &["cert", "new", "--host", "a b"],
+        ] {
             assert!(
                 Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied()))
                     .is_err(),

@@ -6,13 +6,15 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, remove_file};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
 
 use crate::bitcoind::{self, DiscoveredNode, Finding};
+use crate::certificates::{self, CertificateFiles};
 use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
 use crate::server::{Limits, Server};
@@ -46,7 +48,26 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     report.well(&format!("settings: {}", settings_place(settings)));
     let chain = examine_node(config, &mut report).await;
     let running = examine_store(&config.store.path, chain, &mut report);
-    examine_port(&config.server.listen, running, &mut report).await;
+    let addresses = app::listen_addresses(&config.server.listen).await;
+    examine_port(
+        &config.server.listen,
+        addresses,
+        app::LISTEN,
+        running,
+        &mut report,
+    )
+    .await;
+    if let Some(listen) = &config.metrics.listen {
+        let addresses = app::metrics_addresses(listen).await;
+        examine_port(listen, addresses, app::METRICS_LISTEN, running, &mut report).await;
+    }
+    for finding in certificate_findings(config) {
+        let what = format!("TLS: {}", finding.what);
+        match finding.remedy {
+            None => report.well(&what),
+            remedy => report.bad(&what, remedy),
+        }
+    }
     match open_files::problem(config.limits.connections, open_files::limit()) {
         None => report.well("open files: enough for limits.connections"),
         // It works with those that there are.
@@ -190,9 +211,22 @@ fn try_writing(folder: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
+/// About the files of TLS, if there is to be TLS, and the names that they are for.
+pub fn certificate_findings(config: &Config) -> Vec<certificates::Finding> {
+    CertificateFiles::of(&config.tls).map_or(Vec::new(), |files| {
+        certificates::examine(&files, SystemTime::now(), &config.server.allowed_hosts)
+    })
+}
+
 /// By binding it as the daemon does.
-async fn examine_port(listen: &Listen, running: bool, report: &mut Report<impl Write>) {
-    let addresses = match app::listen_addresses(listen).await {
+async fn examine_port(
+    listen: &Listen,
+    addresses: anyhow::Result<Vec<SocketAddr>>,
+    setting: &'static str,
+    running: bool,
+    report: &mut Report<impl Write>,
+) {
+    let addresses = match addresses {
         Ok(addresses) => addresses,
         Err(error) => return report.bad(&format!("port: {error:#}"), None),
     };
@@ -203,7 +237,7 @@ async fn examine_port(listen: &Listen, running: bool, report: &mut Report<impl W
         )),
         Err(error) => report.bad(
             &format!("port: {listen} cannot be listened on: {error}"),
-            app::listen_remedy(&error),
+            app::listen_remedy(&error, setting),
         ),
     }
 }
@@ -307,7 +341,8 @@ mod tests {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out);
         let listen = listen.parse().expect("a host and a port");
-        examine_port(&listen, running, &mut report).await;
+        let addresses = app::listen_addresses(&listen).await;
+        examine_port(&listen, addresses, app::LISTEN, running, &mut report).await;
         let _ = report.finish();
         String::from_utf8(out).expect("the report is text")
     }
@@ -316,7 +351,10 @@ mod tests {
     async fn a_taken_port_is_a_problem_unless_the_daemon_runs() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let listen = taken.local_addr().expect("an address").to_string();
-        let free = Remedy::FreePort.to_string();
+        let free = Remedy::FreePort {
+            setting: app::LISTEN,
+        };
+        let free = free.to_string();
         assert!(said_of_port(&listen, false).await.contains(&free));
         assert!(said_of_port(&listen, true).await.ends_with("all is well\n"));
         drop(taken);
@@ -326,11 +364,15 @@ mod tests {
 
     #[test]
     fn another_program_is_the_cause_only_where_an_address_is_in_use() {
-        let remedy = |kind| app::listen_remedy(&io::Error::from(kind));
-        assert_eq!(remedy(io::ErrorKind::AddrInUse), Some(Remedy::FreePort));
+        let remedy = |kind| app::listen_remedy(&io::Error::from(kind), app::LISTEN);
+        let setting = app::LISTEN;
+        assert_eq!(
+            remedy(io::ErrorKind::AddrInUse),
+            Some(Remedy::FreePort { setting })
+        );
         assert_eq!(
             remedy(io::ErrorKind::PermissionDenied),
-            Some(Remedy::OpenPort)
+            Some(Remedy::OpenPort { setting })
         );
         assert_eq!(remedy(io::ErrorKind::AddrNotAvailable), None);
     }

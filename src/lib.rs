@@ -33,6 +33,7 @@
 //! clock, shutdown, web, remedy  -> (nothing)
 //! config, open_files       -> remedy
 //! auth                     -> config (its section), clock, remedy
+//! certificates             -> config (its section), remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
@@ -48,6 +49,7 @@
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> auth, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, config (its sections), clock
+//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -61,6 +63,7 @@ pub mod api;
 pub mod app;
 pub mod auth;
 pub mod bitcoind;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod config;

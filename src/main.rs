@@ -1,12 +1,14 @@
 //! The binary: flags, logging, run, exit code (0 good, 1 failed, 2 wrong flags or settings).
 
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use satwatch::cli::{Cli, Command};
+use satwatch::certificates::{self, CertificateFiles};
+use satwatch::cli::{CertCommand, Cli, Command};
 use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files};
@@ -17,31 +19,32 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if cli.check() && cli.task() == Command::Doctor {
+    if cli.check() && cli.task() != Command::Run {
         let _ = writeln!(
             stderr(),
-            "--check only reads the settings, and doctor tries them out: they exclude each other"
+            "--check only looks at the settings, and this command does something: they exclude each other"
         );
         return ExitCode::from(WRONG_SETTINGS);
     }
     let config = match (cli.load(), cli.task()) {
         (Ok(config), _) => config,
-        (Err(error), Command::Run) => {
+        (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
+        (Err(error), _) => {
             let _ = writeln!(stderr(), "{error}");
             return ExitCode::from(WRONG_SETTINGS);
         }
-        (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
     };
     if cli.check() {
-        for warning in warnings(&config) {
-            let _ = writeln!(stderr(), "{warning}");
-        }
-        let _ = writeln!(
-            stdout(),
-            "the settings are good ({})",
-            doctor::settings_place(cli.settings_file())
-        );
-        return ExitCode::SUCCESS;
+        return check(&config, cli.settings_file());
+    }
+    if let Command::Cert(CertCommand::New { hosts }) = cli.task() {
+        return match make_certificate(&config, &hosts) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     open_files::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
         Command::Doctor => {
             runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout()))
         }
-        Command::Run => {
+        Command::Run | Command::Cert(_) => {
             start_log(&config.log);
             tracing::info!(
                 version = env!("CARGO_PKG_VERSION"),
@@ -85,6 +88,61 @@ fn main() -> ExitCode {
     code
 }
 
+/// `--check`: what the settings say, and what is in the files of TLS that they name.
+fn check(config: &Config, settings: Option<&Path>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for warning in warnings(config) {
+        let _ = writeln!(stderr(), "{warning}");
+    }
+    for finding in doctor::certificate_findings(config) {
+        if finding.stops_start {
+            code = ExitCode::from(WRONG_SETTINGS);
+        }
+        if let Some(remedy) = finding.remedy {
+            let _ = writeln!(stderr(), "TLS: {}: {remedy}", finding.what);
+        }
+    }
+    if code == ExitCode::SUCCESS {
+        let place = doctor::settings_place(settings);
+        let _ = writeln!(stdout(), "the settings are good ({place})");
+    }
+    code
+}
+
+/// `cert new`
+fn make_certificate(config: &Config, hosts: &[String]) -> Result<()> {
+    let named = CertificateFiles::of(&config.tls);
+    let is_named = named.is_some();
+    let files = named.unwrap_or_else(|| CertificateFiles {
+        cert: "cert.pem".into(),
+        key: "key.pem".into(),
+    });
+    let made = certificates::make(&files, hosts, SystemTime::now())?;
+    let [cert, key] = [&files.cert, &files.key].map(|path| path.canonicalize());
+    let (cert, key) = (cert?, key?);
+    let (cert, key) = (cert.display(), key.display());
+    let mut out = stdout();
+    writeln!(out, "made {cert} and its key {key}")?;
+    writeln!(out, "for {}", made.names.join(", "))?;
+    writeln!(
+        out,
+        "good until {}",
+        httpdate::fmt_http_date(made.not_after)
+    )?;
+    if !is_named {
+        writeln!(
+            out,
+            "\nput into the settings:\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\""
+        )?;
+    }
+    writeln!(
+        out,
+        "\nclients trust it when they are given the certificate, never the key: curl --cacert {cert} https://localhost:{}/status",
+        config.server.listen.port
+    )?;
+    Ok(())
+}
+
 /// Of settings that are none any more, and of environment variables that look as if they were one.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = config.no_longer_needed.clone();
@@ -101,8 +159,9 @@ fn warnings(config: &Config) -> Vec<String> {
 /// Runs until a signal or a failure, then stops in order.
 async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
+    let reloads = signals.reloads();
     let mut running = tokio::select! {
-        started = app::start(config) => started?,
+        started = app::start(config, reloads) => started?,
         signal = signals.stop() => {
             tracing::info!(signal, "stopped before the start was complete");
             return Ok(());

@@ -126,12 +126,12 @@ pub enum Remedy {
     #[error("set store.path to a folder that this user may write, or change the folder's owner")]
     WritableFolder,
 
-    #[error("set server.listen to another address or port, or stop the program that has this one")]
-    FreePort,
+    #[error("set {setting} to another address or port, or stop the program that has this one")]
+    FreePort { setting: &'static str },
 
     /// The system keeps it for programs of its own.
-    #[error("set server.listen to a port from 1024 on")]
-    OpenPort,
+    #[error("set {setting} to a port from 1024 on")]
+    OpenPort { setting: &'static str },
 
     #[error("write server.listen = \"127.0.0.1:{port}\"")]
     ListenOnLoopback { port: u16 },
@@ -146,6 +146,32 @@ pub enum Remedy {
         "raise that limit (LimitNOFILE= for systemd) to {to}, or lower limits.connections to {room}"
     )]
     RaiseHardLimit { to: usize, room: usize },
+
+    /// The files of `server.tls` are not what they should be.
+    #[error(
+        "set server.tls.cert to a PEM file of the certificate with its chain behind it, and server.tls.key to one of its private key; \
+         satwatch cert new makes both for a home network"
+    )]
+    NamePair,
+
+    #[error(
+        "put the certificate first and its chain behind it into the file of server.tls.cert, and the key that it was made for into that of server.tls.key"
+    )]
+    FitPair,
+
+    #[error(
+        "renew it, or move both files away and run satwatch cert new; a running satwatch takes the new ones over by itself"
+    )]
+    RenewCertificate,
+
+    #[error("let the user that satwatch runs as read {}", path.display())]
+    LetRead { path: PathBuf },
+
+    #[error("run: chmod 600 {}", path.display())]
+    CloseKey { path: PathBuf },
+
+    #[error("write it without one, and name that file: openssl pkey -in {} -out KEY.pem", path.display())]
+    OpenKey { path: PathBuf },
 
     /// The path of another user's home directory, or a name that begins like one.
     #[error("write the whole path, or \"./~…\" for such a name")]

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A signal that comes so soon after another does not ask for more: a process group and its
@@ -17,6 +18,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    reloads: watch::Sender<u64>,
 }
 
 impl Signals {
@@ -26,17 +28,27 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            reloads: watch::Sender::new(0),
         })
     }
 
-    /// Waits for a signal that asks us to stop and names it. `SIGHUP` is answered with a log line.
+    /// Changes with each `SIGHUP`, as long as somebody waits for the other signals.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
+    /// Waits for a signal that asks us to stop and names it. `SIGHUP` is passed on to
+    /// [`Self::reloads`].
     /// Cancel-safe.
     pub async fn stop(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::info!("SIGHUP: nothing is reloaded yet; restart the daemon to apply changed settings"),
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: certificates are looked at; restart the daemon to apply changed settings");
+                    self.reloads.send_modify(|count| *count += 1);
+                }
             }
         }
     }

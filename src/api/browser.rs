@@ -7,7 +7,7 @@
 //! * `Host` must be a loopback name, an address, or listed in `server.allowed_hosts`: otherwise a
 //!   page whose name was made to resolve to this machine (DNS rebinding) would count as our own.
 //!   The health routes do without it, for load balancers;
-//! * `Origin` must be the daemon's own, listed in `server.allowed_origins`, or a loopback one while
+//! * `Origin` must be the daemon's own (`https`, if the request came over TLS), listed in `server.allowed_origins`, or a loopback one while
 //!   the request's `Host` is loopback too. A proxy that the daemon stands behind is reached under
 //!   another `Host`: there a page of the visitor's own machine is as foreign as any other;
 //! * without `Origin` come programs, and some requests of browsers (images, links, `fetch` without
@@ -19,8 +19,8 @@
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderName, HeaderValue, ORIGIN,
+    STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, StatusCode, Uri};
 use url::{Host, Origin};
@@ -67,14 +67,19 @@ impl OriginPolicy {
     }
 
     /// Lets a request pass, with the page that may read its answer if one asked, or refuses it.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<AllowedOrigin>, ApiError> {
+    pub fn check(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        over_tls: bool,
+    ) -> Result<Option<AllowedOrigin>, ApiError> {
         let host = self.check_host(uri, headers)?;
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) if self.comes_from_elsewhere(uri, headers) => Err(refused_site()),
             (None, _) => Ok(None),
             (Some(origin), None) => self
-                .allowed_origin(origin, host.as_ref(), headers)
+                .allowed_origin(origin, host.as_ref(), headers, over_tls)
                 .map(Some)
                 .ok_or_else(|| refused_origin(origin)),
             (Some(_), Some(_)) => Err(ApiError::new(
@@ -132,6 +137,7 @@ impl OriginPolicy {
         value: &HeaderValue,
         host: Option<&Authority>,
         headers: &HeaderMap,
+        over_tls: bool,
     ) -> Option<AllowedOrigin> {
         let text = value.to_str().ok()?;
         let allowed = |listed| {
@@ -158,6 +164,7 @@ impl OriginPolicy {
         };
         let port = host.port.unwrap_or(default_port);
         let own = origin == Origin::Tuple(scheme.clone(), host.host.clone(), port)
+            && (!over_tls || scheme == "https")
             && forwarded_scheme(headers).is_none_or(|forwarded| forwarded == scheme)
             && !of_other_site(headers);
         let passes = own || (is_loopback(&host.host) && is_loopback(name));
@@ -203,6 +210,14 @@ pub fn mark(headers: &mut HeaderMap, allowed: Option<AllowedOrigin>) {
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
             HeaderValue::from_static("true"),
         );
+    }
+}
+
+/// Browsers that were here over TLS keep to it for so many seconds, if any.
+pub fn insist_on_tls(headers: &mut HeaderMap, seconds: u64) {
+    let value = HeaderValue::from_str(&format!("max-age={seconds}"));
+    if let (true, Ok(value)) = (seconds > 0, value) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
 }
 
@@ -356,7 +371,7 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         policy
-            .check(&path.parse().unwrap(), &map)
+            .check(&path.parse().unwrap(), &map, false)
             .map_err(|error| error.code)
     }
 
@@ -668,7 +683,9 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static("localhost"));
             headers.insert(name, HeaderValue::from_static(value));
-            let error = policy.check(&Uri::from_static("/"), &headers).unwrap_err();
+            let error = policy
+                .check(&Uri::from_static("/"), &headers, false)
+                .unwrap_err();
             assert_eq!(error.status, StatusCode::FORBIDDEN);
             error.message
         };
@@ -699,7 +716,9 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let error = policy.check(&Uri::from_static("/"), &headers).unwrap_err();
+        let error = policy
+            .check(&Uri::from_static("/"), &headers, false)
+            .unwrap_err();
         assert!(
             error.message.contains("more than one Origin header"),
             "{}",

@@ -52,6 +52,7 @@ pub use crate::wire::ApiError;
 pub use router::Router;
 
 use crate::auth::{Credential, Guard};
+use crate::certificates::Certificates;
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
 use crate::history::{AuditRequest, LeftOut, ScanProgress};
@@ -59,7 +60,7 @@ use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::request::history;
-use crate::{auth, bitcoind, config, indexer, socketio, webhooks};
+use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
 use monitoring::Monitoring;
 use rest::audit::Auditor;
 use rest::budget::Budget;
@@ -117,11 +118,34 @@ pub struct Parts {
     pub config: Arc<config::Config>,
     /// Who may ask.
     pub auth: Guard,
-    /// The addresses in use, which `server.listen` with port 0 does not say.
-    pub listen: Vec<SocketAddr>,
+    pub listening: Listening,
     pub socketio: socketio::Config,
     /// Ends dispatch and waiting requests.
     pub stop: CancellationToken,
+}
+
+/// Where clients are listened to.
+pub struct Listening {
+    /// The addresses in use, which `server.listen` with port 0 does not say.
+    pub addresses: Vec<SocketAddr>,
+    /// Likewise of `metrics.listen`.
+    pub metrics: Vec<SocketAddr>,
+    pub usage: server::Usage,
+    /// `None`: there is no TLS.
+    pub certificates: Option<Certificates>,
+}
+
+impl Listening {
+    pub fn urls(&self) -> Vec<String> {
+        let scheme = match self.certificates {
+            Some(_) => "https",
+            None => "http",
+        };
+        let addresses = self.addresses.iter();
+        addresses
+            .map(|address| format!("{scheme}://{address}"))
+            .collect()
+    }
 }
 
 /// Ends when it is told to or, with an error, when the store cannot be read.
@@ -134,6 +158,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let (mut config, stop) = (parts.socketio.clone(), parts.stop.clone());
     // Older clients have no other place for a token.
     config.engine.keep_headers = &[AUTHORIZATION];
+    let hsts = parts.config.server.hsts;
     let (services, socket, dispatch) = build(parts)?;
     let (consumers, stopped) = (services.consumers.clone(), stop.clone());
     tokio::spawn(async move {
@@ -145,7 +170,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     services.consumer_routes.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::service(config, socket);
-    let router = Arc::new(Router::new(services, policy, socketio));
+    let router = Arc::new(Router::new(services, policy, socketio, hsts));
     Ok((router, tokio::spawn(dispatch.run(stop))))
 }
 
@@ -215,7 +240,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         started: Instant::now(),
         step_times,
         left_out: parts.left_out,
-        listen: parts.listen,
+        listening: parts.listening,
     });
     let auditor = Auditor {
         reads: reads.clone(),

@@ -1,6 +1,5 @@
 //! One request in, one answer out: who may ask, where it goes, and what every answer carries.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,14 +19,20 @@ use crate::api::{Services, credential};
 use crate::auth::Principal;
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
+use crate::server::Peer;
 use crate::wire::error::ApiError;
 use crate::{socketio, web};
+
+/// What `metrics.listen` is for.
+const METRICS_PATHS: [&str; 3] = ["/metrics", "/health/live", "/health/ready"];
 
 /// Answers the requests of all clients.
 pub struct Router {
     services: Arc<Services>,
     policy: OriginPolicy,
     socketio: socketio::Service<SocketApi>,
+    /// Seconds; 0 asks browsers for nothing.
+    hsts: u64,
 }
 
 impl Router {
@@ -35,30 +40,53 @@ impl Router {
         services: Arc<Services>,
         policy: OriginPolicy,
         socketio: socketio::Service<SocketApi>,
+        hsts: u64,
     ) -> Self {
         Self {
             services,
             policy,
             socketio,
+            hsts,
         }
     }
 
     /// Answers a request. A polling or long-polling request may take up to a minute.
-    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Answer
+    pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let head = request.method() == Method::HEAD;
-        let (mut answer, allowed) = match self.policy.check(request.uri(), request.headers()) {
+        let checked = self
+            .policy
+            .check(request.uri(), request.headers(), peer.over_tls);
+        let (mut answer, allowed) = match checked {
             Ok(allowed) => (self.route(request, peer).await, allowed),
             Err(refusal) => (respond::error(&refusal), None),
         };
         browser::mark(answer.headers_mut(), allowed);
+        if peer.over_tls {
+            browser::insist_on_tls(answer.headers_mut(), self.hsts);
+        }
         if head { without_body(answer) } else { answer }
     }
 
-    async fn route<B>(&self, request: Request<B>, peer: SocketAddr) -> Answer
+    /// Answers a request that came where there are only metrics and health.
+    pub async fn handle_metrics<B>(&self, request: Request<B>, peer: Peer) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path();
+        if METRICS_PATHS.contains(&path) {
+            return self.handle(request, peer).await;
+        }
+        let mut answer = respond::error(&ApiError::no_such_route(path));
+        browser::mark(answer.headers_mut(), None);
+        answer
+    }
+
+    async fn route<B>(&self, request: Request<B>, peer: Peer) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -67,7 +95,7 @@ impl Router {
             return options(&request);
         }
         if self.socketio.matches(request.uri().path()) {
-            let answer = self.socketio.handle(request, Some(peer.ip())).await;
+            let answer = self.socketio.handle(request, Some(peer.address.ip())).await;
             return answer.map(AnswerBody::from_full);
         }
         match route::find(request.uri().path()) {

@@ -15,6 +15,8 @@ pub fn server_limits(limits: &Limits) -> server::Limits {
     }
     server::Limits {
         connections: limits.connections.min(open_files::for_clients(open_files)),
+        connections_per_address: limits.connections_per_address,
+        unfinished_handshakes: limits.unfinished_handshakes,
         drain_time: DRAIN_TIME,
         ..server::Limits::default()
     }

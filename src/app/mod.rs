@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::FutureExt;
+use futures_util::future::join;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -26,15 +27,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Guard;
 use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
+use crate::certificates::{CertificateFiles, Certificates};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::follower::start::{self, FollowerConfig};
+use crate::server::{Server, tls_config};
 use crate::shutdown::Deadline;
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
 use limits::socketio_config;
-use listen::bind;
-pub use listen::{listen_addresses, listen_remedy};
+use listen::{Bound, bind};
+pub use listen::{LISTEN, METRICS_LISTEN, listen_addresses, listen_remedy, metrics_addresses};
 use retention::Retention;
 use task::Task;
 
@@ -67,19 +70,26 @@ pub struct Running {
 }
 
 /// Starts everything and returns when clients are served. Waits for the node only if the store is
-/// new. Needs a tokio runtime.
-pub async fn start(config: Config) -> Result<Running> {
+/// new. With each change of `reloads` files that are followed are looked at once more. Needs a tokio
+/// runtime.
+pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Running> {
     let config = Arc::new(config);
+    let certificates = match CertificateFiles::of(&config.tls) {
+        Some(files) => Some(Certificates::load(files).context("TLS")?),
+        None => None,
+    };
     refuse_taken_port(&config).await?;
     let (found, writer, reader) = open_store(&config).await?;
-    let server = match bind(&config).await {
-        Ok(server) => server,
+    let bound = match bind(&config).await {
+        Ok(bound) => bound,
         Err(error) => {
             writer.close()?;
             return Err(error);
         }
     };
-    let addrs = server.local_addrs()?;
+    let listening = listening(&bound, certificates.clone())?;
+    let addrs = listening.addresses.clone();
+    let (urls, metrics_at) = (listening.urls(), listening.metrics.clone());
 
     let (asks_sender, asks) = mpsc::channel(ASKS);
     let head = writer.head();
@@ -118,7 +128,7 @@ pub async fn start(config: Config) -> Result<Running> {
         monitoring,
         config: config.clone(),
         auth: Guard::default(),
-        listen: addrs.clone(),
+        listening,
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
@@ -131,20 +141,17 @@ pub async fn start(config: Config) -> Result<Running> {
     let retention_end = retention.run(stop_follower.clone());
     let retention_task = Task::spawn("retention", retention_end.map(Ok));
     let dispatch_task = Task::spawn("dispatch", async { Ok(dispatch_end.await??) });
-    let routed = router.clone();
-    let handler = Arc::new(move |request, peer| {
-        let router = routed.clone();
-        async move { router.handle(request, peer).await }
-    });
-    let serving = server.serve(handler, stop_clients.clone());
+    let serving = serve(bound, certificates, &router, reloads, &stop_clients);
     let server_task = Task::spawn("server", serving.map(Ok));
 
     if !on {
         tracing::warn!("monitoring is off: POST /start begins it");
     }
     warn_of_open_origins(&config.server);
-    let shown: Vec<String> = addrs.iter().map(|addr| format!("http://{addr}")).collect();
-    tracing::info!("listening on {}", shown.join(" and "));
+    tracing::info!("listening on {}", urls.join(" and "));
+    for address in metrics_at {
+        tracing::info!("metrics and health at http://{address}");
+    }
     Ok(Running {
         addrs,
         router,
@@ -157,6 +164,52 @@ pub async fn start(config: Config) -> Result<Running> {
         retention_task,
         indexer_task,
     })
+}
+
+fn listening(bound: &Bound, certificates: Option<Certificates>) -> Result<api::Listening> {
+    let metrics = bound.metrics.as_ref().map(Server::local_addrs);
+    Ok(api::Listening {
+        addresses: bound.clients.local_addrs()?,
+        metrics: metrics.transpose()?.unwrap_or_default(),
+        usage: bound.clients.usage(),
+        certificates,
+    })
+}
+
+/// Serves until `stop`.
+fn serve(
+    bound: Bound,
+    certificates: Option<Certificates>,
+    router: &Arc<api::Router>,
+    reloads: watch::Receiver<u64>,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let Bound {
+        mut clients,
+        metrics,
+    } = bound;
+    if let Some(certificates) = certificates {
+        clients = clients.with_tls(tls_config(Arc::new(certificates.clone())));
+        tokio::spawn(certificates.follow(reloads, stop.clone()));
+    }
+    let routed = router.clone();
+    let handler = Arc::new(move |request, peer| {
+        let router = routed.clone();
+        async move { router.handle(request, peer).await }
+    });
+    let clients = clients.serve(handler, stop.clone());
+    let routed = router.clone();
+    let handler = Arc::new(move |request, peer| {
+        let router = routed.clone();
+        async move { router.handle_metrics(request, peer).await }
+    });
+    let stop = stop.clone();
+    let metrics = async move {
+        if let Some(metrics) = metrics {
+            metrics.serve(handler, stop).await;
+        }
+    };
+    join(clients, metrics).map(|_| ())
 }
 
 impl Running {

@@ -70,6 +70,7 @@ impl Config {
             sources.expand(home.as_deref());
             sources.reachable_by_others();
             sources.half_a_login();
+            sources.half_of_tls();
         }
         let Sources {
             config, problems, ..
@@ -126,9 +127,18 @@ impl Sources {
             match values.kind {
                 _ if names_of(&section).is_none() => self.problem(place, &unknown(&section, "")),
                 ValueKind::Table(values) => {
+                    let (mut within, mut inner) = (Vec::new(), BTreeMap::new());
                     for (name, value) in BTreeMap::from_iter(values) {
+                        let path = format!("{section}.{name}");
+                        match names_of(&path) {
+                            Some(_) => _ = inner.insert(path, value),
+                            None => within.push((name, value)),
+                        }
+                    }
+                    for (name, value) in within {
                         self.add(place, &section, &name, &Given::Typed(&value.kind));
                     }
+                    self.add_sections(place, inner);
                 }
                 _ => self.problem(place, &format!("{section}: expected a section")),
             }
@@ -154,7 +164,7 @@ impl Sources {
         match collect(&variable) {
             Ok(settings) => {
                 for (setting, value) in settings {
-                    let (section, name) = setting.split_once('.').unwrap_or((&setting, ""));
+                    let (section, name) = setting.rsplit_once('.').unwrap_or((&setting, ""));
                     self.add(&place, section, name, &Given::Text(&value.to_string()));
                 }
             }
@@ -188,12 +198,17 @@ impl Sources {
     /// Replaces the `~` of paths, as a shell would do it.
     fn expand(&mut self, home: Option<&Path>) {
         let Config {
-            store, bitcoind, ..
+            store,
+            bitcoind,
+            tls,
+            ..
         } = &mut self.config;
         let mut wrong = Vec::new();
         for (name, path) in [
             ("store.path", Some(&mut store.path)),
             ("bitcoind.cookie_file", bitcoind.cookie_file.as_mut()),
+            ("server.tls.cert", tls.cert.as_mut()),
+            ("server.tls.key", tls.key.as_mut()),
         ] {
             let Some(path) =
                 path.filter(|path| path.as_os_str().as_encoded_bytes().starts_with(b"~"))
@@ -234,6 +249,18 @@ impl Sources {
         let (name, other) = match (&bitcoind.rpc_user, &bitcoind.rpc_password) {
             (Some(_), None) => (user, password),
             (None, Some(_)) => (password, user),
+            (Some(_), Some(_)) | (None, None) => return,
+        };
+        self.problem_of(name, &format!("{name} needs {other}"));
+    }
+
+    fn half_of_tls(&mut self) {
+        let (cert, key) = ("server.tls.cert", "server.tls.key");
+        let tls = &self.config.tls;
+        let (name, other) = match (&tls.cert, &tls.key) {
+            (Some(_), None) => (cert, key),
+            (None, Some(_)) => (key, cert),
+            (None, None) if self.config.server.hsts > 0 => ("server.hsts", cert),
             (Some(_), Some(_)) | (None, None) => return,
         };
         self.problem_of(name, &format!("{name} needs {other}"));
@@ -297,14 +324,20 @@ fn unknown(section: &str, name: &str) -> String {
     }
 }
 
-/// The variable of a setting whose name may be written with other letters or separators.
+/// The variable of the setting whose name differs from this at most in capitals and separators.
 fn meant(name: &str) -> Option<String> {
-    let upper = name.to_ascii_uppercase();
-    let setting = upper.strip_prefix("SATWATCH_")?.trim_start_matches('_');
-    let (section, name) = setting.split_once(['_', '.'])?;
-    let name = name.trim_start_matches('_');
-    let is_known = names_of(&section.to_lowercase())?.contains(&&*name.to_lowercase());
-    is_known.then(|| format!("{PREFIX}{section}__{name}"))
+    let parts = |name: &str| -> Vec<String> {
+        let parts = name.split(['_', '.']).filter(|part| !part.is_empty());
+        parts.map(str::to_ascii_uppercase).collect()
+    };
+    let given = parts(name);
+    let variables = NAMES.iter().flat_map(|(section, names)| {
+        names.iter().map(move |name| {
+            let path = format!("{section}.{name}").to_ascii_uppercase();
+            format!("{PREFIX}{}", path.replace('.', "__"))
+        })
+    });
+    variables.into_iter().find(|it| parts(it) == given)
 }
 
 #[cfg(test)]
@@ -387,6 +420,8 @@ mod tests {
                 "https://a.example, http://b.example:81",
             ),
             ("SATWATCH__SERVER__ALLOWED_HOSTS", ""),
+            ("SATWATCH__SERVER__TLS__CERT", "cert.pem"),
+            ("SATWATCH__SERVER__TLS__KEY", "key.pem"),
             ("SATWATCH__STORE__PATH", "/var/lib/satwatch"),
             ("SATWATCH__BITCOIND__RPC_URL", "http://127.0.0.1:18443"),
             ("SATWATCH__BITCOIND__RPC_USER", "007"),
@@ -410,6 +445,10 @@ mod tests {
             ["https://a.example", "http://b.example:81"]
         );
         assert_eq!(config.server.allowed_hosts, [""; 0]);
+        assert_eq!(
+            (config.tls.cert, config.tls.key),
+            (Some("cert.pem".into()), Some("key.pem".into()))
+        );
         assert_eq!(config.store.path, PathBuf::from("/var/lib/satwatch"));
         assert_eq!(config.bitcoind.rpc_user.as_deref(), Some("007"));
         assert_eq!(config.bitcoind.rpc_password, Some(Secret("1e5".into())));
@@ -453,7 +492,7 @@ mod tests {
         assert_eq!(
             file("[server]\nport = 5\n"),
             [
-                "settings.toml: server.port: unknown setting, expected one of listen, allowed_origins, allowed_hosts"
+                "settings.toml: server.port: unknown setting, expected one of listen, allowed_origins, allowed_hosts, hsts"
             ]
         );
         let lines = file("wallet = 5\n[purse]\na = 1\nb = 2\n");
@@ -475,6 +514,8 @@ mod tests {
             ("SATWATCH__SERVER.LISTEN", "0.0.0.0:1"),
             ("Satwatch_Log___Level", "info"),
             ("SATWATCH__SERVER", "x"),
+            ("SATWATCH_SERVER_TLS_CERT", "x"),
+            ("SATWATCH__SERVER__TLS__CHAIN", "x"),
         ];
         let lines = problems(load_toml("", &environment));
         let begin = [
@@ -486,6 +527,8 @@ mod tests {
             "environment variable SATWATCH__SERVER.LISTEN: write SATWATCH__SERVER__LISTEN",
             "environment variable Satwatch_Log___Level: write SATWATCH__LOG__LEVEL",
             "environment variable SATWATCH__SERVER: server.: unknown setting, expected one of listen, ",
+            "environment variable SATWATCH_SERVER_TLS_CERT: write SATWATCH__SERVER__TLS__CERT",
+            "environment variable SATWATCH__SERVER__TLS__CHAIN: server.tls.chain: unknown setting, expected one of cert, key",
         ];
         assert_eq!(lines.len(), begin.len(), "{lines:?}");
         for (line, begin) in lines.iter().zip(begin) {
@@ -603,12 +646,15 @@ mod tests {
 
     #[test]
     fn every_number_has_a_first_and_a_last_good_value() {
-        let ranges: [(&str, &str, u64, u64); 10] = [
+        let ranges: [(&str, &str, u64, u64); 13] = [
+            ("server", "hsts", 0, 63_072_000),
             ("monitor", "reconcile_interval", 1, 86_400),
             ("events", "retention_days", 0, 36_500),
             ("webhooks", "timeout", 1, 300),
             ("webhooks", "give_up_after", 1, 31_536_000),
             ("limits", "connections", 1, 1_000_000),
+            ("limits", "connections_per_address", 1, 1_000_000),
+            ("limits", "unfinished_handshakes", 1, 1_000_000),
             ("limits", "body_bytes", 1024, 1 << 30),
             ("limits", "rest_bytes", 1 << 20, 1 << 40),
             ("limits", "packet_bytes", 1024, 1 << 30),
@@ -749,5 +795,33 @@ mod tests {
                 "environment variable SATWATCH__BITCOIND__RPC_PASSWORD: bitcoind.rpc_password needs bitcoind.rpc_user"
             ]
         );
+    }
+    #[test]
+    fn the_files_of_tls_are_a_section_within_a_section_and_need_each_other() {
+        let whole = "[server]\nhsts = 60\n[server.tls]\ncert = \"~/c.pem\"\nkey = \"k.pem\"";
+        let config = load_toml(whole, &[("HOME", "/home/a")]).expect("good settings");
+        assert_eq!(
+            (config.tls.cert, config.tls.key, config.server.hsts),
+            (Some("/home/a/c.pem".into()), Some("k.pem".into()), 60)
+        );
+        for (text, expected) in [
+            (
+                "server.tls.cert = \"c\"",
+                "server.tls.cert needs server.tls.key",
+            ),
+            (
+                "server.tls.key = \"k\"",
+                "server.tls.key needs server.tls.cert",
+            ),
+            ("server.hsts = 1", "server.hsts needs server.tls.cert"),
+            ("server.tls = 5", "server.tls: expected a section"),
+            (
+                "server.tls.port = 5",
+                "server.tls.port: unknown setting, expected one of cert, key",
+            ),
+        ] {
+            let lines = problems(load_toml(text, &[]));
+            assert_eq!(lines, [format!("settings.toml: {expected}")]);
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 pub use checks::{is_host, is_origin};
 pub use listen::Listen;
 pub use load::{ConfigError, Flag, overlooked};
-pub use targets::AllowedTarget;
+pub use targets::{AllowedTarget, is_host_name};
 
 use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
 use read::{Given, boolean, hidden, list, one, optional, parsed, path, secret, text, whole, word};
@@ -38,9 +38,10 @@ const PROXY: &str =
     "a SOCKS proxy that resolves names itself, such as \"socks5h://127.0.0.1:9050\"";
 const LEVEL: &str = "a level (error, warn, info, debug, trace), or levels by part: \"info,satwatch::bitcoind=debug\"";
 
-/// `section: Type { name: type = default, how it is read; }`
+/// `section: Type { name: type = default, how it is read; }`; `section: Type in outer` is called
+/// `outer.section` in a file.
 macro_rules! settings {
-    ($($(#[$about:meta])* $section:ident: $Section:ident {
+    ($($(#[$about:meta])* $section:ident: $Section:ident $(in $outer:ident)? {
         $($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:expr;)*
     })*) => {
         /// All settings. Each part of the daemon gets only its own section.
@@ -67,20 +68,33 @@ macro_rules! settings {
 
         /// The names of all settings, by section.
         const NAMES: &[(&str, &[&str])] =
-            &[$((stringify!($section), &[$(stringify!($name),)*]),)*];
+            &[$((title!($section $(in $outer)?), &[$(stringify!($name),)*]),)*];
 
         impl Config {
             /// Takes a value, or says what is wrong with it. `None`: there is no such setting.
             fn set(&mut self, section: &str, name: &str, given: &Given<'_>) -> Option<Result<(), String>> {
-                match (section, name) {
-                    $($((stringify!($section), stringify!($name)) => {
-                        let read = $read(given);
-                        Some(read.map(|value| self.$section.$name = value))
-                    })*)*
-                    _ => None,
-                }
+                $(if section == title!($section $(in $outer)?) {
+                    return match name {
+                        $(stringify!($name) => {
+                            let read = $read(given);
+                            Some(read.map(|value| self.$section.$name = value))
+                        })*
+                        _ => None,
+                    };
+                })*
+                None
             }
         }
+    };
+}
+
+/// What a section is called in a file.
+macro_rules! title {
+    ($section:ident) => {
+        stringify!($section)
+    };
+    ($section:ident in $outer:ident) => {
+        concat!(stringify!($outer), ".", stringify!($section))
     };
 }
 
@@ -90,6 +104,15 @@ settings! {
         listen: Listen = Listen { host: "127.0.0.1".to_owned(), port: 5005 }, one(parsed, LISTEN);
         allowed_origins: Vec<String> = Vec::new(), list(text(is_origin), ORIGINS);
         allowed_hosts: Vec<String> = Vec::new(), list(text(is_host), HOSTS);
+        /// Seconds for which browsers keep to TLS once they were here; 0 says nothing about it.
+        hsts: u64 = 0, whole(0..=63_072_000);
+    }
+
+    /// The files of TLS, in PEM; both or none.
+    tls: Tls in server {
+        /// The certificate, and its chain behind it.
+        cert: Option<PathBuf> = None, optional(path);
+        key: Option<PathBuf> = None, optional(path);
     }
 
     store: Store {
@@ -140,6 +163,10 @@ settings! {
     /// misbehaves, not from one that has much to do.
     limits: Limits {
         connections: usize = 10_000, whole(1..=1_000_000);
+        /// Of one address, an IPv6 network of 64 bits counting as one.
+        connections_per_address: usize = 1000, whole(1..=1_000_000);
+        /// Connections that have not sent their first request, handshake of TLS and head included.
+        unfinished_handshakes: usize = 1000, whole(1..=1_000_000);
         /// Bytes of a REST request body.
         body_bytes: usize = 4 << 20, whole(1024..=1 << 30);
         /// Bytes of REST requests and answers under way, of all clients together.
@@ -150,6 +177,11 @@ settings! {
         subscriptions: usize = 100_000, whole(1..=10_000_000);
         /// Named consumers.
         consumers: usize = 1000, whole(1..=100_000);
+    }
+
+    metrics: Metrics {
+        /// A port for `/metrics` and the health routes alone, without TLS.
+        listen: Option<Listen> = None, optional(one(parsed, LISTEN));
     }
 
     log: Log {

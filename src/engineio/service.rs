@@ -5,6 +5,7 @@
 //! handshake), WebSocket handshake, protocol version. Its check for illegal bytes in `Origin` is
 //! hyper's here.
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use hyper::body::Body;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -105,7 +105,7 @@ impl<H: Handler> Service<H> {
     /// Answers a request. Must run on a tokio runtime. Whoever serves the connection is to set
     /// `TCP_NODELAY`: what is written here is whole.
     ///
-    /// An `Arc<OwnedSemaphorePermit>` in the extensions of a request for a WebSocket is kept as
+    /// An `Arc<dyn Any + Send + Sync>` in the extensions of a request for a WebSocket is kept as
     /// long as that: whoever serves the connection can count it so.
     ///
     /// The session hears of the request before this returns, and of its end when the answer is
@@ -317,7 +317,7 @@ impl<H> Inner<H> {
     async fn socket(
         &self,
         upgrade: OnUpgrade,
-        slot: Option<Arc<OwnedSemaphorePermit>>,
+        slot: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Option<Box<WebSocket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
             Ok(Ok(upgraded)) => Some(WebSocket::open(

@@ -8,6 +8,7 @@
 //! write, and the buffer is freed when they are out. A long message goes out in fragments, between
 //! which pongs get through.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,7 +21,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -124,7 +124,7 @@ pub(super) struct WebSocket {
     max_payload: usize,
     ended: Ended,
     /// That of the connection, if whoever serves it counts it so.
-    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    _permit: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl WebSocket {
@@ -133,7 +133,7 @@ impl WebSocket {
         upgraded: Upgraded,
         max_payload: usize,
         budget: Arc<ByteBudget>,
-        permit: Option<Arc<OwnedSemaphorePermit>>,
+        permit: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Box<Self> {
         Box::new(Self {
             stream: TokioIo::new(upgraded),

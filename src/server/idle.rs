@@ -1,12 +1,13 @@
 //! Whether a connection has a request in work, and when it last did something.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Limits;
+use super::usage::UnfinishedPlace;
 
 #[derive(Debug)]
 pub(super) struct IdleTracker {
@@ -16,6 +17,8 @@ pub(super) struct IdleTracker {
     /// Milliseconds from `accepted` to the last step of an answer plus one; 0 before the first
     /// request.
     answered: AtomicU64,
+    /// Until the first request has come.
+    unfinished: Mutex<Option<UnfinishedPlace>>,
 }
 
 /// A request in work, until it is dropped.
@@ -27,16 +30,19 @@ pub(super) struct OpenRequest(Arc<IdleTracker>);
 pub(super) struct Writing(Arc<IdleTracker>);
 
 impl IdleTracker {
-    pub(super) fn new(accepted: Instant) -> Self {
+    pub(super) fn new(accepted: Instant, unfinished: UnfinishedPlace) -> Self {
         Self {
             accepted,
             working: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
+            unfinished: Mutex::new(Some(unfinished)),
         }
     }
 
     pub(super) fn begin(this: &Arc<Self>) -> OpenRequest {
         this.working.fetch_add(1, Ordering::AcqRel);
+        let place = this.unfinished.lock();
+        drop(place.unwrap_or_else(PoisonError::into_inner).take());
         OpenRequest(this.clone())
     }
 

@@ -1,10 +1,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncRead;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use super::accept::{Arrival, Seldom};
 use super::*;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -32,7 +39,7 @@ async fn start(limits: Limits) -> Running {
         Arc::new(AtomicUsize::new(0)),
     );
     let (door, count) = (gate.clone(), waiting.clone());
-    let handler = Arc::new(move |request: Request<Incoming>, _: SocketAddr| {
+    let handler = Arc::new(move |request: Request<Incoming>, _: Peer| {
         answer(request, door.clone(), count.clone())
     });
     let task = tokio::spawn(server.serve(handler, shutdown.clone()));
@@ -60,7 +67,7 @@ async fn answer(
         "/keep" => {
             let slot = request
                 .extensions()
-                .get::<Arc<OwnedSemaphorePermit>>()
+                .get::<ConnectionSlot>()
                 .cloned()
                 .expect("an upgradable request carries its slot");
             let upgrade = hyper::upgrade::on(&mut request);
@@ -271,21 +278,19 @@ where
     let connection = Connections {
         builder: builder(),
         limits: Limits::default(),
+        tls: None,
         shutdown: CancellationToken::new(),
         abort: CancellationToken::new(),
     };
-    let slot = Arc::new(Semaphore::new(1))
-        .try_acquire_owned()
-        .expect("it is free");
-    let handler = Arc::new(move |_: Request<Incoming>, _: SocketAddr| {
-        std::future::ready(Response::new(answer()))
-    });
-    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    tokio::spawn(async move {
-        connection
-            .serve(server, peer, Arc::new(slot), handler)
-            .await
-    });
+    let handler =
+        Arc::new(move |_: Request<Incoming>, _: Peer| std::future::ready(Response::new(answer())));
+    let arrival = Arrival {
+        address: SocketAddr::from(([127, 0, 0, 1], 1)),
+        at: Instant::now(),
+        slot: Arc::new(()),
+        unfinished: Counts::new(&Limits::default()).unfinished.enter().0,
+    };
+    tokio::spawn(async move { connection.http(server, arrival, false, handler).await });
     client
 }
 
@@ -375,7 +380,7 @@ async fn one_port_is_listened_on_at_several_addresses() {
     let addrs = server.local_addrs().expect("they are bound");
     assert_eq!(addrs.len(), 2, "{addrs:?}");
     assert_eq!(addrs[0].port(), addrs[1].port());
-    let handler = Arc::new(|_: Request<Incoming>, _: SocketAddr| {
+    let handler = Arc::new(|_: Request<Incoming>, _: Peer| {
         std::future::ready(Response::new(Full::from("!")))
     });
     tokio::spawn(server.serve(handler, CancellationToken::new()));

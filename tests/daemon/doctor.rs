@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use satwatch::app;
 use satwatch::bitcoind::rpc::{Method, whitelist_line};
 use satwatch::remedy::Remedy;
 use serde_json::json;
@@ -1013,7 +1014,9 @@ fn case_17_too_many_open_files_are_the_cause_that_is_named() {
         Remedy::StartOrNameServer,
         Remedy::NameCredentials,
         Remedy::ReachEndpoint,
-        Remedy::FreePort,
+        Remedy::FreePort {
+            setting: app::LISTEN,
+        },
     ]
     .map(|remedy| remedy.to_string());
     for report in few {
@@ -1115,7 +1118,13 @@ fn a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed() 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = taken.local_addr().expect("an address");
     let doctor = doctor.with("server.listen", listen);
-    assert_eq!(doctor.problem().1, Remedy::FreePort.to_string());
+    assert_eq!(
+        doctor.problem().1,
+        Remedy::FreePort {
+            setting: app::LISTEN
+        }
+        .to_string()
+    );
     Doctor::beside(&node)
         .with("server.listen", "127.0.0.1:0")
         .finds_nothing();
@@ -1131,7 +1140,13 @@ fn a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed() 
         doctor.wrapper = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
             .map(str::to_owned)
             .to_vec();
-        assert_eq!(doctor.problem().1, Remedy::OpenPort.to_string());
+        assert_eq!(
+            doctor.problem().1,
+            Remedy::OpenPort {
+                setting: app::LISTEN
+            }
+            .to_string()
+        );
         doctor.with("server.listen", "127.0.0.1:0").finds_nothing();
     }
 }

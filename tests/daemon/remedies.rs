@@ -59,9 +59,11 @@ followed! { REMEDIES, Remedy,
     Remedy::BeginAnew => "a_daemon_that_was_down_for_longer_than_a_pruned_node_remembers_says_what_to_do",
     Remedy::RaiseHardLimit { .. } => "too_few_open_files_for_the_connections_are_to_be_more_or_the_connections_fewer",
     Remedy::ListenOnLoopback { .. } | Remedy::WholePathOrName => "what_is_wrong_with_settings_is_written_as_they_say",
+    Remedy::NamePair | Remedy::FitPair | Remedy::RenewCertificate | Remedy::CloseKey { .. } | Remedy::OpenKey { .. } => "what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps",
+    Remedy::LetRead { .. } => "a_key_that_may_not_be_read_is_to_be_readable",
     // Its second half is for the machine's /etc/hosts; the test takes a name that stands there.
     Remedy::LoopbackName { .. } => "case_19_every_address_of_a_name_must_be_loopback",
-    Remedy::WritableFolder | Remedy::FreePort | Remedy::OpenPort => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
+    Remedy::WritableFolder | Remedy::FreePort { .. } | Remedy::OpenPort { .. } => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
 }
 
 followed! { STORE_ERRORS, StoreError,

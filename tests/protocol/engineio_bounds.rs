@@ -244,9 +244,9 @@ async fn connection_limit_counts_websockets() {
         slot: slot(),
     };
     let shutdown = CancellationToken::new();
-    let handler = Arc::new(move |request, peer: SocketAddr| {
+    let handler = Arc::new(move |request, peer: server::Peer| {
         let service = service.clone();
-        async move { service.handle(request, Some(peer.ip())).await }
+        async move { service.handle(request, Some(peer.address.ip())).await }
     });
     let serving = tokio::spawn(listening.serve(handler, shutdown.clone()));
     let (first, mut second) = (real.open_websocket().await, real.open_websocket().await);

@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
     CloseReason, Config, Handler, Handshake, Message, MessageGroup, Outbox, Service, Work,
 };
+use satwatch::server::ConnectionSlot;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
@@ -177,7 +178,7 @@ pub struct Server {
     pub service: Service<EchoHandler>,
     /// One clone is in the extensions of each request that can be upgraded, as `server` does it
     /// with its slots.
-    pub slot: Arc<OwnedSemaphorePermit>,
+    pub slot: ConnectionSlot,
 }
 
 impl Server {
@@ -356,16 +357,15 @@ pub fn fast(config: &mut Config) {
 }
 
 /// The slot of all connections of one server.
-pub fn slot() -> Arc<OwnedSemaphorePermit> {
-    let slots = Arc::new(Semaphore::new(1));
-    Arc::new(slots.try_acquire_owned().expect("one is free"))
+pub fn slot() -> ConnectionSlot {
+    Arc::new(())
 }
 
 pub async fn serve<S>(
     service: Service<EchoHandler>,
     stream: S,
     peer: SocketAddr,
-    slot: Arc<OwnedSemaphorePermit>,
+    slot: ConnectionSlot,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

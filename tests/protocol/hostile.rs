@@ -142,9 +142,9 @@ async fn start() -> Running {
         service: service.clone(),
         shutdown: CancellationToken::new(),
     };
-    let handler = Arc::new(move |request, peer: SocketAddr| {
+    let handler = Arc::new(move |request, peer: server::Peer| {
         let service = service.clone();
-        async move { service.handle(request, Some(peer.ip())).await }
+        async move { service.handle(request, Some(peer.address.ip())).await }
     });
     tokio::spawn(listening.serve(handler, running.shutdown.clone()));
     running

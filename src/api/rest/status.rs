@@ -12,12 +12,15 @@
 //! mempool.age           since the size was asked for
 //! reconcile.repairs     blocks and transactions that the poll, or a look after a gap, found although the feed was up; some may
 //!                       have been on their way
+//! limits                each with what of it is in use, and whom it has kept out since the start; of connections_per_address
+//!                       that of the address that has most
+//! tls                   the certificate in force, and why that of the files is not; null without TLS
 //! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
 //! ```
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use hyper::StatusCode;
 use prometheus::HistogramVec;
@@ -27,15 +30,18 @@ use tokio::sync::watch;
 use super::budget::Budget;
 use super::events::EventQueries;
 use super::respond::{self, Answer};
+use crate::api::Listening;
 use crate::api::monitoring::Monitoring;
 use crate::api::scans::Scans;
 use crate::bitcoind::findings::too_many_outputs;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
+use crate::certificates::{CertificateStatus, Certificates};
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Consumers, Unread};
 use crate::events;
 use crate::history::LeftOut;
 use crate::reads::{Reads, StoreView};
+use crate::server::LimitUse;
 use crate::webhooks::Webhooks;
 use crate::wire::json::{object, seconds};
 use crate::wire::{ApiError, address};
@@ -61,8 +67,7 @@ pub struct Overview {
     /// Of the indexer.
     pub step_times: HistogramVec,
     pub left_out: watch::Receiver<LeftOut>,
-    /// The addresses in use, which `server.listen` with port 0 does not say.
-    pub listen: Vec<SocketAddr>,
+    pub listening: Listening,
 }
 
 impl Overview {
@@ -121,7 +126,11 @@ impl Overview {
             version: env!("CARGO_PKG_VERSION"),
             network: address::network_name(network),
             uptime: self.started.elapsed().as_secs_f64(),
-            listen: self.listen.clone(),
+            listen: self.listening.addresses.clone(),
+            urls: self.listening.urls(),
+            metrics_listen: self.listening.metrics.clone(),
+            tls: self.listening.certificates.as_ref().map(tls_shape),
+            limits: limits_shape(&self.listening.usage.limits()),
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
             data_age: age(node.current_at, now),
@@ -224,6 +233,41 @@ fn node_shape(status: NodeStatus, now: u64) -> impl Serialize {
         relays_transactions: node.relays_transactions,
         notes: notes.into_iter().map(note).collect::<Vec<_>>(),
     }
+}
+
+fn tls_shape(certificates: &Certificates) -> impl Serialize + use<> {
+    let CertificateStatus {
+        files,
+        pair,
+        since,
+        problem,
+    } = certificates.status();
+    object! {
+        cert: files.cert,
+        names: pair.names,
+        not_before: unix_time(pair.not_before),
+        not_after: unix_time(pair.not_after),
+        since: unix_time(since),
+        problem: problem.map(|problem| problem.to_string()),
+    }
+}
+
+fn unix_time(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// By name. `refused`: whom the limit has kept out since the start.
+fn limits_shape(limits: &[LimitUse]) -> impl Serialize + use<> {
+    let shape = |it: &LimitUse| {
+        object! {
+            limit: it.limit,
+            used: it.used,
+            refused: it.refused,
+        }
+    };
+    let shapes = limits.iter().map(|it| (it.name, shape(it)));
+    shapes.collect::<BTreeMap<_, _>>()
 }
 
 /// `GET /health/live`: the process answers.

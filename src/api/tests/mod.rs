@@ -36,10 +36,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
-use super::{Parts, Router, Services};
+use super::{Listening, Parts, Router, Services};
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
+use crate::server::{self, Peer};
 use crate::socketio::internals::SocketIoHandler;
 use crate::socketio::{self, Connection};
 use crate::test_end::{IndexerThread, StoreFolder};
@@ -47,8 +48,10 @@ use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, history, indexer, store};
 
 const NOW: u64 = 1_754_336_318_173;
-const PEER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000);
+const PEER: Peer = Peer {
+    address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000),
+    over_tls: false,
+};
 /// Longer than anything here takes; it only ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -131,14 +134,19 @@ impl Daemon {
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
             auth: crate::auth::Guard::default(),
-            listen: vec![([127, 0, 0, 1], 5005).into()],
+            listening: Listening {
+                addresses: vec![([127, 0, 0, 1], 5005).into()],
+                metrics: Vec::new(),
+                usage: server::Usage::of_nobody(),
+                certificates: None,
+            },
             socketio: socketio::Config::default(),
             stop: stop.clone(),
         };
         let policy = super::browser::OriginPolicy::new(&parts.config.server);
         let (services, socket, dispatch) = super::build(parts).unwrap();
         let socketio = socketio::service(socketio::Config::default(), socket.clone());
-        let router = Arc::new(Router::new(services.clone(), policy, socketio));
+        let router = Arc::new(Router::new(services.clone(), policy, socketio, 0));
         let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);
         (
             Self {

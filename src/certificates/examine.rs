@@ -1,0 +1,106 @@
+//! What there is to say about the files of the settings, for `doctor` and `--check`.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
+
+use super::renewal::SOON;
+use super::{CertificateFiles, Pair};
+use crate::remedy::Remedy;
+
+/// Bits of a file's mode with which others than its owner and its group read it, or with which
+/// others than its owner write it.
+const OPEN_TO_OTHERS: u32 = 0o026;
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    pub remedy: Option<Remedy>,
+    /// With this the daemon does not start.
+    pub stops_start: bool,
+}
+
+/// Looks at the files as a start would, and at what is not wise. `allowed_hosts`: the names under
+/// which requests are taken.
+pub fn examine(
+    files: &CertificateFiles,
+    now: SystemTime,
+    allowed_hosts: &[String],
+) -> Vec<Finding> {
+    let pair = match Pair::read(files, now) {
+        Ok(pair) => pair,
+        Err(problem) => {
+            return vec![Finding {
+                what: problem.what,
+                remedy: Some(problem.remedy),
+                stops_start: true,
+            }];
+        }
+    };
+    let ends = httpdate::fmt_http_date(pair.not_after);
+    let about = match pair.names.len() {
+        0 => "for no name".to_owned(),
+        _ => format!("for {}", pair.names.join(", ")),
+    };
+    let mut found = vec![Finding {
+        what: format!("a certificate {about}, good until {ends}"),
+        remedy: None,
+        stops_start: false,
+    }];
+    let refused = refused_names(&pair, allowed_hosts);
+    if !refused.is_empty() {
+        found.push(Finding {
+            what: format!(
+                "requests for {} are refused until server.allowed_hosts lists what clients use of that",
+                refused.join(", ")
+            ),
+            remedy: None,
+            stops_start: false,
+        });
+    }
+    let mut unwise = |what: String, remedy| {
+        found.push(Finding {
+            what,
+            remedy: Some(remedy),
+            stops_start: false,
+        });
+    };
+    if pair.not_after <= now + SOON {
+        let what = format!("the certificate ends soon, on {ends}");
+        unwise(what, Remedy::RenewCertificate);
+    }
+    if pair.not_before > now {
+        let begins = httpdate::fmt_http_date(pair.not_before);
+        let what = format!("the certificate begins only on {begins}, by the clock of this machine");
+        unwise(what, Remedy::SetClock);
+    }
+    let mode = fs::metadata(&files.key).map(|key| key.permissions().mode());
+    if mode.is_ok_and(|mode| mode & OPEN_TO_OTHERS != 0) {
+        let what = format!(
+            "others on this machine may read or change the key in {}",
+            files.key.display()
+        );
+        let path = files.key.clone();
+        unwise(what, Remedy::CloseKey { path });
+    }
+    found
+}
+
+/// The names of a certificate none of which is let in.
+fn refused_names<'a>(pair: &'a Pair, allowed_hosts: &[String]) -> Vec<&'a str> {
+    let is_free = |name: &str| name.parse::<IpAddr>().is_ok() || name == "localhost";
+    let is_listed = |name: &&str| {
+        let mut hosts = allowed_hosts.iter().map(|host| host.split(':').next());
+        hosts.any(|host| host.is_some_and(|host| host.eq_ignore_ascii_case(name)))
+    };
+    let names = pair.names.iter().map(String::as_str);
+    let names: Vec<&str> = names.filter(|name| !is_free(name)).collect();
+    // With a star it may be for any name.
+    let is_open = |name: &&str| is_listed(name) || name.contains('*');
+    match names.iter().any(is_open) {
+        true => Vec::new(),
+        false => names,
+    }
+}
