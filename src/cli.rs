@@ -45,7 +45,8 @@ pub enum Command {
     /// Run the daemon (the default)
     #[default]
     Run,
-    /// Try out node, credentials, ZMQ endpoints, database, port and certificate, and say what to change where
+    /// Try out node, credentials, ZMQ endpoints, database, port and certificate, and say what to
+    /// change where
     Doctor,
     /// Certificates of TLS
     #[command(subcommand)]
@@ -54,11 +55,12 @@ pub enum Command {
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum CertCommand {
-    /// Make a certificate that vouches for itself, for a home network: into the files that the settings name, else into
-    /// cert.pem and key.pem in the working directory. Files that are there stay as they are
+    /// Make a certificate that vouches for itself, for a home network: into the files that the
+    /// settings name, else into cert.pem and key.pem in the working directory. Files that are there
+    /// stay as they are
     New {
-        /// A name or an address under which clients reach this machine, besides its own name and loopback; may be
-        /// repeated
+        /// A name or an address under which clients reach this machine, besides its own name and
+        /// loopback; may be repeated
         #[arg(long = "host", value_name = "HOST", value_parser = host)]
         hosts: Vec<String>,
     },

@@ -48,8 +48,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> auth, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, config (its sections), clock
-//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> auth, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!

@@ -26,6 +26,15 @@ use crate::{socketio, web};
 /// What `metrics.listen` is for.
 const METRICS_PATHS: [&str; 3] = ["/metrics", "/health/live", "/health/ready"];
 
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+enum Entrance {
+    /// `server.listen`
+    Clients,
+    /// `metrics.listen`
+    Metrics,
+}
+
 /// Answers the requests of all clients.
 pub struct Router {
     services: Arc<Services>,
@@ -56,12 +65,29 @@ impl Router {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.answer(request, peer, Entrance::Clients).await
+    }
+
+    /// Answers a request that came to `metrics.listen`, where nobody needs a token.
+    pub async fn handle_metrics<B>(&self, request: Request<B>, peer: Peer) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.answer(request, peer, Entrance::Metrics).await
+    }
+
+    async fn answer<B>(&self, request: Request<B>, peer: Peer, entrance: Entrance) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let head = request.method() == Method::HEAD;
         let checked = self
             .policy
             .check(request.uri(), request.headers(), peer.over_tls);
         let (mut answer, allowed) = match checked {
-            Ok(allowed) => (self.route(request, peer).await, allowed),
+            Ok(allowed) => (self.route(request, peer, entrance).await, allowed),
             Err(refusal) => (respond::error(&refusal), None),
         };
         browser::mark(answer.headers_mut(), allowed);
@@ -71,40 +97,29 @@ impl Router {
         if head { without_body(answer) } else { answer }
     }
 
-    /// Answers a request that came where there are only metrics and health.
-    pub async fn handle_metrics<B>(&self, request: Request<B>, peer: Peer) -> Answer
+    async fn route<B>(&self, request: Request<B>, peer: Peer, entrance: Entrance) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = request.uri().path();
-        if METRICS_PATHS.contains(&path) {
-            return self.handle(request, peer).await;
+        if matches!(entrance, Entrance::Metrics) && !METRICS_PATHS.contains(&path) {
+            return respond::error(&ApiError::no_such_route(path));
         }
-        let mut answer = respond::error(&ApiError::no_such_route(path));
-        browser::mark(answer.headers_mut(), None);
-        answer
-    }
-
-    async fn route<B>(&self, request: Request<B>, peer: Peer) -> Answer
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
         if request.method() == Method::OPTIONS {
             return options(&request);
         }
-        if self.socketio.matches(request.uri().path()) {
+        if self.socketio.matches(path) {
             let answer = self.socketio.handle(request, Some(peer.address.ip())).await;
             return answer.map(AnswerBody::from_full);
         }
-        match route::find(request.uri().path()) {
-            Some(matched) => self.rest(matched, request).await,
+        match route::find(path) {
+            Some(matched) => self.rest(matched, request, entrance).await,
             None => page(&request).unwrap_or_else(|error| respond::error(&error)),
         }
     }
 
-    async fn rest<B>(&self, matched: Matched, request: Request<B>) -> Answer
+    async fn rest<B>(&self, matched: Matched, request: Request<B>, entrance: Entrance) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -115,7 +130,7 @@ impl Router {
         let sessions = self.socketio.session_count();
         let answer = async {
             let route = matched.route(request.method())?;
-            let principal = self.admit(route, request.headers())?;
+            let principal = self.admit(route, request.headers(), entrance)?;
             let part = matched.part;
             let sent =
                 Sent::read(&self.services, route, part, sessions, principal, request).await?;
@@ -131,8 +146,13 @@ impl Router {
     }
 
     /// Who asks, if they may ask for this.
-    fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Principal, ApiError> {
-        let Some(needed) = route.scope else {
+    fn admit(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        entrance: Entrance,
+    ) -> Result<Principal, ApiError> {
+        let (Some(needed), Entrance::Clients) = (route.scope, entrance) else {
             return Ok(Principal::nobody());
         };
         let credential = credential(headers);

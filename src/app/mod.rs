@@ -70,8 +70,8 @@ pub struct Running {
 }
 
 /// Starts everything and returns when clients are served. Waits for the node only if the store is
-/// new. With each change of `reloads` files that are followed are looked at once more. Needs a tokio
-/// runtime.
+/// new. With each change of `reloads` files that are followed are looked at once more. Needs a
+/// tokio runtime.
 pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Running> {
     let config = Arc::new(config);
     let certificates = match CertificateFiles::of(&config.tls) {

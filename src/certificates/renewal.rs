@@ -76,8 +76,8 @@ impl Certificates {
         self.state().status.clone()
     }
 
-    /// Follows the files until `stop`; each change of `asked` is a look at once. Files that have not
-    /// changed are not read again.
+    /// Follows the files until `stop`; each change of `asked` is a look at once. Files that have
+    /// not changed are not read again.
     pub async fn follow(self, mut asked: watch::Receiver<u64>, stop: CancellationToken) {
         loop {
             tokio::select! {

@@ -90,8 +90,8 @@ pub struct Peer {
 pub struct Limits {
     /// Open at the same time.
     pub connections: usize,
-    /// Of them those of one address, of an IPv6 network of 64 bits; those from 127.0.0.1 and ::1 are
-    /// not counted.
+    /// Of them those of one address, of an IPv6 network of 64 bits; those from 127.0.0.1 and ::1
+    /// are not counted.
     pub connections_per_address: usize,
     /// Of them those that have not sent the head of their first request.
     pub unfinished_handshakes: usize,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Node, http, wait_until};
+use super::{Node, http, tls, wait_until};
 
 /// After SIGTERM it is given so long until it is killed: the five seconds that it promises, and
 /// those in which this machine may be busy.
@@ -254,7 +254,22 @@ impl Daemon {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = match self.certificate() {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// What clients are to trust, if it speaks TLS.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        let mut settings = self.settings.iter();
+        let found = settings.find(|(name, _)| name == "server.tls.cert");
+        found.map(|(_, path)| path.into())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the daemon runs").id()
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -278,7 +293,17 @@ impl Daemon {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Answer {
-        let answer = request(method, &format!("{}{path}", self.url()), headers, body);
+        let url = format!("{}{path}", self.url());
+        let answer = match self.certificate() {
+            None => request(method, &url, headers, body),
+            Some(certificate) => {
+                let stream = tls::connect(self.port(), &certificate, tls::VERSIONS);
+                stream.and_then(|stream| {
+                    let body = body.unwrap_or_default();
+                    http::exchange(stream, method, &url, headers, body).and_then(Answer::of)
+                })
+            }
+        };
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
@@ -382,19 +407,25 @@ pub fn request(
     body: Option<&[u8]>,
 ) -> io::Result<Answer> {
     let body = body.unwrap_or_default();
-    let answer = http::send(method, url, headers, body, Duration::from_secs(60))?;
-    let text = String::from_utf8(answer.body).map_err(io::Error::other)?;
-    Ok(Answer {
-        status: answer.status,
-        headers: answer.headers,
-        json: serde_json::from_str(&text).unwrap_or(Value::Null),
-        text,
-    })
+    http::send(method, url, headers, body, Duration::from_secs(60)).and_then(Answer::of)
+}
+
+impl Answer {
+    fn of(answer: http::Response) -> io::Result<Self> {
+        let text = String::from_utf8(answer.body).map_err(io::Error::other)?;
+        Ok(Self {
+            status: answer.status,
+            headers: answer.headers,
+            json: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        })
+    }
 }
 
 /// The first address in `listening on http://127.0.0.1:PORT`, be the line text or JSON.
 fn address_in(log: &str) -> Option<String> {
-    let (_, rest) = log.split_once("listening on http://")?;
+    let (_, rest) = log.split_once("listening on http")?;
+    let rest = rest.strip_prefix('s').unwrap_or(rest).strip_prefix("://")?;
     // A number that ends with the text may be half a number.
     let end = rest.find(|c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c))?;
     Some(rest[..end].to_owned())

@@ -1,7 +1,7 @@
 //! One HTTP request on a connection of its own: a server may close one after an error, and tests
 //! are not to depend on that.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -23,10 +23,23 @@ pub fn send(
     silence: Duration,
 ) -> io::Result<Response> {
     let rest = url.strip_prefix("http://").expect("an address of http");
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect(host)?;
+    let (host, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(silence))?;
     stream.set_write_timeout(Some(silence))?;
+    exchange(stream, method, url, headers, body)
+}
+
+/// The same on a connection that is open.
+pub fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
+    let (_, rest) = url.split_once("://").expect("an address");
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut head = format!("{method} /{path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers
         .iter()

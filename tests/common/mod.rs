@@ -10,6 +10,7 @@
 //! RpcProxy a line between both with the moods of a node's RPC         (rpc_proxy.rs)
 //! oracle   what the node itself says about an address                 (oracle.rs)
 //! ledger   the daemon's event log and its laws                        (ledger.rs)
+//! tls      pairs of certificate and key, and connections over TLS     (tls.rs)
 //! status_changes   the legal changes of a status                      (status_changes.rs)
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod oracle;
 pub mod program;
 pub mod rpc_proxy;
 pub mod status_changes;
+pub mod tls;
 
 pub use client::{Client, open_websocket};
 pub use daemon::{Answer, Daemon};

@@ -48,6 +48,20 @@ impl Program {
         Self::spawn(command, name)
     }
 
+    /// The same with variables in its environment.
+    pub fn node_in(environment: &[(&str, &str)], script: &str, args: &[&str]) -> Self {
+        let mut command = node_command();
+        command.envs(environment.iter().copied());
+        Self::start(command, script, args)
+    }
+
+    /// Likewise.
+    pub fn python_in(environment: &[(&str, &str)], script: &str, args: &[&str]) -> Self {
+        let mut command = python_command();
+        command.envs(environment.iter().copied());
+        Self::start(command, script, args)
+    }
+
     fn start(mut command: Command, script: &str, args: &[&str]) -> Self {
         command
             .arg(repository().join("tests/clients").join(script))

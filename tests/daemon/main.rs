@@ -36,6 +36,7 @@ mod reorg;
 mod replaceable;
 mod rest;
 mod stop;
+mod tls;
 mod unwatch;
 mod watching;
 mod webhooks;

@@ -145,7 +145,10 @@ fn every_setting_that_is_named_anywhere_is_one() {
                 .any(|end| name.ends_with(&format!(".{end}")));
             // `bitcoind.zmq_{topic}`.
             let goes_on = name.ends_with('_');
-            if !is_file && !goes_on && !settings.contains(&name) {
+            // `[server.tls]`.
+            let section = format!("{name}.");
+            let is_section = settings.iter().any(|it| it.starts_with(&section));
+            if !is_file && !goes_on && !is_section && !settings.contains(&name) {
                 wrong.push(format!("{}: {name}", path.display()));
             }
             named.insert(name);
