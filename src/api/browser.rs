@@ -8,9 +8,9 @@
 //!   page whose name was made to resolve to this machine (DNS rebinding) would count as our own.
 //!   The health routes do without it, for load balancers;
 //! * `Origin` must be the daemon's own (`https`, if the request came over TLS), listed in
-//!   `server.allowed_origins`, or a loopback one while the request's `Host` is loopback too. A proxy
-//!   that the daemon stands behind is reached under another `Host`: there a page of the visitor's
-//!   own machine is as foreign as any other;
+//!   `server.allowed_origins`, or a loopback one while the request's `Host` is loopback too. A
+//!   proxy that the daemon stands behind is reached under another `Host`: there a page of the
+//!   visitor's own machine is as foreign as any other;
 //! * without `Origin` come programs, and some requests of browsers (images, links, `fetch` without
 //!   CORS). Of these `Sec-Fetch-Site` says where they come from: another site may only send its
 //!   visitor to the page, since time and failure of an answer tell what is watched.
