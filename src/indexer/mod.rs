@@ -18,7 +18,7 @@
 //! ([`Handle::step_times`]).
 //!
 //! An input with many scripts is applied in portions, between others that wait, and answered after
-//! the last one. So is what removed addresses leave.
+//! the last one. So is what removed addresses leave, and what the mempool has lost.
 //!
 //! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
@@ -217,13 +217,17 @@ impl Indexer {
         Ok(self.writer.close()?)
     }
 
-    /// One portion of what is to be forgotten, and one of a large input; then it is the turn of
-    /// what waits.
+    /// One portion of what is to be evicted or forgotten, and one of a large input; then it is the
+    /// turn of what waits.
     fn go_on(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
         if !self.has_more() {
             return Ok(());
         }
         self.set_oldest(Some(Instant::now()));
+        if self.tracker.is_evicting() {
+            jobs.push_back(InputJob::unanswered(Input::EvictMore));
+            self.commit(jobs)?;
+        }
         if self.tracker.has_to_forget() {
             jobs.push_back(InputJob::unanswered(Input::Forget));
             self.commit(jobs)?;
@@ -238,7 +242,7 @@ impl Indexer {
 
     /// Whether there is something to go on with.
     fn has_more(&self) -> bool {
-        self.tracker.has_to_forget() || !self.large.is_empty()
+        self.tracker.is_evicting() || self.tracker.has_to_forget() || !self.large.is_empty()
     }
 
     /// The next portion of the first large input; the last one has its answer. A script that was
@@ -451,6 +455,7 @@ fn size_of(input: &Input) -> usize {
         | Input::Disconnect { .. }
         | Input::CloseScan { .. }
         | Input::EvictMissing { .. }
+        | Input::EvictMore
         | Input::MempoolSnapshot { .. }
         | Input::Forget => BATCH,
         Input::SkipPruned { .. } | Input::Policy(_) => 1,
@@ -484,6 +489,7 @@ pub fn must_last(input: &Input) -> bool {
         Input::TxSeen { .. }
         | Input::TxRemoved { .. }
         | Input::EvictMissing { .. }
+        | Input::EvictMore
         | Input::MempoolSnapshot { .. }
         | Input::Policy(_) => false,
     }

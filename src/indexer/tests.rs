@@ -468,6 +468,37 @@ async fn what_was_being_forgotten_at_the_stop_goes_after_the_next_start() {
     thread.join().unwrap().unwrap();
 }
 
+#[test]
+fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (_inbox_end, inbox) = mpsc::channel(8);
+    let mut indexer = indexer(writer, inbox, BUDGET);
+    indexer.tracker = Tracker::new([7; 16]).in_portions_of(4);
+    let (mut inputs, mut txids) = (vec![start(), watch(1, false)], Vec::new());
+    for n in 0..9 {
+        let mut tx = pays(1);
+        tx.input[0].previous_output.vout = n;
+        txids.push(tx.compute_txid());
+        let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
+        inputs.push(Input::TxSeen { tx, seen, now });
+    }
+    let (spared, now) = (Vec::new(), NOW);
+    inputs.push(Input::TxRemoved { txids });
+    inputs.push(Input::EvictMissing { spared, now });
+    let mut jobs = inputs.into_iter().map(|input| job(input).0).collect();
+    let left = || reader.unconfirmed_txs().count();
+    while !VecDeque::is_empty(&jobs) {
+        indexer.commit(&mut jobs).unwrap();
+    }
+    let mut portions = vec![left()];
+    while indexer.has_more() {
+        indexer.go_on(&mut jobs).unwrap();
+        portions.push(left());
+    }
+    assert_eq!(portions, [7, 5, 3, 1, 0]);
+}
+
 /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.
 #[test]
 fn a_large_request_ends_its_batch() {

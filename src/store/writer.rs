@@ -344,14 +344,15 @@ impl View for Writer {
         self.keys(SCAN_SCRIPTS, &prefix, None, limit, parse_scan_script_key)
     }
 
-    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
-        self.keys(
-            SCRIPT_SCANS,
-            &script.0,
-            None,
-            usize::MAX,
-            parse_script_scan_key,
-        )
+    fn scans_of(
+        &self,
+        script: &ScriptHash,
+        after: Option<ScanId>,
+        limit: usize,
+    ) -> Result<Vec<ScanId>, ViewError> {
+        let after = after.map(|after| script_scan_key(after, script).to_vec());
+        let parse = parse_script_scan_key;
+        self.keys(SCRIPT_SCANS, &script.0, after, limit, parse)
     }
 
     fn missing_tx(&self, txid: &Txid) -> ViewError {

@@ -363,7 +363,12 @@ mod tests {
             Ok(scripts.take(limit).collect())
         }
 
-        fn scans_of(&self, _: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+        fn scans_of(
+            &self,
+            _: &ScriptHash,
+            _: Option<ScanId>,
+            _: usize,
+        ) -> Result<Vec<ScanId>, ViewError> {
             Ok(Vec::new())
         }
     }

@@ -119,6 +119,9 @@ pub enum Input {
     /// The time for successors is over: what is still marked as leaving was evicted, but for
     /// `spared`, which left too short a while ago.
     EvictMissing { spared: Vec<Txid>, now: u64 },
+    /// A portion of what `EvictMissing` has left to be evicted goes. To be sent while the tracker
+    /// [has some](super::Tracker::is_evicting).
+    EvictMore,
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What
     /// it lacks is marked as leaving, what we lack, or asked for and did not get, is asked for
     /// ([`FollowUp::Fetch`]): send that first and `EvictMissing` after it, or replacements look

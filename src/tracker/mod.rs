@@ -30,7 +30,8 @@
 //! Disconnect   per block, newest first: its transactions go back to the mempool view, coinbases and what spends them go
 //!              (one that is in two blocks: [`repeats`])
 //! TxSeen       match as above; what it displaces is replaced by it
-//! TxRemoved    marked as leaving; the reason follows at once (a replacement, a block) or not at all (EvictMissing: evicted)
+//! TxRemoved    marked as leaving; the reason follows at once (a replacement, a block) or not at all (EvictMissing: evicted,
+//!              very many in portions with EvictMore)
 //! MempoolSnapshot
 //!              the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
 //! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for;

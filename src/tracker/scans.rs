@@ -6,6 +6,7 @@
 
 use super::event::EventKind;
 use super::input::ScanEnd;
+use super::state::Removal;
 use super::transition::TransitionBuilder;
 use super::{
     ApplyError, BlockId, Coverage, FollowUp, ScanId, ScanRow, ScanState, ScriptHash, Tracker,
@@ -261,19 +262,28 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(Some(end))
     }
 
-    /// If it is added again, a scan that began before must not speak for it. Answers whether it was
-    /// in one that has not ended. Those that have are emptied by themselves.
-    pub fn leave_scans(&mut self, view: &V, script: &ScriptHash) -> Result<bool, ApplyError> {
-        let mut was_in_one = false;
-        for scan in view.scans_of(script)? {
+    /// If it is added again, a scan that began before must not speak for it. Those that have ended
+    /// are emptied by themselves. At most about `room` rows, which is made less by them.
+    pub fn leave_scans(
+        &mut self,
+        view: &V,
+        removal: &mut Removal,
+        room: &mut usize,
+    ) -> Result<(), ApplyError> {
+        let script = removal.script;
+        for scan in view.scans_of(&script, removal.scan, room.div_ceil(2))? {
+            removal.scan = Some(scan);
+            *room = room.saturating_sub(2);
             if self.tracker.ended_scans.contains(&scan) {
                 continue;
             }
-            self.changes.leave_scan(scan, *script);
+            self.changes.leave_scan(scan, script);
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
-            was_in_one = true;
+            if !self.follow_ups.contains(&FollowUp::Scans) {
+                self.follow_ups.push(FollowUp::Scans);
+            }
             let scripts = row.scripts.saturating_sub(1);
             let state = match scripts {
                 // Without a script it has nothing to complete.
@@ -290,7 +300,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             };
             self.changes.scans(scan)?.set(Some(row));
         }
-        Ok(was_in_one)
+        Ok(())
     }
 
     /// Takes scripts out of scans that have ended, or were never opened. At most `room` of them,

@@ -25,6 +25,8 @@ pub struct Tracker {
     /// Watched outputs whose spend is not confirmed.
     pub(super) outpoints: FingerprintSet,
     pub(super) mempool: Mempool,
+    /// When the verdict was given on what is being evicted.
+    pub(super) evicted_at: u64,
     /// Confirmation depths beyond 1 that any script asked for, and how many scripts did.
     pub(super) depths: BTreeMap<u8, u64>,
     /// The highest block from which on any script is covered: a reorg that stays above it harms no
@@ -77,6 +79,7 @@ pub(super) enum MergeStage {
 pub(super) struct Removal {
     pub script: ScriptHash,
     /// The last of each that went.
+    pub scan: Option<ScanId>,
     pub unspent: Option<OutPoint>,
     pub history: Option<Place>,
     /// Transactions that have moved to another place since.
@@ -87,6 +90,7 @@ impl Removal {
     pub fn of(script: ScriptHash) -> Self {
         Self {
             script,
+            scan: None,
             unspent: None,
             history: None,
             moved: BTreeSet::new(),
@@ -104,6 +108,7 @@ impl Tracker {
             scripts: FingerprintSet::default(),
             outpoints: FingerprintSet::default(),
             mempool: Mempool::new(fingerprints),
+            evicted_at: 0,
             depths: BTreeMap::new(),
             newest_coverage: 0,
             merging: None,
@@ -168,6 +173,11 @@ impl Tracker {
     /// Whether there is something for [`Input::Forget`] to take away.
     pub fn has_to_forget(&self) -> bool {
         self.is_forgetting() || !self.ended_scans.is_empty()
+    }
+
+    /// Whether there is something for [`Input::EvictMore`] to evict.
+    pub fn is_evicting(&self) -> bool {
+        self.mempool.next_evicted().is_some()
     }
 
     /// Whether there are rows of forgotten scripts.
@@ -235,6 +245,7 @@ impl Tracker {
             Input::TxSeen { tx, seen, now } => self.tx_seen(view, tx, seen, now),
             Input::TxRemoved { txids } => Ok(self.tx_removed(&txids)),
             Input::EvictMissing { spared, now } => self.evict_missing(view, &spared, now),
+            Input::EvictMore => self.evict_portion(view),
             Input::MempoolSnapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
             Input::Watch { scripts, now } => self.watch(view, scripts, WatchPart::Whole, now),
             Input::WatchPart {

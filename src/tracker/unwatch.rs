@@ -7,7 +7,7 @@ use super::event::{Cause, EventKind};
 use super::state::Removal;
 use super::transition::TransitionBuilder;
 use super::view::touches;
-use super::{ApplyError, ChangeSet, FollowUp, ScriptHash, Tracker, Transition, View};
+use super::{ApplyError, ChangeSet, ScriptHash, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn unwatch(
@@ -17,7 +17,7 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         let mut builder = TransitionBuilder::new(self, view, now);
-        let (mut told, mut has_left_scans) = (Vec::new(), false);
+        let mut told = Vec::new();
         let mut room = builder.tracker.portion;
         let before = builder.tracker.adding.clone();
         for script in scripts {
@@ -27,7 +27,6 @@ impl Tracker {
             let Some(row) = builder.changes.watch(script)?.cloned() else {
                 continue;
             };
-            has_left_scans |= builder.leave_scans(view, script)?;
             builder.changes.watches(*script)?.set(None);
             let fingerprint = builder.tracker.fingerprints.script(&row.spk);
             builder.tracker.scripts.remove(fingerprint);
@@ -45,9 +44,6 @@ impl Tracker {
             }
         }
         builder.put_adding(before)?;
-        if has_left_scans {
-            builder.follow_ups.push(FollowUp::Scans);
-        }
         builder.finish(Vec::new(), told, |_| {
             Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()))
         })
@@ -72,7 +68,8 @@ impl Tracker {
         }
         Ok(Transition {
             changes: builder.changes.into_changes(),
-            ..Transition::default()
+            events: Vec::new(),
+            follow_ups: builder.follow_ups,
         })
     }
 
@@ -94,8 +91,8 @@ impl Tracker {
 }
 
 impl<V: View> TransitionBuilder<'_, V> {
-    /// Removes the outputs of a script and its part in transactions. At most about `room` rows,
-    /// which is made less by them; answers whether none is left.
+    /// Removes the outputs of a script and its part in scans and transactions. At most about `room`
+    /// rows, which is made less by them; answers whether none is left.
     fn forget_rows(
         &mut self,
         view: &V,
@@ -103,6 +100,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         room: &mut usize,
     ) -> Result<bool, ApplyError> {
         let script = removal.script;
+        self.leave_scans(view, removal, room)?;
         while *room > 0
             && let Some(txid) = removal.moved.pop_first()
         {

@@ -87,8 +87,13 @@ pub trait View: Rows {
     ) -> Result<Vec<Place>, ViewError>;
     /// The scripts of a scan, ascending, at most `limit`.
     fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError>;
-    /// The scans that a script is in, ascending.
-    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError>;
+    /// The scans that a script is in, ascending, at most `limit` of those above `after`.
+    fn scans_of(
+        &self,
+        script: &ScriptHash,
+        after: Option<ScanId>,
+        limit: usize,
+    ) -> Result<Vec<ScanId>, ViewError>;
     /// Why the transaction of a row cannot be read, when there is none.
     fn missing_tx(&self, txid: &Txid) -> ViewError {
         ViewError(format!("transaction {txid} is missing"))
@@ -186,10 +191,15 @@ impl View for MemoryView {
         Ok(page(scripts.map(|(_, script)| *script), None, limit))
     }
 
-    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+    fn scans_of(
+        &self,
+        script: &ScriptHash,
+        after: Option<ScanId>,
+        limit: usize,
+    ) -> Result<Vec<ScanId>, ViewError> {
         let all = self.scan_scripts.keys();
         let scans = all.filter(|(_, other)| other == script);
-        Ok(page(scans.map(|(scan, _)| *scan), None, usize::MAX))
+        Ok(page(scans.map(|(scan, _)| *scan), after, limit))
     }
 }
 
@@ -253,14 +263,20 @@ impl<V: View> View for Overlay<'_, V> {
         Ok(page(scripts.into_iter(), None, limit))
     }
 
-    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+    fn scans_of(
+        &self,
+        script: &ScriptHash,
+        after: Option<ScanId>,
+        limit: usize,
+    ) -> Result<Vec<ScanId>, ViewError> {
         let ours = &self.changes.scan_scripts;
-        let mut scans = self.base.scans_of(script)?;
+        let of_base = limit.saturating_add(ours.len());
+        let mut scans = self.base.scans_of(script, after, of_base)?;
         scans.retain(|scan| !ours.contains_key(&(*scan, *script)));
         let is_in = ours.iter().filter(|(_, it)| it.new.is_some());
         let of_script = is_in.filter(|((_, other), _)| other == script);
         scans.extend(of_script.map(|((scan, _), _)| *scan));
-        Ok(page(scans.into_iter(), None, usize::MAX))
+        Ok(page(scans.into_iter(), after, limit))
     }
 
     fn missing_tx(&self, txid: &Txid) -> ViewError {

@@ -91,6 +91,7 @@ pub enum Ready {
     Woken,
     Baseline,
     Scan,
+    Evict,
     Forget,
 }
 
@@ -221,6 +222,9 @@ impl Process {
         if !self.inbox.is_empty() {
             ready.push(Ready::Index);
         }
+        if self.tracker.is_evicting() {
+            ready.push(Ready::Evict);
+        }
         if self.tracker.has_to_forget() {
             ready.push(Ready::Forget);
         }
@@ -279,6 +283,11 @@ impl Process {
                 Some(event) => self.tell(event, around),
                 None => Ok(()),
             },
+            Ready::Evict => {
+                let (input, sender) = (Input::EvictMore, Sender::Nobody);
+                self.inbox.push_back(Job { input, sender });
+                self.commit(around).map(|_| ())
+            }
             Ready::Forget => {
                 let (input, sender) = (Input::Forget, Sender::Nobody);
                 self.inbox.push_back(Job { input, sender });

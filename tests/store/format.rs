@@ -1136,7 +1136,7 @@ fn a_process_that_died_while_it_listed_scans_is_gone_on_with() {
     assert_eq!(reader.snapshot().scan_scripts(&scan_id()).unwrap(), both);
     let other = ScanId(0x0707_0707_0707_0707);
     assert_eq!(reader.snapshot().scan_scripts(&other).unwrap(), both[..1]);
-    assert_eq!(writer.scans_of(&script(2)).unwrap(), [scan_id()]);
+    assert_eq!(writer.scans_of(&script(2), None, 9).unwrap(), [scan_id()]);
     let in_scans = [1, 2, 3].map(|n| reader.snapshot().is_in_scan(&script(n)).unwrap());
     assert_eq!(in_scans, [true, true, false]);
 }

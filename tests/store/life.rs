@@ -365,11 +365,16 @@ impl Life {
             );
         }
         for script in self.rows.watches.keys() {
-            let scans = self.rows.scans_of(script).unwrap();
+            let scans = self.rows.scans_of(script, None, usize::MAX).unwrap();
             let is_open = |scan: &ScanId| self.rows.open_scans().contains(scan);
             let is_in_scan = snapshot.is_in_scan(script).unwrap();
             assert_eq!(is_in_scan, scans.iter().any(is_open));
-            assert_eq!(writer.scans_of(script).unwrap(), scans);
+            let page = |after, limit| writer.scans_of(script, after, limit).unwrap();
+            assert_eq!(page(None, usize::MAX), scans);
+            if let Some((first, rest)) = scans.split_first() {
+                assert_eq!(page(None, 1), [*first]);
+                assert_eq!(page(Some(*first), usize::MAX), rest);
+            }
         }
         assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);

@@ -66,6 +66,7 @@ enum Act {
         is_last: bool,
     },
     Forget,
+    EvictMore,
     Part {
         script: u8,
         portion: u8,
@@ -146,6 +147,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(scripts, outputs, on_tip)| Act::Baseline { scripts, outputs, on_tip }),
         1 => Just(Act::Reload),
         1 => Just(Act::Forget),
+        1 => Just(Act::EvictMore),
         1 => (some(), any::<bool>()).prop_map(|(scripts, is_last)| Act::WatchPart { scripts, is_last }),
         2 => (1u8..5, 0u8..3, prop::collection::vec(found(), 0..4))
             .prop_map(|(script, portion, outputs)| Act::Part { script, portion, outputs }),
@@ -355,6 +357,7 @@ impl Heap {
                 }
             }
             Act::Forget => Input::Forget,
+            Act::EvictMore => Input::EvictMore,
             Act::Part {
                 script: number,
                 portion,

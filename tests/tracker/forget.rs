@@ -1,8 +1,8 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
 use satwatch::tracker::{
-    ApplyError, Balance, Baseline, EventKind, Input, MemoryView, ScanEnd, ScanId, ScanState,
-    ScriptHash, Seen, View, WatchRequest,
+    ApplyError, Balance, Baseline, EventKind, FollowUp, Input, MemoryView, ScanEnd, ScanId,
+    ScanState, ScriptHash, Seen, View, WatchRequest,
 };
 
 use crate::runner::Stretch;
@@ -26,7 +26,7 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
         adding.retain(|adding| adding != script);
         !adding.is_empty()
     });
-    for scan in view.scans_of(script).unwrap() {
+    for scan in view.scans_of(script, None, usize::MAX).unwrap() {
         view.scan_scripts.remove(&(scan, *script));
         let row = view.scans.get_mut(&scan);
         if let Some(row) = row.filter(|row| row.state == ScanState::Open) {
@@ -115,7 +115,8 @@ impl World {
     pub fn forget_portion(&mut self) {
         let (visible, had_some) = (self.visible(), self.tracker.has_to_forget());
         let transition = self.try_send(Input::Forget).expect("it may always come");
-        assert!(transition.events.is_empty() && transition.follow_ups.is_empty());
+        let asks = transition.follow_ups.iter();
+        assert!(transition.events.is_empty() && asks.clone().all(|it| *it == FollowUp::Scans));
         assert_eq!(had_some, !transition.changes.is_empty(), "it goes on");
         assert!(transition.changes.len() <= 20, "it is bounded");
         assert_eq!(self.visible(), visible, "what counts stays as it is");
@@ -326,4 +327,23 @@ fn a_cancelled_scan_is_in_memory_as_long_as_it_has_scripts() {
         world.forget_portion();
         world.check_memory();
     }
+}
+
+#[test]
+fn a_script_that_is_in_very_many_scans_leaves_them_in_portions() {
+    let mut world = World::new();
+    world.watch(1, &[]);
+    world.watch(2, &[]);
+    let shared = world.open_scan(&[1, 2], 0, None);
+    for _ in 0..10 {
+        let _ = world.open_scan(&[1], 0, None);
+    }
+    world.begin_to_forget(1);
+    let first = world.past.last().expect("it was sent").0.len();
+    assert!(first <= 20, "{first}");
+    assert!(world.tracker.is_forgetting());
+    world.forget_all();
+    assert_eq!(world.view.open_scans(), [shared]);
+    assert_eq!(world.view.scans[&shared].scripts, 1);
+    world.check();
 }

@@ -45,7 +45,10 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
             staged: None,
         }
     );
-    assert_eq!(world.view.scans_of(&script(1)), Ok(vec![scan]));
+    assert_eq!(
+        world.view.scans_of(&script(1), None, usize::MAX),
+        Ok(vec![scan])
+    );
     let before = world.events.len();
     for _ in 0..6 {
         assert!(
@@ -67,7 +70,10 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
             staged: None,
         }
     );
-    assert_eq!(world.view.scans_of(&script(1)), Ok(vec![]));
+    assert_eq!(
+        world.view.scans_of(&script(1), None, usize::MAX),
+        Ok(vec![])
+    );
     assert_eq!(
         (
             world.view.scans[&scan].found,
@@ -407,7 +413,10 @@ fn a_script_that_is_added_again_while_a_scan_is_made_begins_a_life_of_its_own() 
     );
     world.watch(1, &[]);
     assert_eq!(
-        (world.view.scans_of(&script(1)), history(&world, 1)),
+        (
+            world.view.scans_of(&script(1), None, usize::MAX),
+            history(&world, 1)
+        ),
         (Ok(vec![]), vec![])
     );
     // The runner did not know.

@@ -4,6 +4,7 @@
 
 mod adds;
 mod arbitrary_inputs;
+mod evictions;
 mod forget;
 mod history_scan;
 mod interleave;

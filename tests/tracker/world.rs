@@ -54,6 +54,8 @@ pub struct World {
     pub deaf: bool,
     /// Scans take their time: they wait for [`World::scan`].
     pub slow_scans: bool,
+    /// Portions of an eviction come when a test says so.
+    pub slow_evictions: bool,
     /// The tracker hears of nothing by itself: news wait here for [`World::hear`], blocks for
     /// [`World::follow`].
     pub late: Option<VecDeque<Input>>,
@@ -107,6 +109,7 @@ impl World {
             merging: None,
             deaf: false,
             slow_scans: false,
+            slow_evictions: false,
             late: None,
             dies_after: None,
             now: 1_000_000,
@@ -150,7 +153,12 @@ impl World {
         if matches!(input, Input::Disconnect { to, .. } if Some(to) != self.tracker.tip()) {
             self.merging = None;
         }
-        let transition = self.try_send(input).expect("the input is legal");
+        let mut transition = self.try_send(input).expect("the input is legal");
+        while !self.slow_evictions && self.tracker.is_evicting() {
+            let more = self.try_send(Input::EvictMore).expect("it may always come");
+            transition.changes.add(more.changes);
+            transition.events.extend(more.events);
+        }
         if self.dies() {
             self.restart();
             return transition;

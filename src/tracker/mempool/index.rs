@@ -127,6 +127,8 @@ pub struct Mempool {
     payers: Payers,
     /// Said to be gone, reason not known yet.
     leaving: BTreeSet<Txid>,
+    /// Of them, those on which the verdict is given: they go in portions.
+    evicting: BTreeSet<Txid>,
     /// Asked for, because they matter now that more is watched or known. The answer may get lost (a
     /// call fails, monitoring stops), so each snapshot asks again until they come.
     wanted: BTreeSet<Txid>,
@@ -141,6 +143,7 @@ impl Mempool {
             spender: HashMap::default(),
             payers: Payers::default(),
             leaving: BTreeSet::new(),
+            evicting: BTreeSet::new(),
             wanted: BTreeSet::new(),
         }
     }
@@ -161,7 +164,7 @@ impl Mempool {
     /// there first. Answers its children.
     pub fn insert(&mut self, tx: &RawTx, prints: TxFingerprints, tracked: bool) -> Vec<Txid> {
         let txid = tx.txid();
-        self.leaving.remove(&txid);
+        self.stays(&txid);
         self.wanted.remove(&txid);
         if tracked {
             self.tracked.insert(txid);
@@ -259,7 +262,7 @@ impl Mempool {
     }
 
     pub fn remove(&mut self, txid: &Txid) {
-        self.leaving.remove(txid);
+        self.stays(txid);
         self.wanted.remove(txid);
         self.tracked.remove(txid);
         let Some((number, entry)) = self.entries.remove(txid) else {
@@ -336,12 +339,51 @@ impl Mempool {
     }
 
     pub fn mark_leaving(&mut self, txid: Txid) {
-        if self.entries.contains(&txid) {
+        if self.entries.contains(&txid) && !self.evicting.contains(&txid) {
             self.leaving.insert(txid);
         }
     }
 
-    /// What the node holds: marks what it lacks as leaving, and nothing else. Answers what of it is
+    fn stays(&mut self, txid: &Txid) {
+        _ = self.leaving.remove(txid) || self.evicting.remove(txid);
+    }
+
+    /// What is marked as leaving, and not spared, is to be evicted.
+    pub fn begin_eviction(&mut self, spared: &[Txid]) {
+        let mut judged = std::mem::take(&mut self.leaving);
+        let spared = spared.iter().filter_map(|txid| judged.take(txid));
+        self.leaving = spared.collect();
+        if self.evicting.is_empty() {
+            self.evicting = judged;
+        } else {
+            self.evicting.append(&mut judged);
+        }
+    }
+
+    /// Which is to be evicted next: parents go first, so that what a child took from them is never
+    /// given back.
+    pub fn next_evicted(&self) -> Option<Txid> {
+        let mut next = *self.evicting.first()?;
+        while let Some(entry) = self.entries.get(&next)
+            && let Some(parent) = entry.parents.iter().find(|it| self.evicting.contains(*it))
+        {
+            next = *parent;
+        }
+        Some(next)
+    }
+
+    /// What is leaving and descends from it left because of it, and is evicted after it.
+    pub fn evict(&mut self, txid: &Txid) {
+        let entry = self.entries.get(txid).filter(|_| !self.leaving.is_empty());
+        let children = entry.map(|entry| self.children(*txid, &entry.prints));
+        for child in children.into_iter().flatten() {
+            self.evicting.extend(self.leaving.take(&child));
+        }
+        self.remove(txid);
+    }
+
+    /// What the node holds: marks what it lacks as leaving, and nothing else; the verdict is still
+    /// to come. Answers what of it is
     /// not here, or wanted.
     pub fn read(&mut self, txids: &BTreeSet<Txid>) -> Vec<Txid> {
         let wanted = self.wanted.intersection(txids);
@@ -359,15 +401,12 @@ impl Mempool {
         };
         let entries = self.entries.by_number.iter_mut().flatten();
         self.leaving = entries.filter_map(left).collect();
+        self.evicting.clear();
         missing
     }
 
     pub fn is_leaving(&self, txid: &Txid) -> bool {
-        self.leaving.contains(txid)
-    }
-
-    pub fn leaving(&self) -> impl Iterator<Item = &Txid> {
-        self.leaving.iter()
+        self.leaving.contains(txid) || self.evicting.contains(txid)
     }
 }
 

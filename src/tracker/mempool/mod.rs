@@ -2,7 +2,7 @@
 
 mod index;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
@@ -112,21 +112,33 @@ impl Tracker {
         spared: &[Txid],
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        let leaving = self.out_of_time(spared);
+        self.mempool.begin_eviction(spared);
+        self.evicted_at = now;
+        self.evict_portion(view)
+    }
+
+    pub(super) fn evict_portion(&mut self, view: &impl View) -> Result<Transition, ApplyError> {
+        let (first, now) = (self.mempool.next_evicted(), self.evicted_at);
+        let mut room = self.portion;
         let mut builder = TransitionBuilder::new(self, view, now);
-        for &txid in &leaving {
-            let tracked = builder.tracker.mempool.is_tracked(&txid);
-            builder.tracker.mempool.remove(&txid);
-            if tracked {
+        while room > 0
+            && let Some(txid) = builder.tracker.mempool.next_evicted()
+        {
+            let is_tracked = builder.tracker.mempool.is_tracked(&txid);
+            builder.tracker.mempool.evict(&txid);
+            room -= 1;
+            if is_tracked {
+                let tx = builder.changes.transaction(&txid)?;
+                room = room.saturating_sub(tx.input.len() + tx.output.len());
                 builder.retire(txid, Status::Evicted)?;
             }
         }
-        // Now the index is what the node holds, as far as it was read: what came in another order
+        // Then the index is what the node holds, as far as it was read: what came in another order
         // than it happened is put right.
-        if builder.tracker.replacement == Replacement::Signalled {
+        if builder.tracker.replacement == Replacement::Signalled && !builder.tracker.is_evicting() {
             builder.judge(builder.tracker.mempool.misjudged())?;
         }
-        let Some(&first) = leaving.first() else {
+        let Some(first) = first else {
             return Ok(Transition {
                 changes: builder.changes.into_changes(),
                 ..Transition::default()
@@ -135,22 +147,6 @@ impl Tracker {
         builder.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Removed(txid.unwrap_or(first))
         })
-    }
-
-    /// What is marked as leaving and not spared. What descends from it left because of it.
-    fn out_of_time(&self, spared: &[Txid]) -> Vec<Txid> {
-        let spared: HashSet<&Txid> = spared.iter().collect();
-        let leaving = self.mempool.leaving();
-        let roots: Vec<Txid> = leaving
-            .filter(|txid| !spared.contains(txid))
-            .copied()
-            .collect();
-        if spared.is_empty() {
-            return roots;
-        }
-        let mut all = self.mempool.with_descendants(&roots);
-        all.retain(|txid| self.mempool.is_leaving(txid));
-        all
     }
 
     pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &BTreeSet<Txid>) -> Transition {
