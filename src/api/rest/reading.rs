@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::{EventQueries, LIMIT_DEFAULT, ReadEvents};
 use super::respond::Answer;
-use crate::consumers::{Consumer, Consumers, consumer_name};
+use crate::consumers::{Consumer, Consumers, Unread, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
 use crate::store::StoreError;
@@ -38,7 +38,7 @@ pub async fn consumer_events(
     let lease = lease.map_err(|reason| reason.error(name))?;
     let from = match after {
         Some(number) => number,
-        None => begin_of(reads, &consumer).await?,
+        None => begin_of(reads, &consumer).await?.after,
     };
     let ended = lease.ended();
     let until = async move {
@@ -64,16 +64,16 @@ pub async fn consumer_events(
     }
 }
 
-/// Where reading a consumer begins; a refusal with its balances when retention has taken what it
-/// wants.
-pub async fn begin_of(reads: &Reads, consumer: &Arc<Consumer>) -> Result<u64, ApiError> {
+/// What a consumer has not acknowledged: reading it begins after that look's quiet number. A
+/// refusal with its balances when retention has taken what it wants.
+pub async fn begin_of(reads: &Reads, consumer: &Arc<Consumer>) -> Result<Unread, ApiError> {
     // What is acknowledged meanwhile is not missed.
     let place = consumer.place().number;
     let unread = consumer.unread().await?;
     if unread.missed.is_some() {
         check_place(reads, place, consumer).await?;
     }
-    Ok(unread.after.max(place))
+    Ok(unread)
 }
 
 /// Refuses a place behind which events are gone, with the consumer's balances.

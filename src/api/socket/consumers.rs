@@ -130,11 +130,9 @@ async fn begin_reading(
     reads: &Reads,
     consumer: &Arc<Consumer>,
 ) -> Result<(impl Serialize + use<>, u64), ApiError> {
-    let begun = begin_of(reads, consumer).await;
-    let unread = consumer.unread().await?;
     // Why it does not begin where the consumer stands.
-    let (problem, restart, from) = match begun {
-        Ok(from) => (None, None, from),
+    let (problem, restart, unread, from) = match begin_of(reads, consumer).await {
+        Ok(unread) => (None, None, unread, unread.after),
         Err(ApiError {
             restart: Some(restart),
             message,
@@ -143,14 +141,15 @@ async fn begin_reading(
         }) => {
             let from = cursor::read(&reads.encoder.starts, &restart.cursor);
             let from = from.map_err(|_| ApiError::internal(&"our own cursor is not known"))?;
-            (Some((message, code)), Some(restart), from)
+            let unread = consumer.unread().await?;
+            (Some((message, code)), Some(restart), unread, from)
         }
         Err(error) => return Err(error),
     };
     let (cursor, first, balances) = match restart {
         Some(restart) => (restart.cursor, Some(restart.first), restart.balances),
-        // An ack may have come between the two looks; what begins does so before it.
-        None => (reads.encoder.cursor(unread.acked.min(from)), None, None),
+        // As of that look: what is acknowledged since is told all the same.
+        None => (reads.encoder.cursor(unread.acked), None, None),
     };
     let (error, code) = problem.unzip();
     let shape = object! {
@@ -298,7 +297,7 @@ impl ActiveReading {
                 },
                 Err(PageError::Expired) => {
                     let (reads, consumer) = (reads.clone(), consumer.clone());
-                    let begins = async move { begin_of(&reads, &consumer).await };
+                    let begins = async move { Ok(begin_of(&reads, &consumer).await?.after) };
                     // Also when the session does not ask for more for long.
                     self.begins = Some(Box::pin(run_detached(begins)));
                 }

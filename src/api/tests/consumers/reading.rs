@@ -51,6 +51,31 @@ async fn shop(payments: u8) -> Daemon {
     daemon
 }
 
+/// An ack comes while the reading begins.
+#[tokio::test]
+async fn a_reading_names_the_place_that_was_acknowledged_when_it_began() {
+    let daemon = shop(1).await;
+    let second = daemon.watch(2).await;
+    let wants = json!({ "addresses": [second], "after": daemon.cursor_of(0) });
+    daemon.consumer("second", wants).await;
+    daemon.pay(&address(2), 1000, 2).await;
+    let mut reader = daemon.client().await;
+    let subscribe = r#"2["subscribe_consumer",{"consumer":"second"}]"#;
+    let work = reader
+        .layer
+        .message(&reader.session, Message::text(subscribe));
+    let mut work = Box::pin(work.expect("it is worked on"));
+    let is_done = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_ready())).await;
+    assert!(!is_done, "it looks what is unread");
+    // One look after the other: now that one has ended.
+    daemon.get("/consumers/second").await;
+    assert_eq!(daemon.ack("second", 4).await.0, 200);
+    work.await;
+    let (reply, numbers) = reader.backlog().await;
+    assert_eq!(reply["cursor"], daemon.cursor_of(0));
+    assert_eq!(numbers, [3, 4], "the first one that it wants is the third");
+}
+
 #[tokio::test]
 async fn a_reader_gets_what_is_not_acknowledged_then_what_comes_and_the_same_as_subscribers() {
     let daemon = shop(0).await;
