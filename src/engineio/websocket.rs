@@ -113,6 +113,8 @@ pub(super) struct WebSocket {
     stream: TokioIo<Upgraded>,
     /// Whole frames in order that the system has not taken yet.
     waiting: BytesMut,
+    /// The stream may hold bytes that the system has not taken, as TLS does.
+    unflushed: bool,
     writing: bool,
     /// What is left of a long message.
     outgoing: Option<Outgoing>,
@@ -138,6 +140,7 @@ impl WebSocket {
         Box::new(Self {
             stream: TokioIo::new(upgraded),
             waiting: BytesMut::new(),
+            unflushed: false,
             writing: false,
             outgoing: None,
             pong: None,
@@ -236,13 +239,16 @@ impl WebSocket {
     /// Gives the system all that waits.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
+            self.unflushed = true;
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.waiting.advance(count),
             }
         }
         self.waiting = BytesMut::new();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// The next message. Pings are answered.
@@ -253,7 +259,7 @@ impl WebSocket {
             let Some(received) = self.frames.next(self.max_payload)? else {
                 drop(step);
                 self.put_pong();
-                if !self.waiting.is_empty()
+                if (self.unflushed || !self.waiting.is_empty())
                     && let Poll::Ready(Err(_)) = self.poll_out(cx)
                 {
                     return Poll::Ready(Err(SocketEnd::Closed));

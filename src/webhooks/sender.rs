@@ -84,8 +84,7 @@ impl Clients {
 
 impl HttpSender {
     pub fn new(settings: &config::Webhooks) -> Self {
-        // The one user of rustls here is this client; an error means that a provider is there
-        // already.
+        // This client takes the default; an error means that it is set already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let targets = Arc::new(Targets::new(settings));
         let lookups = Lookups::default();
