@@ -1,3 +1,5 @@
+mod tls;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
@@ -29,9 +31,14 @@ struct Running {
 /// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic`
 /// panics, `/keep` upgrades.
 async fn start(limits: Limits) -> Running {
+    start_with(limits, |server| server).await
+}
+
+async fn start_with(limits: Limits, change: impl FnOnce(Server) -> Server) -> Running {
     let server = Server::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], limits)
         .await
         .expect("a free port");
+    let server = change(server);
     let (addr, shutdown, gate, waiting) = (
         server.local_addrs().expect("it is bound")[0],
         CancellationToken::new(),

@@ -380,6 +380,12 @@ fn what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps() {
         2,
         &["was not made for the key", "the key that it was made for"],
     );
+    let doctor = |words: &str| {
+        let report = satwatch(&files, &["doctor"], &[]);
+        let report = String::from_utf8_lossy(&report.stdout).into_owned();
+        assert!(report.contains(words), "{words}: {report}");
+    };
+    doctor(" BAD  TLS: the certificate in");
     let protected = Command::new("openssl")
         .args(["pkey", "-aes256", "-passout", "pass:x", "-in"])
         .arg(other.key())
@@ -392,6 +398,7 @@ fn what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps() {
     check(&files, 2, &["no whole private key", "satwatch cert new"]);
     fs::write(files.key(), &own).expect("ours");
     check(&files, 0, &[]);
+    doctor("  ok  TLS: a certificate for ");
 
     fs::remove_file(files.cert()).expect("ours");
     check(&files, 2, &["cannot be read", "set server.tls.cert"]);
