@@ -118,8 +118,8 @@ async fn request_is_looked_at_in_the_reference_servers_order() {
     }
 }
 
-/// A stream that takes bytes and, as TLS does, passes them on when it is flushed, unless its gate is
-/// shut.
+/// A stream that takes bytes and passes them on when it is flushed, as TLS does, unless its gate
+/// is shut.
 struct Holding {
     line: DuplexStream,
     held: Vec<u8>,
