@@ -40,6 +40,8 @@
 //! bitcoind                 -> tracker (its plain types), store (the chain's name), config (its section), clock, remedy
 //! history                  -> tracker, store (reading), indexer, bitcoind, clock
 //! follower                 -> tracker, store (reading), indexer, bitcoind, history, config (its section), clock, remedy
+//! access                   -> (nothing)
+//! limits                   -> config (its sections), server (what a limit's use looks like)
 //! engineio                 -> (nothing)
 //! socketio                 -> engineio
 //! server                   -> (nothing)
@@ -48,7 +50,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> auth, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -58,6 +60,7 @@
 //!
 //! [`app`] builds all of it and takes it down again; `main` is flags, logging and the exit code.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -73,6 +76,7 @@ pub mod events;
 pub mod follower;
 pub mod history;
 pub mod indexer;
+pub mod limits;
 pub mod open_files;
 pub mod reads;
 pub mod remedy;

@@ -16,7 +16,7 @@
 //! # Where a request goes
 //!
 //! ```text
-//! server ──► router   Host and Origin (browser), CORS, path
+//! server ──► router   Host and Origin (browser), CORS, path; who asks, and how often (access)
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
 //!              └─ the rest ───► web
@@ -28,6 +28,7 @@
 //! answer with, each row of their table taking what it needs, and `socket::SocketServices` what the
 //! events of clients are answered with.
 
+mod access;
 mod browser;
 mod monitoring;
 mod rest;
@@ -56,11 +57,13 @@ use crate::certificates::Certificates;
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
 use crate::history::{AuditRequest, LeftOut, ScanProgress};
+use crate::limits::Places;
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
+use access::Access;
 use monitoring::Monitoring;
 use rest::audit::Auditor;
 use rest::budget::Budget;
@@ -68,7 +71,7 @@ use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
 use rest::status::Overview;
 use scans::Scans;
-use socket::{SocketApi, SocketServices};
+use socket::{SocketApi, SocketServices, Subscriptions};
 use watchlist::Watchlist;
 
 impl From<indexer::InputRefused> for ApiError {
@@ -169,6 +172,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     });
     services.consumer_routes.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
+    tokio::spawn(services.access.clone().keep_telling(stop.clone()));
     let socketio = socketio::service(config, socket);
     let router = Arc::new(Router::new(services, policy, socketio, hsts));
     Ok((router, tokio::spawn(dispatch.run(stop))))
@@ -186,6 +190,11 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         ..
     } = parts;
     let limits = &config.limits;
+    let access = Access::new(&config.server, limits);
+    let subscriptions = Subscriptions {
+        of_one: limits.subscriptions,
+        in_all: Places::new("subscriptions_in_all", limits.subscriptions_in_all),
+    };
     let reads = Reads::new(reader.clone());
     let log = EventLog::new(reader.clone(), reads.encoder.clone(), indexer.head());
     let (dispatch, handle) = Dispatch::new(log.clone());
@@ -226,7 +235,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         log: log.clone(),
         dispatch: handle.clone(),
         stop: stop.clone(),
-        waiting: Arc::default(),
+        waiting: Places::new("waiting_requests", limits.waiting_requests),
     });
     let overview = Arc::new(Overview {
         reads: reads.clone(),
@@ -241,6 +250,9 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         step_times,
         left_out: parts.left_out,
         listening: parts.listening,
+        access: access.clone(),
+        subscriptions: subscriptions.in_all.clone(),
+        limits: limits.clone(),
     });
     let auditor = Auditor {
         reads: reads.clone(),
@@ -263,10 +275,12 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         dispatch: handle,
         watchlist,
         consumers: consumers.clone(),
-        subscriptions: limits.subscriptions,
+        subscriptions,
+        access: access.clone(),
     }));
     let services = Arc::new(Services {
         auth,
+        access,
         body_bytes: limits.body_bytes,
         reads,
         budget,
@@ -283,6 +297,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
 /// What the routes answer with.
 struct Services {
     auth: Guard,
+    access: Arc<Access>,
     reads: Reads,
     budget: Budget,
     /// Of a request's body at most.

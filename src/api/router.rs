@@ -1,5 +1,6 @@
 //! One request in, one answer out: who may ask, where it goes, and what every answer carries.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,15 +9,16 @@ use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 
+use crate::api::access::{Caller, Concerns, Cost};
 use crate::api::browser::{self, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
-use crate::api::rest::route::{self, Matched, Route};
+use crate::api::rest::route::{self, Mark, Matched, Route};
 use crate::api::rest::sent::Sent;
 use crate::api::socket::SocketApi;
 use crate::api::{Services, credential};
-use crate::auth::Principal;
+use crate::auth::{Credential, Principal};
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
@@ -33,6 +35,17 @@ enum Entrance {
     Clients,
     /// `metrics.listen`
     Metrics,
+}
+
+/// What is found out about a request, for its line in the access log.
+struct Seen {
+    caller: Caller,
+    entrance: Entrance,
+    method: Method,
+    route: Option<&'static Route>,
+    /// The part of its path.
+    part: String,
+    concerns: Concerns,
 }
 
 /// Answers the requests of all clients.
@@ -83,12 +96,19 @@ impl Router {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let head = request.method() == Method::HEAD;
+        let access = &self.services.access;
+        let client = access.client(peer.address.ip(), request.headers());
         let checked = self
             .policy
             .check(request.uri(), request.headers(), peer.over_tls);
         let (mut answer, allowed) = match checked {
-            Ok(allowed) => (self.route(request, peer, entrance).await, allowed),
-            Err(refusal) => (respond::error(&refusal), None),
+            Ok(allowed) => (self.route(request, client, entrance).await, allowed),
+            Err(refusal) => {
+                let what = request.method().as_str();
+                let concerns = Some(request.uri().path());
+                access.refused(&Caller::at(client), what, concerns, &refusal);
+                (respond::error(&refusal), None)
+            }
         };
         browser::mark(answer.headers_mut(), allowed);
         if peer.over_tls {
@@ -97,7 +117,7 @@ impl Router {
         if head { without_body(answer) } else { answer }
     }
 
-    async fn route<B>(&self, request: Request<B>, peer: Peer, entrance: Entrance) -> Answer
+    async fn route<B>(&self, request: Request<B>, client: IpAddr, entrance: Entrance) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -110,16 +130,43 @@ impl Router {
             return options(&request);
         }
         if self.socketio.matches(path) {
-            let answer = self.socketio.handle(request, Some(peer.address.ip())).await;
-            return answer.map(AnswerBody::from_full);
+            return self.socketio(request, client).await;
         }
         match route::find(path) {
-            Some(matched) => self.rest(matched, request, entrance).await,
+            Some(matched) => {
+                let seen = Seen {
+                    caller: Caller::at(client),
+                    entrance,
+                    method: request.method().clone(),
+                    route: None,
+                    part: matched.part.clone(),
+                    concerns: Concerns::default(),
+                };
+                self.rest(matched, request, seen).await
+            }
             None => page(&request).unwrap_or_else(|error| respond::error(&error)),
         }
     }
 
-    async fn rest<B>(&self, matched: Matched, request: Request<B>, entrance: Entrance) -> Answer
+    /// A session's first request counts; those after it are how its transport works.
+    async fn socketio<B>(&self, request: Request<B>, client: IpAddr) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let query = request.uri().query().unwrap_or_default();
+        let is_first = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name != "sid");
+        if is_first {
+            let (access, caller) = (&self.services.access, Caller::at(client));
+            if let Err(refusal) = access.take(&caller, Cost::Request) {
+                access.refused(&caller, "handshake", None, &refusal);
+                return respond::error(&refusal);
+            }
+        }
+        let answer = self.socketio.handle(request, Some(client)).await;
+        answer.map(AnswerBody::from_full)
+    }
+
+    async fn rest<B>(&self, matched: Matched, request: Request<B>, mut seen: Seen) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -127,16 +174,8 @@ impl Router {
         // this.
         let log = &self.services.events.log;
         let known = log.encoder.cursor(log.head());
-        let sessions = self.socketio.session_count();
-        let answer = async {
-            let route = matched.route(request.method())?;
-            let principal = self.admit(route, request.headers(), entrance)?;
-            let part = matched.part;
-            let sent =
-                Sent::read(&self.services, route, part, sessions, principal, request).await?;
-            route.answer(self.services.clone(), sent).await
-        };
-        let answer = answer.await;
+        let answer = self.answer_route(&mut seen, matched, request).await;
+        self.note(&seen, answer.as_ref().err());
         if answer.as_ref().is_err_and(budget::is_overloaded) {
             sleep(budget::PAUSE).await;
         }
@@ -145,20 +184,76 @@ impl Router {
         answer
     }
 
-    /// Who asks, if they may ask for this.
+    async fn answer_route<B>(
+        &self,
+        seen: &mut Seen,
+        matched: Matched,
+        request: Request<B>,
+    ) -> Result<Answer, ApiError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let route = matched.route(request.method())?;
+        seen.route = Some(route);
+        let principal = self.admit(seen, route, request.headers())?;
+        let (part, concerns) = (matched.part, seen.concerns.clone());
+        let sessions = self.socketio.session_count();
+        let services = &self.services;
+        let sent = Sent::read(
+            services, route, part, sessions, principal, concerns, request,
+        );
+        let sent = sent.await?;
+        route.answer(services.clone(), sent).await
+    }
+
+    /// Who asks, if they may ask for this, and not too often.
     fn admit(
         &self,
+        seen: &mut Seen,
         route: &Route,
         headers: &HeaderMap,
-        entrance: Entrance,
     ) -> Result<Principal, ApiError> {
-        let (Some(needed), Entrance::Clients) = (route.scope, entrance) else {
+        let (access, caller) = (&self.services.access, &mut seen.caller);
+        let take_costly = |caller: &Caller| match route.has(Mark::Costly) {
+            true => access.take(caller, Cost::Costly),
+            false => Ok(()),
+        };
+        // What is open costs no more than a refusal.
+        let (Some(needed), Entrance::Clients) = (route.scope, seen.entrance) else {
+            take_costly(caller)?;
             return Ok(Principal::nobody());
         };
         let credential = credential(headers);
-        let principal = self.services.auth.admit(credential)?;
+        let admitted = self.services.auth.admit(credential);
+        if let Ok(principal) = &admitted {
+            *caller = Caller::of(principal, caller);
+        }
+        access.take(caller, Cost::Request)?;
+        if admitted.is_err() && credential != Credential::None {
+            access.take(caller, Cost::Costly)?;
+        }
+        let principal = admitted?;
         principal.require(needed)?;
+        take_costly(caller)?;
         Ok(principal)
+    }
+
+    /// The line of a change or a refusal.
+    fn note(&self, seen: &Seen, error: Option<&ApiError>) {
+        let Some(route) = seen.route else {
+            return;
+        };
+        let (access, caller) = (&self.services.access, &seen.caller);
+        let what = format!("{} {}", seen.method, route.path);
+        let concerns = match &*seen.part {
+            "" => seen.concerns.get().map(String::as_str),
+            part => Some(part),
+        };
+        match error {
+            Some(error) => access.refused(caller, &what, concerns, error),
+            None if route.is_logged_change() => access.changed(caller, &what, concerns),
+            None => {}
+        }
     }
 
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.

@@ -492,7 +492,7 @@ mod tests {
         assert_eq!(
             file("[server]\nport = 5\n"),
             [
-                "settings.toml: server.port: unknown setting, expected one of listen, allowed_origins, allowed_hosts, hsts"
+                "settings.toml: server.port: unknown setting, expected one of listen, allowed_origins, allowed_hosts, trusted_proxies, hsts"
             ]
         );
         let lines = file("wallet = 5\n[purse]\na = 1\nb = 2\n");
@@ -646,7 +646,7 @@ mod tests {
 
     #[test]
     fn every_number_has_a_first_and_a_last_good_value() {
-        let ranges: [(&str, &str, u64, u64); 13] = [
+        let ranges: [(&str, &str, u64, u64); 17] = [
             ("server", "hsts", 0, 63_072_000),
             ("monitor", "reconcile_interval", 1, 86_400),
             ("events", "retention_days", 0, 36_500),
@@ -658,7 +658,11 @@ mod tests {
             ("limits", "body_bytes", 1024, 1 << 30),
             ("limits", "rest_bytes", 1 << 20, 1 << 40),
             ("limits", "packet_bytes", 1024, 1 << 30),
+            ("limits", "requests_per_second", 1, 1_000_000),
+            ("limits", "costly_per_minute", 1, 1_000_000),
+            ("limits", "waiting_requests", 1, 1_000_000),
             ("limits", "subscriptions", 1, 10_000_000),
+            ("limits", "subscriptions_in_all", 1, 100_000_000),
             ("limits", "consumers", 1, 100_000),
         ];
         for (section, name, first, last) in ranges {

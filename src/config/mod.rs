@@ -12,6 +12,7 @@
 mod checks;
 mod listen;
 mod load;
+mod proxies;
 mod read;
 mod targets;
 
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 pub use checks::{is_host, is_origin};
 pub use listen::Listen;
 pub use load::{ConfigError, Flag, overlooked};
+pub use proxies::TrustedProxy;
 pub use targets::{AllowedTarget, is_host_name};
 
 use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
@@ -32,6 +34,7 @@ const HOSTS: &str = "host names without scheme and path, such as \"satwatch.exam
 const RPC_URL: &str =
     "an address such as \"http://127.0.0.1:8332\" (http, without user and password)";
 const ENDPOINT: &str = "a ZMQ endpoint to connect to, such as \"tcp://127.0.0.1:28332\" or \"ipc:///run/bitcoind/zmq.sock\"";
+const PROXIES: &str = "addresses and networks of proxies, such as \"127.0.0.1\" or \"10.0.0.0/8\"";
 const TARGETS: &str =
     "host names, IP addresses and networks, such as \"ntfy.lan\" and \"192.168.1.0/24\"";
 const PROXY: &str =
@@ -104,6 +107,8 @@ settings! {
         listen: Listen = Listen { host: "127.0.0.1".to_owned(), port: 5005 }, one(parsed, LISTEN);
         allowed_origins: Vec<String> = Vec::new(), list(text(is_origin), ORIGINS);
         allowed_hosts: Vec<String> = Vec::new(), list(text(is_host), HOSTS);
+        /// Proxies whose `X-Forwarded-For` and `Forwarded` say who asks.
+        trusted_proxies: Vec<TrustedProxy> = Vec::new(), list(parsed, PROXIES);
         /// Seconds for which browsers keep to TLS once they were here; 0 says nothing about it.
         hsts: u64 = 0, whole(0..=63_072_000);
     }
@@ -173,8 +178,17 @@ settings! {
         rest_bytes: usize = 256 << 20, whole(1 << 20..=1 << 40);
         /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
         packet_bytes: usize = 1_000_000, whole(1024..=1 << 30);
+        /// Requests over REST and events over Socket.IO of one client: a token or, without one, an
+        /// address. Ten times as many may come at once.
+        requests_per_second: u32 = 5000, whole(1..=1_000_000);
+        /// Of them those that cost much, and credentials that are wrong.
+        costly_per_minute: u32 = 3000, whole(1..=1_000_000);
+        /// Requests that wait for events (`wait`), of all clients together.
+        waiting_requests: usize = 5000, whole(1..=1_000_000);
         /// Subscribed addresses of one Socket.IO client.
         subscriptions: usize = 100_000, whole(1..=10_000_000);
+        /// Those of all clients together.
+        subscriptions_in_all: usize = 2_000_000, whole(1..=100_000_000);
         /// Named consumers.
         consumers: usize = 1000, whole(1..=100_000);
     }

@@ -26,6 +26,8 @@ pub struct ApiError {
     pub allow: Option<String>,
     /// Seconds: the `Retry-After` header.
     pub retry_after: Option<u32>,
+    /// The setting that would be exceeded, beside `error` and `code`.
+    pub limit: Option<&'static str>,
     /// Beside `error` and `code` when a cursor is not good any more.
     pub restart: Option<Box<Restart>>,
 }
@@ -50,6 +52,7 @@ impl ApiError {
             message: message.into(),
             allow: None,
             retry_after: None,
+            limit: None,
             restart: None,
         }
     }
@@ -134,6 +137,14 @@ impl ApiError {
         }
     }
 
+    /// `name`: as the setting is called, in the section `limits`.
+    pub fn of_limit(self, name: &'static str) -> Self {
+        Self {
+            limit: Some(name),
+            ..self
+        }
+    }
+
     pub fn gone(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, code, message)
     }
@@ -155,7 +166,8 @@ impl ApiError {
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (error, code, restart) = (&self.message, self.code, self.restart.as_deref());
-        object! { error, code, #[serde(flatten)] restart }.serialize(serializer)
+        let limit = self.limit;
+        object! { error, code, ?limit, #[serde(flatten)] restart }.serialize(serializer)
     }
 }
 
@@ -181,6 +193,15 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
             r#"{"error":"The field \"address\" is missing; send {\"address\": \"…\"}.","code":"missing_field"}"#
+        );
+    }
+
+    #[test]
+    fn a_limit_that_would_be_exceeded_is_named() {
+        let error = ApiError::new(StatusCode::FORBIDDEN, "quota_reached", "No.");
+        assert_eq!(
+            serde_json::to_string(&error.of_limit("consumers")).unwrap(),
+            r#"{"error":"No.","code":"quota_reached","limit":"consumers"}"#
         );
     }
 

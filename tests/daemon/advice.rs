@@ -47,6 +47,7 @@ const ADVICE: &[(&str, By)] = &[
     ("send an address of {ours}", ADDRESS),
     ("ask again when it is done", Test("a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it")),
     ("ask again in a moment", LATER),
+    ("ask again in {seconds} s", Test("who_asks_too_often_is_refused_and_another_client_notices_nothing")),
     ("try again", Test("a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it")),
     ("send the address you connected to", REST),
     ("Use a loopback address, or add", Test("what_is_said_of_hosts_and_origins_helps")),

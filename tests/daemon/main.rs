@@ -22,6 +22,7 @@ mod doctor;
 mod feed;
 mod history;
 mod lag;
+mod limits;
 mod literals;
 mod live;
 mod mempool;

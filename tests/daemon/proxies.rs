@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::page::Browser;
@@ -184,7 +185,12 @@ fn works_behind(start: impl Fn(u16) -> Proxy) {
     assert!(message.contains(&remedy), "{message}");
     drop((proxy, daemon));
 
-    let daemon = Daemon::with(&node, &[("server.allowed_hosts", HOST)]);
+    let settings = [
+        ("server.allowed_hosts", HOST),
+        ("server.trusted_proxies", "127.0.0.1"),
+        ("log.format", "json"),
+    ];
+    let daemon = Daemon::with(&node, &settings);
     let proxy = start(daemon.port());
     // A proxy that looks after the health of what is behind it may need a moment.
     wait_until("the proxy takes the daemon for healthy", || {
@@ -236,6 +242,39 @@ fn works_behind(start: impl Fn(u16) -> Proxy) {
     });
 
     drop(open_websocket_at(proxy.port, &proxy.host()));
+    tells_who_asks(&proxy, &daemon);
+}
+
+/// A client at another address than the proxy's, who claims to be somebody else.
+fn tells_who_asks(proxy: &Proxy, daemon: &Daemon) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let (from, to) = (([127, 0, 0, 2], 0), ([127, 0, 0, 1], proxy.port));
+    let [from, to] = [from, to].map(SocketAddr::from);
+    socket.bind(&from.into()).expect("it is on this machine");
+    socket.connect(&to.into()).expect("it listens");
+    let head = format!(
+        "DELETE /consumers/who HTTP/1.1\r\nHost: {}\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n",
+        proxy.host()
+    );
+    let put = proxy.request(
+        "PUT",
+        "/consumers/who",
+        &[("Content-Type", "application/json")],
+        "{}",
+    );
+    assert_eq!(put.status, 201, "{}", put.text);
+    let mut answer = String::new();
+    (&socket).write_all(head.as_bytes()).expect("it reads");
+    (&socket).read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let line = wait_until("it is in the log", || {
+        let log = daemon.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("DELETE /consumers/{name}"))?;
+        Some(line.to_owned())
+    });
+    assert!(line.contains("\"address\":\"127.0.0.2\""), "{line}");
 }
 
 #[test]

@@ -70,6 +70,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "remedy",
         ],
     ),
+    ("access", &[]),
+    (
+        "limits",
+        &["config::Limits", "config::TrustedProxy", "server::LimitUse"],
+    ),
     ("engineio", &[]),
     ("socketio", &["engineio"]),
     ("server", &[]),
@@ -110,6 +115,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "access",
+            "limits",
             "auth",
             "tracker",
             "store",
@@ -125,7 +132,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "webhooks",
             "server::Peer",
             "server::Usage",
-            "server::LimitUse",
             "certificates::Certificates",
             "certificates::CertificateStatus",
             "config",
@@ -161,6 +167,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("hyper_util", &["engineio", "server", "api", "bitcoind"]),
     ("tokio_tungstenite", &["engineio"]),
+    ("governor", &["limits"]),
+    ("ipnet", &["config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "doctor", "main"]),

@@ -13,6 +13,7 @@ use super::body::AnswerBody;
 use super::budget::Budget;
 use super::respond::{self, Answer};
 use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
+use crate::limits::{Held, LimitUse, Places};
 use crate::reads::{Reads, StoreView};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
@@ -57,8 +58,8 @@ pub struct EventQueries {
     pub dispatch: events::Handle,
     /// Ends waiting.
     pub stop: CancellationToken,
-    /// One clone for each request that waits.
-    pub waiting: Arc<()>,
+    /// One of them is held by each request that waits.
+    pub waiting: Places,
 }
 
 impl EventQueries {
@@ -67,6 +68,7 @@ impl EventQueries {
     pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+        let _place = self.place(wait)?;
         let (texts, after) = (query.address, query.after);
         let begun = self.reads.run_rows(texts.len(), move |view| {
             let network = view.encoder.network;
@@ -102,7 +104,23 @@ impl EventQueries {
 
     /// Requests that wait for events now.
     pub fn waiting(&self) -> usize {
-        Arc::strong_count(&self.waiting).saturating_sub(1)
+        self.waiting.limit().used
+    }
+
+    /// A place to wait for so long; none for who does not wait.
+    pub fn place(&self, wait: Duration) -> Result<Option<Held>, ApiError> {
+        if wait.is_zero() {
+            return Ok(None);
+        }
+        let LimitUse { name, limit, .. } = self.waiting.limit();
+        let held = self.waiting.take(1).ok_or_else(|| {
+            let message = format!(
+                "{limit} requests wait for events, as many as may (limits.{name}); ask again in a moment, or without \"wait\"."
+            );
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            ApiError::new(status, "quota_reached", message).retry_after(1).of_limit(name)
+        });
+        held.map(Some)
     }
 
     /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
@@ -114,7 +132,6 @@ impl EventQueries {
         limit: usize,
         enough: Option<impl Future<Output = ()>>,
     ) -> Result<Batch, PageError> {
-        let _waiting = enough.as_ref().map(|_| self.waiting.clone());
         let enough = enough.map(|enough| async {
             self.stop.run_until_cancelled(enough).await;
         });

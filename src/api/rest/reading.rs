@@ -29,6 +29,7 @@ pub async fn consumer_events(
     }
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+    let _place = events.place(wait)?;
     let reads = &events.reads;
     let after = match query.after {
         Some(text) => Some(reads.run(move |view| cursors::place(view, &text)).await?),

@@ -27,15 +27,25 @@ pub struct Route {
     pub path: &'static str,
     /// What who asks must be allowed to do; `None` for anybody, also with authentication.
     pub scope: Option<Scope>,
+    pub marks: &'static [Mark],
     answer: fn(Arc<Services>, Sent) -> Answering,
+}
+
+/// What is special about a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Counts for `limits.costly_per_minute`, too.
+    Costly,
+    /// Changes something, but so often that it has no line in the access log.
+    Unlogged,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// Method, path, scope or `open`. `nothing`: the request may say nothing besides its path.
+/// Marks, method, path, scope or `open`. `nothing`: the request may say nothing besides its path.
 macro_rules! routes {
     ($(
-        $method:ident $path:literal $scope:ident $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
+        $(#[$mark:ident])* $method:ident $path:literal $scope:ident $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
     )*) => {
         /// All routes. GET answers HEAD, too. The answer to another method than GET is never
         /// refused for its weight: what it tells has happened.
@@ -43,6 +53,7 @@ macro_rules! routes {
             method: Method::$method,
             path: $path,
             scope: needed!($scope),
+            marks: &[$(Mark::$mark),*],
             answer: |$services, $sent| Box::pin(async move {
                 $($sent.$nothing()?;)?
                 $answer
@@ -60,6 +71,7 @@ routes! {
     POST "/add_address" watch |services, sent| {
         watchlist::add_address(&services.scans, sent.body().await?).await
     };
+    #[Costly]
     POST "/add_addresses" watch |services, sent| {
         watchlist::add_addresses(&services.scans, sent.body().await?).await
     };
@@ -80,12 +92,15 @@ routes! {
     GET "/utxos/{address}" read |services, sent| {
         utxos::utxos(&services.reads, &services.budget, &sent.part, sent.query()?).await
     };
+    #[Costly]
     POST "/audit/{address}" admin nothing |services, sent| {
         services.auditor.audit(&sent.part).await
     };
+    #[Costly]
     POST "/scan_history" watch |services, sent| {
         scans::scan_history_of_list(&services.scans, sent.body().await?).await
     };
+    #[Costly]
     POST "/scan_history/{address}" watch |services, sent| {
         scans::scan_history(&services.scans, &sent.part, sent.body().await?).await
     };
@@ -118,6 +133,7 @@ routes! {
     DELETE "/consumers/{name}" watch nothing |services, sent| {
         consumers::delete_consumer(&services.consumers, &sent.principal, &sent.part).await
     };
+    #[Unlogged]
     POST "/consumers/{name}/ack" watch |services, sent| {
         consumers::ack(&services.consumer_routes, &sent.part, sent.body().await?).await
     };
@@ -127,13 +143,16 @@ routes! {
     DELETE "/consumers/{name}/dead_letters" admin |services, sent| {
         webhooks::drop_dead_letters(&services.consumer_routes, &sent.part, sent.query()?).await
     };
+    #[Costly]
     POST "/consumers/{name}/dead_letters/resend" admin |services, sent| {
         let asked = sent.body().await?;
         webhooks::resend_dead_letters(&services.consumer_routes, &sent.part, asked).await
     };
+    #[Costly]
     POST "/consumers/{name}/test" admin nothing |services, sent| {
         webhooks::test_webhook(&services.consumer_routes, &sent.part).await
     };
+    #[Costly]
     POST "/consumers/{name}/retry" admin nothing |services, sent| {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
@@ -190,6 +209,15 @@ impl Matched {
 }
 
 impl Route {
+    pub fn has(&self, mark: Mark) -> bool {
+        self.marks.contains(&mark)
+    }
+
+    /// Whether its success has a line in the access log.
+    pub fn is_logged_change(&self) -> bool {
+        self.method != Method::GET && !self.has(Mark::Unlogged)
+    }
+
     pub async fn answer(&self, services: Arc<Services>, sent: Sent) -> Result<Answer, ApiError> {
         let (budget, is_read) = (services.budget.clone(), self.method == Method::GET);
         let mut answer = (self.answer)(services, sent).await?;

@@ -11,7 +11,7 @@ use crate::api::scans::{self, Scans};
 use crate::reads::{StoreView, run_detached};
 use crate::tracker::{Baseline, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
-use crate::wire::address::KnownAddress;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::shortened;
 use crate::wire::json::object;
 use crate::wire::request::Request;
@@ -70,6 +70,10 @@ impl Request for ScanList {
         "address",
         "put it into `addresses`, or into the path: POST /scan_history/<address>",
     )];
+
+    fn concerns(&self) -> Option<String> {
+        Some(address::count(self.addresses.0.len()))
+    }
 }
 
 /// `POST /scan_history/{address}`

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::budget::Charge;
 use super::route::Route;
 use crate::api::Services;
+use crate::api::access::Concerns;
 use crate::auth::Principal;
 use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
@@ -36,6 +37,8 @@ pub struct Sent {
     /// Socket.IO sessions that are open, for the status.
     pub sessions: usize,
     pub principal: Principal,
+    /// What the body is about, besides `part`, once it is read.
+    concerns: Concerns,
     reads: Reads,
     /// Of the body, until it is answered.
     _held: Charge,
@@ -48,6 +51,7 @@ impl Sent {
         part: String,
         sessions: usize,
         principal: Principal,
+        concerns: Concerns,
         request: Request<B>,
     ) -> Result<Self, ApiError>
     where
@@ -77,6 +81,7 @@ impl Sent {
             asked: Instant::now(),
             sessions,
             principal,
+            concerns,
             reads: services.reads.clone(),
             _held: held,
         })
@@ -91,15 +96,20 @@ impl Sent {
     /// The body of a route that takes no query.
     pub async fn body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
         let Nothing {} = request::query(&self.query, self.of_address)?;
-        match &self.body {
+        let read: B = match &self.body {
             Some(body) if body.len() > SMALL => {
                 let body = body.clone();
                 self.reads
                     .run_long(move |_| request::body(Some(&body)))
-                    .await
+                    .await?
             }
-            body => request::body(body.as_deref()),
+            body => request::body(body.as_deref())?,
+        };
+        if let Some(concerns) = read.concerns() {
+            // It is read once.
+            let _ = self.concerns.set(concerns);
         }
+        Ok(read)
     }
 
     /// For routes that take neither.

@@ -31,17 +31,19 @@ use super::budget::Budget;
 use super::events::EventQueries;
 use super::respond::{self, Answer};
 use crate::api::Listening;
+use crate::api::access::Access;
 use crate::api::monitoring::Monitoring;
 use crate::api::scans::Scans;
 use crate::bitcoind::findings::too_many_outputs;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
 use crate::certificates::{CertificateStatus, Certificates};
 use crate::clock::now_ms;
+use crate::config::Limits;
 use crate::consumers::{Consumer, Consumers, Unread};
 use crate::events;
 use crate::history::LeftOut;
+use crate::limits::{LimitUse, Places};
 use crate::reads::{Reads, StoreView};
-use crate::server::LimitUse;
 use crate::webhooks::Webhooks;
 use crate::wire::json::{object, seconds};
 use crate::wire::{ApiError, address};
@@ -68,6 +70,10 @@ pub struct Overview {
     pub step_times: HistogramVec,
     pub left_out: watch::Receiver<LeftOut>,
     pub listening: Listening,
+    pub access: Arc<Access>,
+    /// Of all clients together.
+    pub subscriptions: Places,
+    pub limits: Limits,
 }
 
 impl Overview {
@@ -130,7 +136,7 @@ impl Overview {
             urls: self.listening.urls(),
             metrics_listen: self.listening.metrics.clone(),
             tls: self.listening.certificates.as_ref().map(tls_shape),
-            limits: limits_shape(&self.listening.usage.limits()),
+            limits: self.limits_shape(),
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
             data_age: age(node.current_at, now),
@@ -161,6 +167,34 @@ impl Overview {
             scan_count,
         };
         Ok((status, cursor))
+    }
+
+    /// By name. `refused`: whom the limit has kept out since the start. A bound on one request, or
+    /// on one client, has no use of its own.
+    fn limits_shape(&self) -> impl Serialize + use<> {
+        let held = |name, limit, used| LimitUse {
+            name,
+            limit,
+            used,
+            refused: 0,
+        };
+        let in_use = [
+            held("rest_bytes", self.limits.rest_bytes, self.budget.held()),
+            held("consumers", self.limits.consumers, self.consumers.count()),
+            self.subscriptions.limit(),
+            self.events.waiting.limit(),
+        ];
+        let in_use = in_use.into_iter().chain(self.listening.usage.limits());
+        let in_use = in_use.chain(self.access.limits());
+        let shape = |limit, used, refused| object! { limit, ?used, ?refused };
+        let in_use = in_use.map(|it| (it.name, shape(it.limit, Some(it.used), Some(it.refused))));
+        let of_one = [
+            ("body_bytes", self.limits.body_bytes),
+            ("packet_bytes", self.limits.packet_bytes),
+            ("subscriptions", self.limits.subscriptions),
+        ];
+        let of_one = of_one.map(|(name, limit)| (name, shape(limit, None, None)));
+        in_use.chain(of_one).collect::<BTreeMap<_, _>>()
     }
 
     /// The first consumers; `GET /consumers` has them all.
@@ -255,19 +289,6 @@ fn tls_shape(certificates: &Certificates) -> impl Serialize + use<> {
 fn unix_time(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// By name. `refused`: whom the limit has kept out since the start.
-fn limits_shape(limits: &[LimitUse]) -> impl Serialize + use<> {
-    let shape = |it: &LimitUse| {
-        object! {
-            limit: it.limit,
-            used: it.used,
-            refused: it.refused,
-        }
-    };
-    let shapes = limits.iter().map(|it| (it.name, shape(it)));
-    shapes.collect::<BTreeMap<_, _>>()
 }
 
 /// `GET /health/live`: the process answers.

@@ -35,6 +35,10 @@ impl Request for AddAddress {
         FROM_HEIGHT,
         ("addresses", "POST /add_addresses takes a list"),
     ];
+
+    fn concerns(&self) -> Option<String> {
+        Some(self.address.clone())
+    }
 }
 
 /// `POST /add_addresses`
@@ -55,6 +59,10 @@ impl Request for AddAddresses {
             "each address has its own: `{\"address\": \"<address>\", \"label\": \"<label>\"}`",
         ),
     ];
+
+    fn concerns(&self) -> Option<String> {
+        Some(address::count(self.addresses.0.len()))
+    }
 }
 
 /// `POST /add_address`

@@ -9,9 +9,11 @@ use serde_json::value::RawValue;
 
 use super::SocketServices;
 use super::consumers::ConsumerReading;
+use crate::api::access::Caller;
 use crate::auth::Principal;
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
+use crate::limits::Held;
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::json::{object, to_raw};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE};
@@ -26,12 +28,15 @@ const FORMER: usize = 64;
 /// Kept with the client's socket.
 pub struct Client {
     pub principal: Principal,
+    pub caller: Caller,
     /// `None` once it has left.
     state: Mutex<Option<ClientState>>,
 }
 
 struct ClientState {
     reader: Reader<Encoded>,
+    /// Those of its reader.
+    subscriptions: Held,
     /// Of the answers that wait in it.
     bytes: usize,
     consumer: Option<ConsumerReading>,
@@ -77,12 +82,14 @@ pub enum ReadError {
 }
 
 impl Client {
-    pub fn new(services: &SocketServices, principal: Principal) -> Self {
+    pub fn new(services: &SocketServices, principal: Principal, caller: Caller) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
         Self {
             principal,
+            caller,
             state: Mutex::new(Some(ClientState {
                 reader,
+                subscriptions: services.subscriptions.in_all.none(),
                 bytes: 0,
                 consumer: None,
                 former: VecDeque::new(),
@@ -143,7 +150,8 @@ impl Client {
                 let message = format!(
                     "One client may subscribe to at most {limit} addresses (limits.subscriptions); unsubscribe from some, or use another connection."
                 );
-                return Err(ApiError::bad_request("too_many_subscriptions", message));
+                let error = ApiError::bad_request("too_many_subscriptions", message);
+                return Err(error.of_limit("subscriptions"));
             }
             let new = topics.iter().filter(|topic| !state.reader.holds(topic));
             Ok((state.reader.registration().clone(), new.copied().collect()))
@@ -151,9 +159,17 @@ impl Client {
         answer.unwrap_or_else(|| Err(ApiError::stopping()))
     }
 
-    /// Adds topics and their answers to what is read; `caught_up` with its place.
-    pub fn subscribe(&self, topics: &[Topic], from: SubscriptionStart, reply: Vec<Encoded>) {
+    /// Adds topics and their answers to what is read; `caught_up` with its place. `held`: for those
+    /// that it did not have.
+    pub fn subscribe(
+        &self,
+        topics: &[Topic],
+        held: Held,
+        from: SubscriptionStart,
+        reply: Vec<Encoded>,
+    ) {
         self.with(|state| {
+            state.subscriptions.add(held);
             let is_replay = from.caught_up.is_some();
             state.reader.subscribe(topics, from.number, is_replay);
             for packet in reply {
@@ -167,6 +183,9 @@ impl Client {
 
     pub fn unsubscribe(&self, topic: &Topic, reply: Vec<Encoded>) {
         self.with(|state| {
+            if state.reader.holds(topic) {
+                state.subscriptions.give_back(1);
+            }
             state.reader.unsubscribe(topic);
             for packet in reply {
                 state.bytes += packet.bytes();

@@ -21,6 +21,7 @@ mod consumers;
 mod requests;
 mod subscribe;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -28,15 +29,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::access::{Access, Caller, Cost};
 use crate::api::credential;
 use crate::api::watchlist::Watchlist;
-use crate::auth::{self, Credential, Guard, Principal, Scope};
+use crate::auth::{Credential, Guard, Principal, Scope};
 use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
+use crate::limits::Places;
 use crate::reads::{Reads, StoreView};
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
+use crate::wire::error::shortened;
 use crate::wire::json::object;
 use crate::wire::{ApiError, NAMESPACE, address};
 use client::Client;
@@ -51,8 +55,14 @@ pub struct SocketServices {
     pub dispatch: events::Handle,
     pub watchlist: Arc<Watchlist>,
     pub consumers: Arc<Consumers>,
-    /// Topics that one client may subscribe to.
-    pub subscriptions: usize,
+    pub subscriptions: Subscriptions,
+    pub access: Arc<Access>,
+}
+
+/// How many topics clients may subscribe to.
+pub struct Subscriptions {
+    pub of_one: usize,
+    pub in_all: Places,
 }
 
 /// The application behind Socket.IO.
@@ -79,17 +89,29 @@ struct ConnectPayload {
 impl SocketApi {
     /// Who wants to connect: as the CONNECT payload says or, of older clients, the headers of the
     /// handshake.
-    fn admit(&self, request: &ConnectRequest) -> Result<Principal, auth::Refusal> {
+    fn admit(&self, request: &ConnectRequest) -> Result<(Principal, Caller), ApiError> {
         let payload = serde_json::from_str(request.auth.get());
         let token = payload.map_or(None, |ConnectPayload { token }| token);
         let credential = match &token {
             Some(token) => Credential::Token(token.as_str().unwrap_or_default()),
             None => credential(&request.handshake.headers),
         };
-        let principal = self.0.auth.admit(credential)?;
+        let (access, at) = (&self.0.access, caller(request));
+        let admitted = self.0.auth.admit(credential);
+        if admitted.is_err() && credential != Credential::None {
+            access.take(&at, Cost::Costly)?;
+        }
+        let principal = admitted?;
         principal.require(Scope::Read)?;
-        Ok(principal)
+        let caller = Caller::of(&principal, &at);
+        Ok((principal, caller))
     }
+}
+
+/// Who connects, before it is known who they are.
+fn caller(request: &ConnectRequest) -> Caller {
+    let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    Caller::at(request.handshake.peer.unwrap_or(unknown))
 }
 
 /// Clients of revision 4 are told `data` alone.
@@ -101,12 +123,18 @@ fn connect_refused(error: &ApiError) -> ConnectRefused {
 }
 
 impl socketio::Handler for SocketApi {
-    type Admitted = Principal;
+    type Admitted = (Principal, Caller);
 
-    async fn authorize(&self, request: ConnectRequest) -> Result<Principal, ConnectRefused> {
+    async fn authorize(
+        &self,
+        request: ConnectRequest,
+    ) -> Result<(Principal, Caller), ConnectRefused> {
         if &*request.namespace == NAMESPACE {
-            self.admit(&request)
-                .map_err(|refusal| connect_refused(&refusal.into()))
+            self.admit(&request).map_err(|refusal| {
+                let access = &self.0.access;
+                access.refused(&caller(&request), "connect", None, &refusal);
+                connect_refused(&refusal)
+            })
         } else {
             Err(ConnectRefused {
                 message: "Invalid namespace".to_owned(),
@@ -115,8 +143,13 @@ impl socketio::Handler for SocketApi {
         }
     }
 
-    fn connected(&self, socket: &Socket, _request: &ConnectRequest, principal: Principal) {
-        let client = Client::new(&self.0, principal);
+    fn connected(
+        &self,
+        socket: &Socket,
+        _request: &ConnectRequest,
+        (principal, caller): (Principal, Caller),
+    ) {
+        let client = Client::new(&self.0, principal, caller);
         // Cannot fail: it is our own JSON under our own names.
         let _ = match self.0.reads.on_the_spot(connected_event) {
             Ok(shape) => client.answer("connected", &shape, None),
@@ -176,6 +209,10 @@ impl Call {
             false => Err(attachments_not_taken()),
         };
         if let Err(error) = answered {
+            if let Ok(client) = self.client() {
+                let access = &self.services.access;
+                access.refused(&client.caller, &shortened(&event.name), None, &error);
+            }
             // A client that cannot be told has left.
             let _ = self
                 .client()
@@ -193,6 +230,8 @@ impl Call {
         args: &[Box<RawValue>],
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
+        let caller = &self.client()?.caller;
+        self.services.access.take(caller, Cost::Request)?;
         let event = requests::find(name)?;
         if let Some(needed) = event.scope {
             self.client()?.principal.require(needed)?;

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use serde_json::value::RawValue;
 
-use super::Call;
 use super::client::{self, SubscriptionStart};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
+use super::{Call, Subscriptions};
 use crate::api::rest::watchlist::distinct;
 use crate::events::{Registration, Topic, cursors};
+use crate::limits::{Held, LimitUse};
 use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
 use crate::wire::address::{self, KnownAddress};
@@ -59,6 +61,18 @@ impl Subscription {
 struct TopicsGuard {
     registration: Arc<Registration>,
     new: Vec<Topic>,
+}
+
+/// Places for topics that a client does not have yet.
+fn places(subscriptions: &Subscriptions, count: usize) -> Result<Held, ApiError> {
+    let LimitUse { name, limit, .. } = subscriptions.in_all.limit();
+    subscriptions.in_all.take(count).ok_or_else(|| {
+        let message = format!(
+            "Clients have nearly {limit} subscriptions, as many as all together may (limits.{name}), and {count} more do not fit; try again when others have left."
+        );
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        ApiError::new(status, "quota_reached", message).of_limit(name)
+    })
 }
 
 impl TopicsGuard {
@@ -123,17 +137,23 @@ impl Call {
 
     async fn subscribe(&self, wanted: Subscription, ack: &mut Option<Ack>) -> Result<(), ApiError> {
         let topics = wanted.topics();
-        let limit = self.services.subscriptions;
+        let subscriptions = &self.services.subscriptions;
+        let limit = subscriptions.of_one;
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
+        let held = places(subscriptions, new.len())?;
         let wanted = Arc::new(wanted);
         let (after, problem) = self.begin(&wanted).await?;
         let mut tries = ADDED_AGAIN;
         let (registered, json, head) = loop {
             let depths = wanted.depths.clone();
-            self.services
+            let added = self
+                .services
                 .watchlist
                 .ensure_watched(&self.client()?.principal, wanted.addresses.clone(), depths)
                 .await?;
+            if added > 0 {
+                self.note_watched(&wanted, added)?;
+            }
             let registered = TopicsGuard::add(registration.clone(), new.clone()).await?;
             let (read, why) = (wanted.clone(), problem.clone());
             let described = self
@@ -163,8 +183,19 @@ impl Call {
             number: after.unwrap_or(head),
             caught_up,
         };
-        self.client()?.subscribe(&topics, from, packets);
+        self.client()?.subscribe(&topics, held, from, packets);
         registered.keep();
+        Ok(())
+    }
+
+    /// The line of what a subscription has put on the watch list, or given further depths.
+    fn note_watched(&self, wanted: &Subscription, added: usize) -> Result<(), ApiError> {
+        let (what, concerns) = match wanted.named() {
+            (Some(address), _) => ("subscribe_address", address.to_owned()),
+            (None, _) => ("subscribe_addresses", address::count(added)),
+        };
+        let caller = &self.client()?.caller;
+        self.services.access.changed(caller, what, Some(&concerns));
         Ok(())
     }
 
@@ -196,8 +227,10 @@ impl Call {
 
     pub(super) async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {
         let topics = [Topic::Blocks];
-        let limit = self.services.subscriptions;
+        let subscriptions = &self.services.subscriptions;
+        let limit = subscriptions.of_one;
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
+        let held = places(subscriptions, new.len())?;
         let registered = TopicsGuard::add(registration, new).await?;
         let described = self.services.reads.run(|view| {
             let shape = object! {
@@ -213,7 +246,7 @@ impl Call {
             number,
             caught_up: None,
         };
-        self.client()?.subscribe(&topics, from, packets);
+        self.client()?.subscribe(&topics, held, from, packets);
         registered.keep();
         Ok(())
     }

@@ -6,6 +6,7 @@ mod consumers;
 mod cursors;
 mod held;
 mod lag;
+mod limits;
 mod live;
 mod metrics;
 mod pasted;

@@ -35,6 +35,11 @@ pub trait Request: DeserializeOwned {
     const EXAMPLE: &'static str = "{}";
     /// Names that people try here, each with what to do instead.
     const INSTEAD: &'static [(&'static str, &'static str)] = &[];
+
+    /// Whom or what it is about, for the access log. Nothing secret.
+    fn concerns(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Nothing at all.

@@ -1,0 +1,115 @@
+//! How many of something there may be at the same time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::LimitUse;
+
+/// Cheap to clone; all clones count the same.
+#[derive(Debug, Clone)]
+pub struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: &'static str,
+    most: usize,
+    used: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// Some of the places, until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    places: Places,
+    count: usize,
+}
+
+impl Places {
+    /// `name`: that of the setting.
+    pub fn new(name: &'static str, most: usize) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            most,
+            used: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// None yet.
+    pub fn none(&self) -> Held {
+        Held {
+            places: self.clone(),
+            count: 0,
+        }
+    }
+
+    /// So many more, or none of them.
+    pub fn take(&self, count: usize) -> Option<Held> {
+        let fits = |used: usize| used.checked_add(count).filter(|sum| *sum <= self.0.most);
+        let taken = self
+            .0
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        if taken.is_err() {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Held {
+            places: self.clone(),
+            count,
+        })
+    }
+
+    pub fn limit(&self) -> LimitUse {
+        LimitUse {
+            name: self.0.name,
+            limit: self.0.most,
+            used: self.0.used.load(Ordering::Relaxed),
+            refused: self.0.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Held {
+    /// These, too.
+    pub fn add(&mut self, mut more: Self) {
+        self.count += std::mem::take(&mut more.count);
+    }
+
+    /// So many are free again.
+    pub fn give_back(&mut self, count: usize) {
+        let count = count.min(self.count);
+        self.count -= count;
+        self.places.0.used.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_taken_all_or_none_and_come_back() {
+        let places = Places::new("subscriptions_in_all", 3);
+        let used = || (places.limit().used, places.limit().refused);
+        let mut held = places.none();
+        held.add(places.take(2).expect("there is room"));
+        assert!(places.take(2).is_none());
+        assert!(places.take(usize::MAX).is_none());
+        assert_eq!(used(), (2, 2));
+        held.give_back(1);
+        let other = places.take(2).expect("there is room");
+        assert_eq!(used(), (3, 2));
+        held.give_back(9);
+        assert_eq!(used().0, 2);
+        drop(other);
+        drop(held);
+        assert_eq!(used().0, 0);
+    }
+}
