@@ -17,7 +17,6 @@ fn lines(daemon: &Daemon) -> Vec<Value> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines
         .filter(|line| line["target"] == "satwatch::access")
-        .map(|line| line["fields"].clone())
         .collect()
 }
 
