@@ -92,6 +92,7 @@ fn only_a_trusted_proxy_says_who_asks() {
     assert_eq!(line["address"], "127.0.0.1", "{line}");
     assert_eq!(line["message"], "changed");
     assert_eq!(line["who"], "anybody");
+    daemon.stop();
     daemon.set("server.trusted_proxies", "127.0.0.0/8");
     daemon.restart();
     assert_eq!(add(&daemon, x_forwarded_for)["address"], "203.0.113.7");
