@@ -77,7 +77,7 @@ impl Certificates {
     }
 
     /// Follows the files until `stop`; each change of `asked` is a look at once. Files that have
-    /// not changed are not read again.
+    /// not changed are not read again, unless they were no good: the clock may have been wrong.
     pub async fn follow(self, mut asked: watch::Receiver<u64>, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -93,13 +93,14 @@ impl Certificates {
 
     /// Takes over what the files hold if they have changed and are good.
     fn look(&self, now: SystemTime) {
-        let (files, before) = {
+        let (files, before, is_bad) = {
             let state = self.state();
-            (state.status.files.clone(), state.seen.clone())
+            let is_bad = state.status.problem.is_some();
+            (state.status.files.clone(), state.seen.clone(), is_bad)
         };
         // Before they are read: what is written meanwhile is another change.
         let seen = stamps(&files);
-        if seen != before {
+        if is_bad || seen != before {
             self.taken(Pair::read(&files, now), seen, now);
         }
         self.remind(now);
@@ -179,4 +180,91 @@ fn stamps(files: &CertificateFiles) -> [Stamp; 2] {
         ),
         Err(cause) => Stamp::Unknown(cause.kind()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::super::make;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn files_in(folder: &Path) -> CertificateFiles {
+        CertificateFiles {
+            cert: folder.join("cert.pem"),
+            key: folder.join("key.pem"),
+        }
+    }
+
+    fn made(folder: &Path, name: &str, hosts: &[String], now: SystemTime) {
+        let folder = folder.join(name);
+        fs::create_dir(&folder).expect("the folder is ours");
+        make(&files_in(&folder), hosts, now).expect("the folder is ours");
+    }
+
+    #[test]
+    fn a_link_that_leads_to_another_pair_is_followed() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        let (at, live) = (folder.path(), folder.path().join("live"));
+        made(at, "first", &[], now);
+        made(at, "second", &["shop.example".to_owned()], now);
+        symlink(at.join("first"), &live).expect("ours");
+        let certificates = Certificates::load(files_in(&live)).expect("a good pair");
+        fs::remove_file(&live).expect("ours");
+        certificates.look(now);
+        let status = certificates.status();
+        assert!(status.problem.is_some() && !status.pair.names.contains(&"shop.example".into()));
+        symlink(at.join("second"), &live).expect("ours");
+        certificates.look(now);
+        let status = certificates.status();
+        assert_eq!(status.problem, None);
+        assert_eq!(status.pair.names[0], "shop.example");
+    }
+
+    #[test]
+    fn a_pair_that_seems_to_have_ended_is_taken_when_the_clock_is_right_again() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        let at = folder.path();
+        made(at, "pair", &[], now);
+        let files = files_in(&at.join("pair"));
+        let certificates = Certificates::load(files.clone()).expect("a good pair");
+        made(at, "next", &["shop.example".to_owned()], now);
+        let next = files_in(&at.join("next"));
+        fs::rename(next.cert, files.cert).expect("ours");
+        fs::rename(next.key, files.key).expect("ours");
+        certificates.look(now + 900 * DAY);
+        let problem = certificates.status().problem.expect("it has ended by then");
+        assert_eq!(problem.remedy, crate::remedy::Remedy::RenewCertificate);
+        certificates.look(now);
+        let status = certificates.status();
+        assert_eq!(
+            (status.problem, &*status.pair.names[0]),
+            (None, "shop.example")
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_one_in_force_is_said_once_a_day() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        made(folder.path(), "pair", &[], now - 820 * DAY);
+        let files = files_in(&folder.path().join("pair"));
+        let certificates = Certificates::load(files).expect("it is good for five days");
+        let reminded = |now| {
+            certificates.look(now);
+            certificates.state().reminded
+        };
+        assert_eq!(reminded(now), Some(now));
+        assert_eq!(reminded(now + DAY / 2), Some(now));
+        assert_eq!(reminded(now + DAY), Some(now + DAY));
+        let after = now + 10 * DAY;
+        assert_eq!(
+            reminded(after),
+            Some(after),
+            "it has ended, and stays in force"
+        );
+        assert_eq!(certificates.status().problem, None);
+    }
 }
