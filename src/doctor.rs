@@ -46,6 +46,9 @@ pub fn settings_are_wrong(error: &ConfigError, out: &mut impl Write) -> ExitCode
 pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Write) -> ExitCode {
     let mut report = Report::new(out);
     report.well(&format!("settings: {}", settings_place(settings)));
+    for gone in &config.no_longer_needed {
+        report.well(&format!("settings: {gone}"));
+    }
     let chain = examine_node(config, &mut report).await;
     let running = examine_store(&config.store.path, chain, &mut report);
     let addresses = app::listen_addresses(&config.server.listen).await;

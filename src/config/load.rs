@@ -104,21 +104,28 @@ struct Sources {
 impl Sources {
     fn add_file(&mut self, path: &Path) {
         let place = path.display().to_string();
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) => {
-                return self.problem(&place, &format!("cannot read the settings file: {error}"));
-            }
-        };
-        match collect(&File::from_str(&text, FileFormat::Toml)) {
-            Ok(sections) => self.add_sections(&place, sections),
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.add_text(&place, &text),
+            Err(error) => self.problem(&place, &format!("cannot read the settings file: {error}")),
+        }
+    }
+
+    fn add_text(&mut self, place: &str, text: &str) {
+        match collect(&File::from_str(text, FileFormat::Toml)) {
+            Ok(sections) => self.add_sections(place, sections),
             Err(SourceError::FileParse { cause, .. }) if cause.is::<ParseIntError>() => {
-                let line = text.lines().position(has_enormous_number);
-                let line = line.map_or(String::new(), |line| format!("line {}: ", line + 1));
+                let mut lines: Vec<&str> = text.lines().collect();
+                let bad = lines.iter().position(|line| has_enormous_number(line));
+                let line = bad.map_or(String::new(), |line| format!("line {}: ", line + 1));
                 let message = format!("{line}a number is beyond what any setting may be");
-                self.problem(&place, &message);
+                self.problem(place, &message);
+                if let Some(line) = bad {
+                    // What else is wrong.
+                    lines[line] = "";
+                    self.add_text(place, &lines.join("\n"));
+                }
             }
-            Err(error) => self.problem(&place, &without_quoted_lines(&error.to_string())),
+            Err(error) => self.problem(place, &without_quoted_lines(&error.to_string())),
         }
     }
 
@@ -310,16 +317,20 @@ fn names_of(section: &str) -> Option<&'static [&'static str]> {
 
 fn unknown(section: &str, name: &str) -> String {
     match names_of(section) {
-        Some(names) => format!(
-            "{section}.{name}: unknown setting, expected one of {}",
-            names.join(", ")
-        ),
+        Some(names) => {
+            let what = match name {
+                "" => format!("{section}: no setting is named"),
+                _ => format!("{section}.{name}: unknown setting"),
+            };
+            format!("{what}, expected one of {}", names.join(", "))
+        }
         None => {
             let sections: Vec<_> = NAMES.iter().map(|(section, _)| *section).collect();
-            format!(
-                "{section}: unknown section, expected one of {}",
-                sections.join(", ")
-            )
+            let what = match section {
+                "" => "no section is named".to_owned(),
+                _ => format!("{section}: unknown section"),
+            };
+            format!("{what}, expected one of {}", sections.join(", "))
         }
     }
 }
@@ -516,6 +527,7 @@ mod tests {
             ("SATWATCH__SERVER", "x"),
             ("SATWATCH_SERVER_TLS_CERT", "x"),
             ("SATWATCH__SERVER__TLS__CHAIN", "x"),
+            ("SATWATCH__", "x"),
         ];
         let lines = problems(load_toml("", &environment));
         let begin = [
@@ -526,9 +538,25 @@ mod tests {
             "environment variable SATWATCH__Server__listen: write SATWATCH__SERVER__LISTEN",
             "environment variable SATWATCH__SERVER.LISTEN: write SATWATCH__SERVER__LISTEN",
             "environment variable Satwatch_Log___Level: write SATWATCH__LOG__LEVEL",
-            "environment variable SATWATCH__SERVER: server.: unknown setting, expected one of listen, ",
+            "environment variable SATWATCH__SERVER: server: no setting is named, expected one of listen, ",
             "environment variable SATWATCH_SERVER_TLS_CERT: write SATWATCH__SERVER__TLS__CERT",
             "environment variable SATWATCH__SERVER__TLS__CHAIN: server.tls.chain: unknown setting, expected one of cert, key",
+            "environment variable SATWATCH__: no section is named, expected one of server, ",
+        ];
+        assert_eq!(lines.len(), begin.len(), "{lines:?}");
+        for (line, begin) in lines.iter().zip(begin) {
+            assert!(line.starts_with(begin), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_enormous_number_hides_no_other_mistake() {
+        let text = "log.level = 99999999999999999999\nlimits.connections = 18446744073709551615\nserver.port = 1";
+        let lines = problems(load_toml(text, &[]));
+        let begin = [
+            "settings.toml: line 1: a number is beyond",
+            "settings.toml: line 2: a number is beyond",
+            "settings.toml: server.port: unknown setting",
         ];
         assert_eq!(lines.len(), begin.len(), "{lines:?}");
         for (line, begin) in lines.iter().zip(begin) {

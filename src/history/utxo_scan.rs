@@ -135,7 +135,8 @@ impl NodeContext {
 }
 
 impl ScanPart {
-    /// What is unspent after one more block. `None`: it is damaged.
+    /// What is unspent after one more block, but what that pays a script of which the tracker has
+    /// had outputs: it is watched, and the tracker knows that from the block. `None`: it is damaged.
     fn connect(&mut self, block: &RawBlock, height: u32) -> Option<()> {
         let (_, mut rest) = body(block.bytes())?;
         for (position, txid) in block.txids()?.iter().enumerate() {
@@ -144,7 +145,7 @@ impl ScanPart {
                 TxPart::Input(input) => _ = self.found.remove(&outpoint(input.prevout())),
                 TxPart::Output(vout, output) => {
                     let spk = Script::from_bytes(output.script_pubkey());
-                    if self.spks.contains(spk) {
+                    if !self.begun && self.spks.contains(spk) {
                         paid.push((vout, spk.to_owned(), Amount::from_sat(output.value())));
                     }
                 }
@@ -359,6 +360,21 @@ mod tests {
                 )
             ]
         );
+    }
+
+    #[test]
+    fn what_a_block_pays_while_outputs_are_merged_is_not_sent_with_the_last_of_them() {
+        let (old, spent) = (found(9, 1), found(8, 1));
+        let mut part = ScanPart {
+            spks: HashSet::from([spk(1)]),
+            found: [&old, &spent].map(|it| (it.outpoint, it.clone())).into(),
+            begun: true,
+            ..ScanPart::default()
+        };
+        let coinbase = tx(&[OutPoint::null()], &[(1, 50)]);
+        let pays = tx(&[spent.outpoint], &[(1, 6)]);
+        assert_eq!(part.connect(&block(vec![coinbase, pays]), 7), Some(()));
+        assert_eq!(part.found, HashMap::from([(old.outpoint, old)]));
     }
 
     #[test]

@@ -1105,6 +1105,16 @@ fn case_22_a_diagnosis_changes_nothing_in_a_store_of_an_older_format() {
 }
 
 #[test]
+fn settings_that_are_gone_are_named_and_are_no_problem() {
+    let node = bare();
+    let doctor = Doctor::beside(&node).with("limits.audit_interval", 3);
+    doctor.finds_nothing();
+    let text = doctor.run().text;
+    let gone = "SATWATCH__LIMITS__AUDIT_INTERVAL: limits.audit_interval is no longer needed";
+    assert!(text.contains(gone), "{text}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed() {
     let node = bare();
     let doctor = Doctor::beside(&node);
