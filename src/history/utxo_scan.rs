@@ -135,8 +135,8 @@ impl NodeContext {
 }
 
 impl ScanPart {
-    /// What is unspent after one more block, but what that pays a script of which the tracker has
-    /// had outputs: it is watched, and the tracker knows that from the block. `None`: it is damaged.
+    /// What is unspent after one more block, but what that pays once the tracker has begun to
+    /// merge: the tracker knows it from the block. `None`: it is damaged.
     fn connect(&mut self, block: &RawBlock, height: u32) -> Option<()> {
         let (_, mut rest) = body(block.bytes())?;
         for (position, txid) in block.txids()?.iter().enumerate() {
