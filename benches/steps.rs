@@ -9,6 +9,7 @@
 //! Target (architecture.md, law 2): nothing but a block holds the thread longer than 20 ms.
 //! `STEPS_SHARE=10` divides all counts by ten.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use bitcoin::{
     Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
-use satwatch::indexer::{self, Handle, InputRefused};
+use satwatch::indexer::{self, Done, Handle, InputRefused};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
     ApplyError, Baseline, BlockId, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScanId,
@@ -123,8 +124,16 @@ impl Running {
         running
     }
 
-    async fn apply(&self, input: Input) {
-        self.handle.apply(input).await.expect("it is legal");
+    async fn apply(&self, input: Input) -> Done {
+        self.handle.apply(input).await.expect("it is legal")
+    }
+
+    /// The first `count` scripts of family 1, so many a request.
+    async fn watch_all(&self, count: u64, at_once: u64) {
+        for first in (0..count).step_by(at_once as usize) {
+            self.apply(watch(1, first..count.min(first + at_once)))
+                .await;
+        }
     }
 
     async fn post_all(&self, inputs: impl Iterator<Item = Input>) {
@@ -149,7 +158,7 @@ impl Running {
     }
 
     /// Does `work` while something small asks again and again how long it has to wait.
-    async fn measure(&self, name: &str, work: impl Future<Output = ()>) {
+    async fn measure<T>(&self, name: &str, work: impl Future<Output = T>) {
         let (handle, done) = (
             self.handle.clone(),
             tokio_util::sync::CancellationToken::new(),
@@ -201,6 +210,36 @@ async fn reading(share: u64, folder: &Path) {
     running.stop().await;
 }
 
+/// The node has lost all that it held, as when it starts without its mempool file.
+async fn evictions(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let count = 50_000 / share;
+    running.watch_all(count, BULK).await;
+    let seen = |number| Input::TxSeen {
+        tx: (&payment(spk(1, number), number)).into(),
+        seen: Seen::Accepted,
+        now: NOW,
+    };
+    running.post_all((0..count).map(seen)).await;
+    let tracked = || running.reader.unconfirmed_txs().count() as u64;
+    assert_eq!(tracked(), count);
+    let (tip, txids, now) = (tip().hash, BTreeSet::new(), NOW);
+    let snapshot = Input::MempoolSnapshot { tip, txids, now };
+    running.apply(snapshot).await;
+    let spared = Vec::new();
+    let verdict = Input::EvictMissing { spared, now };
+    let name = format!("{count} payments evicted at once");
+    // As the follower does.
+    let work = async {
+        while running.apply(verdict.clone()).await.is_evicting {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    running.measure(&name, work).await;
+    assert_eq!(tracked(), 0);
+    running.stop().await;
+}
+
 async fn subscriptions(share: u64, folder: &Path) {
     let running = Running::start(folder).await;
     let (pool, count) = (300_000 / share, 4000 / share);
@@ -237,15 +276,9 @@ async fn exchange(share: u64, folder: &Path) {
         .await;
     while running.follow_ups.try_recv().is_ok() {}
     let name = format!("{addresses} addresses added, {BULK} a request, {payments} payments wait");
-    let work = async {
-        let mut number = 0;
-        while number < addresses {
-            let next = addresses.min(number + BULK);
-            running.apply(watch(1, number..next)).await;
-            number = next;
-        }
-    };
-    running.measure(&name, work).await;
+    running
+        .measure(&name, running.watch_all(addresses, BULK))
+        .await;
     let mut asked = 0;
     while let Ok(ask) = running.follow_ups.try_recv() {
         if let FollowUp::Fetch(txids) = ask {
@@ -262,12 +295,7 @@ async fn exchange(share: u64, folder: &Path) {
 async fn scans(share: u64, folder: &Path) {
     let running = Running::start(folder).await;
     let (count, others) = (BULK / share, 1000 / share);
-    let mut number = 0;
-    while number < count {
-        let next = count.min(number + 1000);
-        running.apply(watch(1, number..next)).await;
-        number = next;
-    }
+    running.watch_all(count, 1000).await;
     let open = |scan| Input::OpenScan {
         scan: ScanId(scan),
         scripts: scripts(1, 0..count - 1),
@@ -450,6 +478,9 @@ async fn main() {
     let folder = || tempfile::tempdir().expect("a temporary folder can be made");
     if wanted("reading") {
         reading(share, folder().path()).await;
+    }
+    if wanted("evictions") {
+        evictions(share, folder().path()).await;
     }
     if wanted("subscriptions") {
         subscriptions(share, folder().path()).await;

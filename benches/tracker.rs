@@ -36,6 +36,7 @@ use satwatch::follower::machines::{
     Action, Answer, Follower, FollowerEvent, MempoolRead, MempoolSnapshot, NodeLink, NodeUrl, Now,
     Relation, StatusBuilder, TipComparison,
 };
+use satwatch::indexer::Done;
 use satwatch::tracker::fingerprints::Fingerprints;
 use satwatch::tracker::{
     Baseline, BlockId, Coverage, Input, MemoryView, ScriptHash, Tracker, WatchRequest, WatchRow,
@@ -200,7 +201,12 @@ impl Path {
                     Action::Post(input) => self.apply(input),
                     Action::Apply(input) => {
                         self.apply(input);
-                        events.push_back(FollowerEvent::Applied(Ok(self.tracker.tip())));
+                        let done = Done {
+                            tip: self.tracker.tip(),
+                            is_evicting: self.tracker.is_evicting(),
+                            ..Done::default()
+                        };
+                        events.push_back(FollowerEvent::Applied(Ok(done)));
                     }
                     _ => {}
                 }

@@ -9,6 +9,7 @@ use super::mempool_snapshot::MempoolRead;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
 use crate::bitcoind::zmq::Stamped;
 use crate::bitcoind::{Endpoints, NodeError};
+use crate::indexer::Done;
 use crate::tracker::{ApplyError, BlockId, FollowUp, Input, RawBlock, RawTx};
 
 /// When an event happened.
@@ -25,8 +26,8 @@ pub enum FollowerEvent {
     /// There is a node of our chain, which publishes here. The first event.
     Found(Endpoints),
     Notice(Stamped),
-    /// The answer to [`Action::Apply`]: our tip after it.
-    Applied(Result<Option<BlockId>, ApplyError>),
+    /// The answer to [`Action::Apply`].
+    Applied(Result<Done, ApplyError>),
     /// The tracker asks; what wakes others does not come here.
     Asked(FollowUp),
     /// The next block of [`Action::Fetch`]; `None` after the last one. Nothing follows an error.

@@ -54,11 +54,41 @@ pub(super) struct Reading {
     pub(super) proof_after: bool,
 }
 
-/// What a reading lacked is being fetched.
+impl Reading {
+    pub(super) fn begun(began: Instant, repairs: bool) -> Self {
+        Self {
+            since: EventsSinceRequest::default(),
+            began,
+            repairs,
+            proof_after: false,
+        }
+    }
+}
+
+/// What is decided when an answer comes, which is the next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pending {
+    Snapshot,
+    EndOfRound,
+}
+
+/// What a reading lacked is being fetched, or evicted.
 pub(super) struct Round {
     pub(super) began: Instant,
+    /// From when on the verdict may be given, for the first time or again.
+    pub(super) verdict_at: Instant,
     /// As of the reading.
     pub(super) repairs: bool,
+}
+
+impl Round {
+    pub(super) fn begun(began: Instant, repairs: bool) -> Self {
+        Self {
+            began,
+            verdict_at: began,
+            repairs,
+        }
+    }
 }
 
 /// What was heard of the mempool since a reading was begun, in order.

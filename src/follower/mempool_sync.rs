@@ -16,8 +16,9 @@ use crate::bitcoind::rpc::MempoolInfo;
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::follower::mempool_events::{AcceptanceMatcher, EvictionQueue};
 use crate::follower::mempool_snapshot::{
-    EventsSinceRequest, MempoolRead, MempoolSnapshot, Reading, Round, WantedReading, parents_first,
+    MempoolRead, MempoolSnapshot, Pending, Reading, Round, WantedReading, parents_first,
 };
+use crate::indexer::Done;
 use crate::tracker::input::Seen;
 use crate::tracker::{ApplyError, BlockId, FollowUp, Input, RawTx, Replacement};
 
@@ -33,7 +34,7 @@ pub(super) struct MempoolSync {
     pub(super) last_reading: Duration,
     last_read: Option<Instant>,
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
-    /// did not hold.
+    /// did not hold, until all of that is evicted.
     round: Option<Round>,
     /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
     /// What comes with a lower one says nothing of the mempool as we know it.
@@ -48,13 +49,6 @@ pub(super) struct MempoolSync {
     reconciling: Option<Instant>,
     /// What the tracker was told last of which transactions the node lets be replaced.
     replacement: Option<Replacement>,
-}
-
-/// What is decided when an answer comes, which is the next event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pending {
-    Snapshot,
-    EndOfRound,
 }
 
 impl MempoolSync {
@@ -304,12 +298,8 @@ impl MempoolSync {
             return;
         };
         self.broken_off = false;
-        self.reading = Some(Reading {
-            since: EventsSinceRequest::default(),
-            began: turn.now.instant,
-            repairs: !want.prompted && self.whole && turn.node.topic_up(ZmqTopic::Rawtx),
-            proof_after: false,
-        });
+        let repairs = !want.prompted && self.whole && turn.node.topic_up(ZmqTopic::Rawtx);
+        self.reading = Some(Reading::begun(turn.now.instant, repairs));
         turn.actions.push(Action::Call(Call::ReadMempool));
     }
 
@@ -360,12 +350,11 @@ impl MempoolSync {
     }
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
-        let began = turn.now.instant;
         self.read_to = snapshot.sequence.unwrap_or(0);
         self.acceptances.read(snapshot.sequence.is_some());
         self.calls.doubt_all();
         self.matcher.forget_announced();
-        self.round = Some(Round { began, repairs });
+        self.round = Some(Round::begun(turn.now.instant, repairs));
         self.pending = Some(Pending::Snapshot);
         turn.actions.push(Action::Apply(Input::MempoolSnapshot {
             tip: snapshot.tip,
@@ -374,11 +363,17 @@ impl MempoolSync {
         }));
     }
 
-    /// The verdict on what a reading did not hold, after what it held in addition has come. Not
-    /// while blocks are missing, as above. What was told to have left is spared: it has its own
-    /// time.
+    /// When to give the verdict on what a reading did not hold: after what it held in addition has
+    /// come. Not while blocks are missing, as above.
+    fn verdict_at(&self, chain: &ChainSync) -> Option<Instant> {
+        let round = self.round.as_ref()?;
+        (!self.calls.fetching() && chain.at_node_tip()).then_some(round.verdict_at)
+    }
+
+    /// What was told to have left is spared: it has its own time.
     fn finish_round(&mut self, turn: &mut Turn) {
-        if self.round.is_some() && !self.calls.fetching() && turn.chain.at_node_tip() {
+        let at = self.verdict_at(turn.chain);
+        if at.is_some_and(|at| at <= turn.now.instant) {
             self.pending = Some(Pending::EndOfRound);
             let (spared, now) = (self.eviction.waiting(), turn.now.ms);
             turn.actions
@@ -389,16 +384,21 @@ impl MempoolSync {
     /// The answer to what is pending, after what the tracker asks for.
     pub(super) fn applied(
         &mut self,
-        result: Result<Option<BlockId>, ApplyError>,
+        result: Result<Done, ApplyError>,
         node: &mut NodeLink,
         now: Now,
     ) {
-        if let Err(error) = result {
+        if let Err(error) = &result {
             tracing::warn!("{error}");
         }
         // What came may have made others matter, which are fetched first.
         let is_end = self.pending.take() == Some(Pending::EndOfRound) && !self.calls.fetching();
-        if !is_end {
+        let Some(round) = self.round.as_mut().filter(|_| is_end) else {
+            return;
+        };
+        // Until then the rows still say that all of it is in the mempool.
+        if result.is_ok_and(|done| done.is_evicting) {
+            round.verdict_at = now.instant + SOON;
             return;
         }
         self.round = None;
@@ -491,6 +491,7 @@ impl MempoolSync {
             self.matcher.next_expiry(),
             self.read_at(chain, node).filter(|_| node.on),
             self.settle_at(chain).filter(|_| node.on),
+            self.verdict_at(chain).filter(|_| node.on),
         ];
         times.into_iter().flatten().min()
     }

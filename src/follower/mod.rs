@@ -25,7 +25,8 @@
 //! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
 //!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxRemoved, then EvictMissing
 //! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain_sync`]
-//! reading           the whole mempool at our tip, corrected by what came meanwhile: MempoolSnapshot          [`mempool_sync`]
+//! reading           the whole mempool at our tip, corrected by what came meanwhile: MempoolSnapshot, then
+//!                   EvictMissing until all that it lacks is evicted                                     [`mempool_sync`]
 //! ask (tracker)     fetch or check transactions in batches                                              [`tx_calls`]
 //! tick, gap, reconnect, restart, start      look, then read the mempool
 //! notice of a feed that may be another node's: the same, see [`feed_check`]
@@ -183,7 +184,8 @@ impl Follower {
             }
             FollowerEvent::Notice(stamped) => self.notice(stamped, now, actions),
             FollowerEvent::Applied(result) if self.chain.is_pending() => {
-                let news = self.chain.applied(result, &mut self.node, now, actions);
+                let tip = result.map(|done| done.tip);
+                let news = self.chain.applied(tip, &mut self.node, now, actions);
                 self.chain_news(news, now);
             }
             FollowerEvent::Applied(result) => {

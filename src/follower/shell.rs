@@ -171,7 +171,7 @@ impl Shell {
         match action {
             Action::Apply(input) => {
                 let result = match self.indexer.apply(input).await {
-                    Ok(done) => Ok(done.tip),
+                    Ok(done) => Ok(done),
                     Err(InputRefused::Apply(error)) => Err(error),
                     Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
                 };

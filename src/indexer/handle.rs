@@ -10,7 +10,7 @@ use crate::store::{ConsumerEdit, Cutoff};
 use crate::tracker::{ApplyError, BlockId, Input};
 
 /// What an input led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
     /// Our tip after the input.
     pub tip: Option<BlockId>,
@@ -18,6 +18,8 @@ pub struct Done {
     pub head: u64,
     /// Scripts that it put on the watch list.
     pub added: usize,
+    /// What the mempool has lost is not all evicted yet.
+    pub is_evicting: bool,
 }
 
 /// The indexer has ended; the daemon is stopping.

@@ -367,6 +367,7 @@ impl Indexer {
                         tip: self.tracker.tip(),
                         head: self.writer.head_after(all.events.len() as u64),
                         added,
+                        is_evicting: self.tracker.is_evicting(),
                     })
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),

@@ -483,12 +483,16 @@ fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() 
         let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
         inputs.push(Input::TxSeen { tx, seen, now });
     }
-    let (spared, now) = (Vec::new(), NOW);
     inputs.push(Input::TxRemoved { txids });
-    inputs.push(Input::EvictMissing { spared, now });
-    let mut jobs = inputs.into_iter().map(|input| job(input).0).collect();
+    let verdict = || Input::EvictMissing {
+        spared: Vec::new(),
+        now: NOW,
+    };
+    let mut jobs: VecDeque<_> = inputs.into_iter().map(|input| job(input).0).collect();
+    let (first, mut said_first) = job(verdict());
+    jobs.push_back(first);
     let left = || reader.unconfirmed_txs().count();
-    while !VecDeque::is_empty(&jobs) {
+    while !jobs.is_empty() {
         indexer.commit(&mut jobs).unwrap();
     }
     let mut portions = vec![left()];
@@ -497,6 +501,10 @@ fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() 
         portions.push(left());
     }
     assert_eq!(portions, [7, 5, 3, 1, 0]);
+    let (last, mut said_last) = job(verdict());
+    indexer.commit(&mut VecDeque::from([last])).unwrap();
+    let is_evicting = |said: &mut Answered| said.try_recv().unwrap().unwrap().is_evicting;
+    assert!(is_evicting(&mut said_first) && !is_evicting(&mut said_last));
 }
 
 /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.

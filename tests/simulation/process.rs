@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use satwatch::bitcoind::Endpoints;
-use satwatch::indexer::must_last;
+use satwatch::indexer::{Done, must_last};
 use satwatch::tracker::{
     ApplyError, BlockId, FollowUp, FoundOutput, Input, MemoryView, Overlay, ScriptHash, Tracker,
     View,
@@ -416,10 +416,7 @@ impl Process {
     }
 
     /// One batch of the inputs that wait. What the follower waits for, if that was among them.
-    fn commit(
-        &mut self,
-        around: &mut Around,
-    ) -> Result<Option<Result<Option<BlockId>, ApplyError>>, Died> {
+    fn commit(&mut self, around: &mut Around) -> Result<Option<Result<Done, ApplyError>>, Died> {
         let mut jobs = Vec::new();
         while let Some(next) = self.inbox.front() {
             let is_large = matches!(
@@ -483,7 +480,7 @@ impl Process {
 struct Applied {
     transitions: Vec<Transition>,
     sync: bool,
-    results: Vec<(Sender, Input, Result<Option<BlockId>, ApplyError>)>,
+    results: Vec<(Sender, Input, Result<Done, ApplyError>)>,
 }
 
 fn apply<V: View>(tracker: &mut Tracker, view: &V, jobs: Vec<Job>, around: &Around) -> Applied {
@@ -505,7 +502,11 @@ fn apply<V: View>(tracker: &mut Tracker, view: &V, jobs: Vec<Job>, around: &Arou
                 overlay.add(transition.changes.clone());
                 applied.sync |= lasting;
                 applied.transitions.push(transition);
-                Ok(tracker.tip())
+                Ok(Done {
+                    tip: tracker.tip(),
+                    is_evicting: tracker.is_evicting(),
+                    ..Done::default()
+                })
             }
             Err(error) => {
                 assert!(!error.is_fatal(), "{error}");

@@ -3,7 +3,7 @@
 use bitcoin::{Transaction, Txid};
 use satwatch::tracker::{EventKind, Input, Phase, Transition};
 
-use crate::shorthand::{coin, out};
+use crate::shorthand::{balance, coin, out};
 use crate::world::{World, script, tx};
 
 /// Scripts 1 and 2 are watched, and portions come when the test sends them.
@@ -120,5 +120,65 @@ fn a_reading_is_the_last_word_on_what_is_being_evicted() {
     world.snapshot();
     assert!(!world.tracker.is_evicting());
     assert!(txs.iter().all(|tx| phase(&world, tx) == Phase::Mempool));
+    world.check();
+}
+
+#[test]
+fn a_process_that_dies_between_two_portions_evicts_the_others_after_the_next_start() {
+    let mut world = watching();
+    let parent = tx(&[coin(&world, 0)], &[(1, 700), (9, 50)]);
+    let child = tx(&[out(&parent, 0)], &[(2, 600)]);
+    let others = (1..6).map(|n| tx(&[coin(&world, n)], &[(1, 10)]));
+    let txs: Vec<Transaction> = [parent, child].into_iter().chain(others).collect();
+    for tx in &txs {
+        let _ = world.accept(tx);
+    }
+    let before = world.events.len();
+    let _ = lose(&mut world, &txs);
+    world.tracker = world.loaded();
+    assert!(!world.tracker.is_evicting(), "the rows say nothing of it");
+    let is_left = |tx: &&Transaction| phase(&world, tx) == Phase::Mempool;
+    let left = txs.iter().filter(is_left).count();
+    assert!((1..txs.len()).contains(&left), "{left}");
+    world.slow_evictions = false;
+    world.snapshot();
+    let mut evicted = Vec::new();
+    for event in &world.events[before..] {
+        if let EventKind::TransactionUpdate { transaction, .. } = &event.kind {
+            assert_eq!(transaction.status.phase(), Phase::Evicted);
+            evicted.push(transaction.txid);
+        }
+    }
+    // Of the child two scripts are told.
+    let mut expected: Vec<Txid> = txs.iter().map(Transaction::compute_txid).collect();
+    expected.push(txs[1].compute_txid());
+    evicted.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(evicted, expected, "each is told once");
+    assert_eq!([1, 2].map(|it| balance(&world, it).total()), [0, 0]);
+    world.check();
+}
+
+#[test]
+fn a_script_that_is_added_between_two_portions_keeps_nothing_of_what_goes() {
+    let mut world = watching();
+    let mut txs: Vec<_> = (0..6)
+        .map(|n| tx(&[coin(&world, n)], &[(1, 10), (3, 5)]))
+        .collect();
+    // Not tracked before script 3 is watched.
+    txs.push(tx(&[coin(&world, 6)], &[(3, 5)]));
+    for tx in &txs {
+        let _ = world.accept(tx);
+    }
+    let _ = lose(&mut world, &txs);
+    world.watch(3, &[]);
+    assert!(world.tracker.is_evicting());
+    assert_ne!(balance(&world, 3).total(), 0, "some are still to go");
+    while world.tracker.is_evicting() {
+        let _ = world.send(Input::EvictMore);
+    }
+    assert_eq!([1, 3].map(|it| balance(&world, it).total()), [0, 0]);
+    let mut tracked = txs[..6].iter();
+    assert!(tracked.all(|tx| phase(&world, tx) == Phase::Evicted));
     world.check();
 }

@@ -272,7 +272,7 @@ fn a_round_from_before_the_feed_was_away_is_no_proof_that_nothing_is_missing() {
 }
 
 /// The feed was away; a reading has begun.
-fn reading_after_reconnect(rig: &mut Rig) {
+pub(super) fn reading_after_reconnect(rig: &mut Rig) {
     rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
     rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
     rig.until("Look");

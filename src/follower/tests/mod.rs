@@ -2,6 +2,7 @@
 
 mod chain;
 mod disconnects;
+mod evictions;
 mod mempool;
 mod node;
 
@@ -30,6 +31,7 @@ use crate::bitcoind::{Endpoints, NodeError, NodeErrorKind, NodeStatus};
 use crate::config;
 use crate::follower::fork::{Relation, TipComparison};
 use crate::follower::mempool_snapshot::{MempoolRead, MempoolSnapshot};
+use crate::indexer::Done;
 use crate::tracker::raw::object;
 use crate::tracker::{ApplyError, BlockId, FollowUp, Input, RawTx};
 
@@ -44,6 +46,8 @@ struct Rig {
     tip: Option<BlockId>,
     /// The tracker refuses the next input.
     refuse: bool,
+    /// So many verdicts do not evict everything.
+    unfinished: u32,
     /// What the tracker asks because of the next input.
     follow_ups: Vec<FollowUp>,
     /// Calls without an answer.
@@ -180,6 +184,7 @@ impl Rig {
             now,
             tip,
             refuse: false,
+            unfinished: 0,
             follow_ups: Vec::new(),
             open: Vec::new(),
         }
@@ -230,10 +235,13 @@ impl Rig {
         said
     }
 
-    fn apply(&mut self, input: Input) -> Result<Option<BlockId>, ApplyError> {
+    fn apply(&mut self, input: Input) -> Result<Done, ApplyError> {
         if std::mem::take(&mut self.refuse) {
             return Err(ApplyError::BadBlock(BlockHash::all_zeros()));
         }
+        let is_verdict = matches!(input, Input::EvictMissing { .. });
+        let is_evicting = is_verdict && self.unfinished > 0;
+        self.unfinished -= u32::from(is_evicting);
         self.tip = match input {
             Input::Start {
                 first_height,
@@ -250,7 +258,11 @@ impl Rig {
             Input::Disconnect { to, .. } => Some(to),
             _ => self.tip,
         };
-        Ok(self.tip)
+        Ok(Done {
+            tip: self.tip,
+            is_evicting,
+            ..Done::default()
+        })
     }
 
     /// What it does after so many milliseconds.
