@@ -415,7 +415,7 @@ impl ChainSync {
         actions: &mut Vec<Action>,
     ) -> Option<ChainNews> {
         let pending = self.pending.take()?;
-        let tip = match result {
+        self.tip = match result {
             Ok(tip) => tip,
             Err(error) => {
                 tracing::warn!("{error}");
@@ -423,18 +423,17 @@ impl ChainSync {
                 return None;
             }
         };
-        self.tip = tip;
         match pending {
             Pending::Connect { hash, over_zmq } => {
                 self.block_connected(hash);
                 if over_zmq {
                     self.node_tip = Some(hash);
-                    node.status.node_height(tip.map_or(0, |tip| tip.height));
+                    node.status.node_height(self.tip.map_or(0, |at| at.height));
                 }
                 Some(ChainNews::Connected)
             }
             Pending::Disconnect { next, prompted } => {
-                if let Some(BlockId { height, hash }) = tip {
+                if let Some(BlockId { height, hash }) = self.tip {
                     tracing::info!("disconnected blocks down to {height} {hash}");
                 }
                 self.connected.clear();
