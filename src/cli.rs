@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Flag, is_host_name};
 
@@ -51,6 +52,69 @@ pub enum Command {
     /// Certificates of TLS
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Make, list and revoke tokens; a running daemon notices
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// What is to be done with tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it; the first one switches authentication on
+    New {
+        /// For the list, and to revoke it by
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        scope: TokenScope,
+        /// When it ends: a number and s, m, h, d or w (90d) [default: never]
+        #[arg(long, value_parser = lifetime)]
+        expires: Option<Duration>,
+    },
+    /// Show all tokens, when they expire and were used last
+    List,
+    /// End a token and its sessions
+    Revoke {
+        /// Its name or id
+        token: String,
+    },
+    /// Switch authentication off; only where nobody else reaches the daemon
+    Off,
+    /// Take a tokens file that was put back from a copy
+    Accept,
+    /// Print a token and keep nothing: for auth.first_token_file
+    Generate,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenScope {
+    /// See what is watched and what happens to it
+    Read,
+    /// And change what is watched
+    Watch,
+    /// Everything
+    Admin,
+    /// GET /metrics alone
+    Metrics,
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || "a number of s, m, h, d or w, such as 90d".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let count = text
+        .strip_suffix(unit)
+        .and_then(|it| it.parse::<u32>().ok());
+    let count = count.filter(|count| *count > 0).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(u64::from(count) * seconds))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -146,6 +210,41 @@ mod tests {
             parse(&words).task(),
             Command::Cert(CertCommand::New { hosts })
         );
+    }
+
+    #[test]
+    fn a_token_lives_for_a_number_of_something() {
+        let words = [
+            "token",
+            "new",
+            "--name",
+            "a",
+            "--scope",
+            "read",
+            "--expires",
+        ];
+        for (text, seconds) in [
+            ("90d", Some(7_776_000)),
+            ("2w", Some(1_209_600)),
+            ("1s", Some(1)),
+            ("5m", Some(300)),
+            ("4294967295w", Some(4_294_967_295 * 604_800)),
+            ("0d", None),
+            ("d", None),
+            ("", None),
+            ("90", None),
+            ("-1d", None),
+            ("1.5d", None),
+            ("1ä", None),
+        ] {
+            let parsed = Cli::try_parse_from(["satwatch"].into_iter().chain(words).chain([text]));
+            let parsed = parsed.ok().map(|cli| cli.task());
+            let found = match parsed {
+                Some(Command::Token(TokenCommand::New { expires, .. })) => expires,
+                _ => None,
+            };
+            assert_eq!(found.map(|it| it.as_secs()), seconds, "{text}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
 use crate::server::{Limits, Server};
 use crate::store::{self, ChainInfo, Inspected, StoreError};
-use crate::{app, open_files};
+use crate::{app, auth, open_files};
 
 /// For an endpoint to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,6 +52,9 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     let chain = examine_node(config, &mut report).await;
     let running = examine_store(&config.store.path, chain, &mut report);
     let addresses = app::listen_addresses(&config.server.listen).await;
+    if let Ok(addresses) = &addresses {
+        examine_credentials(config, addresses, &mut report);
+    }
     examine_port(
         &config.server.listen,
         addresses,
@@ -212,6 +215,21 @@ fn try_writing(folder: &Path) -> io::Result<()> {
     let written = File::create_new(&path).and_then(|mut file| file.write_all(b"x"));
     let removed = remove_file(&path);
     written.and(removed)
+}
+
+/// As the next start would take them.
+fn examine_credentials(config: &Config, addresses: &[SocketAddr], report: &mut Report<impl Write>) {
+    let place = app::credentials(config, addresses);
+    // What is wrong with the store is said already.
+    let remembered = store::remembered_auth(&config.store.path).ok().flatten();
+    match auth::outlook(&place, &remembered.unwrap_or_default()) {
+        Ok(true) => report.well(&format!(
+            "tokens: every request needs one of {}",
+            place.tokens_file.display()
+        )),
+        Ok(false) => report.well("tokens: none; whoever reaches the daemon may do everything"),
+        Err(error) => report.bad(&format!("tokens: {error}"), None),
+    }
 }
 
 /// About the files of TLS, if there is to be TLS, and the names that they are for.

@@ -32,7 +32,7 @@
 //! ```text
 //! clock, shutdown, web, remedy  -> (nothing)
 //! config, open_files       -> remedy
-//! auth                     -> config (its section), clock, remedy
+//! auth                     -> store (its rows), indexer, clock, remedy
 //! certificates             -> config (its section), remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker
@@ -51,14 +51,14 @@
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
-//! app, cli, doctor         -> everything
+//! app, cli, doctor, token  -> everything
 //! ```
 //!
 //! The follower reads the store because it asks which baselines are open and which block is our tip
 //! at its start; `api` reads `bitcoind::NodeStatus` through a watch channel because `/status` and
 //! `/health/ready` tell it.
 //!
-//! [`app`] builds all of it and takes it down again; `main` is flags, logging and the exit code.
+//! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; `main` is flags, logging and the exit code.
 
 pub mod access;
 pub mod api;
@@ -86,6 +86,7 @@ pub mod socketio;
 pub mod store;
 #[cfg(test)]
 mod test_end;
+pub mod token;
 pub mod tracker;
 pub mod web;
 pub mod webhooks;

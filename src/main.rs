@@ -11,7 +11,7 @@ use satwatch::certificates::{self, CertificateFiles};
 use satwatch::cli::{CertCommand, Cli, Command};
 use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
-use satwatch::{app, doctor, open_files};
+use satwatch::{app, doctor, open_files, token};
 use tracing_subscriber::EnvFilter;
 
 const WRONG_SETTINGS: u8 = 2;
@@ -34,6 +34,21 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_SETTINGS);
         }
     };
+    if let Command::Token(command) = cli.task() {
+        return match token::carry_out(&config, command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let Some(problem) = app::credentials_problem(&config)
+        && cli.task() == Command::Run
+    {
+        let _ = writeln!(stderr(), "{problem}");
+        return ExitCode::from(WRONG_SETTINGS);
+    }
     if cli.check() {
         return check(&config, cli.settings_file());
     }
@@ -62,7 +77,7 @@ fn main() -> ExitCode {
         Command::Doctor => {
             runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout()))
         }
-        Command::Run | Command::Cert(_) => {
+        Command::Run | Command::Cert(_) | Command::Token(_) => {
             start_log(&config.log);
             tracing::info!(
                 version = env!("CARGO_PKG_VERSION"),

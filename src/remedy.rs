@@ -136,9 +136,27 @@ pub enum Remedy {
     #[error("write server.listen = \"127.0.0.1:{port}\"")]
     ListenOnLoopback { port: u16 },
 
+    /// Without tokens nobody else may reach the daemon.
+    #[error(
+        "run satwatch token new --name me --scope admin, or write server.listen = \"127.0.0.1:{port}\""
+    )]
+    TokenOrLoopback { port: u16 },
+
+    /// The tokens file is lost or cannot be used.
+    #[error("put it back as it was, or begin anew without tokens: satwatch token off")]
+    RestoreTokens,
+
+    #[error("put a token into it that satwatch token generate printed, or take the setting out")]
+    GenerateFirstToken,
+
+    /// The tokens file is an older one.
+    #[error("look at it with satwatch token list, and if it is right: satwatch token accept")]
+    AcceptTokens,
+
     /// The name has addresses that others can reach.
     #[error(
-        "write server.listen = \"127.0.0.1:{port}\", or have /etc/hosts say that {host} is 127.0.0.1"
+        "run satwatch token new --name me --scope admin, write server.listen = \"127.0.0.1:{port}\", \
+         or have /etc/hosts say that {host} is 127.0.0.1"
     )]
     LoopbackName { host: String, port: u16 },
 

@@ -12,6 +12,8 @@ if (!url || !consumer || addresses.length === 0) {
     process.exit(2);
 }
 
+const token = process.env.SATWATCH_TOKEN;
+
 // The work. What was not acknowledged comes again after a crash, so doing it twice must do no harm:
 // keep the cursor with the result.
 function work(event, data) {
@@ -22,6 +24,7 @@ function work(event, data) {
 async function define() {
     const body = JSON.stringify({ addresses });
     const headers = { "Content-Type": "application/json" };
+    if (token) headers.Authorization = `Bearer ${token}`;
     const target = new URL(`${url}/consumers/${encodeURIComponent(consumer)}`);
     for (;;) {
         const answer = await fetch(target, { method: "PUT", headers, body }).catch(cannotReach);
@@ -37,7 +40,7 @@ function cannotReach({ message, cause }) {
 
 async function main() {
     await define();
-    const socket = io(url);
+    const socket = io(url, { auth: { token } });
     const subscribe = () => socket.emit("subscribe_consumer", { consumer });
     socket.on("connect", subscribe);
     socket.on("connect_error", (error) => {

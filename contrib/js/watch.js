@@ -22,7 +22,7 @@ let subscribed = false;
 // These carry a cursor that is no place to come back to: events before it may not have come yet.
 const NO_PLACE = ["connected", "lagged", "error"];
 
-const socket = io(url);
+const socket = io(url, { auth: { token: process.env.SATWATCH_TOKEN } });
 
 function subscribe() {
     subscribed = false;

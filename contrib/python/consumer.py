@@ -18,6 +18,7 @@ import urllib.request
 
 import socketio
 
+TOKEN = os.environ.get("SATWATCH_TOKEN")
 EVENTS = ("new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched")
 
 
@@ -32,6 +33,8 @@ def define(url, consumer, addresses):
     """At every start: a definition that is there already changes nothing."""
     body = json.dumps({"addresses": addresses}).encode()
     headers = {"Content-Type": "application/json"}
+    if TOKEN:
+        headers["Authorization"] = f"Bearer {TOKEN}"
     path = f"/consumers/{urllib.parse.quote(consumer, safe='')}"
     request = urllib.request.Request(url + path, body, headers, method="PUT")
     while True:
@@ -95,7 +98,7 @@ async def main(url, consumer, *addresses):
             if sio.connected:
                 await sio.emit("ack", {"consumer": consumer, "cursor": data["cursor"]})
 
-    await sio.connect(url, retry=True)
+    await sio.connect(url, auth={"token": TOKEN}, retry=True)
     done, _ = await asyncio.wait(
         [asyncio.create_task(do()), asyncio.create_task(sio.wait())],
         return_when=asyncio.FIRST_COMPLETED,

@@ -83,7 +83,8 @@ class Watcher:
             await self.subscribe()
 
     async def run(self):
-        await self.sio.connect(self.url, retry=True)
+        token = os.environ.get("SATWATCH_TOKEN")
+        await self.sio.connect(self.url, auth={"token": token}, retry=True)
         await self.sio.wait()
 
 

@@ -249,6 +249,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         started: Instant::now(),
         step_times,
         left_out: parts.left_out,
+        auth: auth.clone(),
         listening: parts.listening,
         access: access.clone(),
         subscriptions: subscriptions.in_all.clone(),

@@ -18,7 +18,7 @@ use crate::api::rest::route::{self, Mark, Matched, Route};
 use crate::api::rest::sent::Sent;
 use crate::api::socket::SocketApi;
 use crate::api::{Services, credential};
-use crate::auth::{Credential, Principal};
+use crate::auth::{Credential, Principal, Scope};
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
@@ -29,7 +29,7 @@ use crate::{socketio, web};
 const METRICS_PATHS: [&str; 3] = ["/metrics", "/health/live", "/health/ready"];
 
 /// Where a request came in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entrance {
     /// `server.listen`
     Clients,
@@ -46,6 +46,8 @@ struct Seen {
     /// The part of its path.
     part: String,
     concerns: Concerns,
+    /// How far the log is.
+    may_know: bool,
 }
 
 /// Answers the requests of all clients.
@@ -141,6 +143,7 @@ impl Router {
                     route: None,
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
+                    may_know: !self.services.auth.is_on(),
                 };
                 self.rest(matched, request, seen).await
             }
@@ -180,7 +183,9 @@ impl Router {
             sleep(budget::PAUSE).await;
         }
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
-        respond::set_cursor(&mut answer, &known);
+        if seen.may_know {
+            respond::set_cursor(&mut answer, &known);
+        }
         answer
     }
 
@@ -195,15 +200,30 @@ impl Router {
     {
         let route = matched.route(request.method())?;
         seen.route = Some(route);
-        let principal = self.admit(seen, route, request.headers())?;
+        // What is asked at `metrics.listen` needs no token.
+        let needed = route.scope.filter(|_| seen.entrance == Entrance::Clients);
+        let principal = self.admit(seen, route, needed, request.headers())?;
+        seen.may_know |= principal.may(Scope::Read);
         let (part, concerns) = (matched.part, seen.concerns.clone());
         let sessions = self.socketio.session_count();
         let services = &self.services;
-        let sent = Sent::read(
-            services, route, part, sessions, principal, concerns, request,
-        );
+        let who = principal.clone();
+        let sent = Sent::read(services, route, part, sessions, who, concerns, request);
         let sent = sent.await?;
-        route.answer(services.clone(), sent).await
+        // The body may have taken long to come.
+        check(needed, &principal)?;
+        let answering = route.answer(services.clone(), sent);
+        if route.method != Method::GET {
+            // What is being changed is changed, and told.
+            return answering.await;
+        }
+        let mut answer = tokio::select! {
+            biased;
+            () = principal.ended() => return Err(ended(needed, &principal)),
+            answer = answering => answer?,
+        };
+        answer.body_mut().give_to(principal);
+        Ok(answer)
     }
 
     /// Who asks, if they may ask for this, and not too often.
@@ -211,6 +231,7 @@ impl Router {
         &self,
         seen: &mut Seen,
         route: &Route,
+        needed: Option<Scope>,
         headers: &HeaderMap,
     ) -> Result<Principal, ApiError> {
         let (access, caller) = (&self.services.access, &mut seen.caller);
@@ -219,7 +240,7 @@ impl Router {
             false => Ok(()),
         };
         // What is open costs no more than a refusal.
-        let (Some(needed), Entrance::Clients) = (route.scope, seen.entrance) else {
+        let Some(needed) = needed else {
             take_costly(caller)?;
             return Ok(Principal::nobody());
         };
@@ -285,6 +306,20 @@ impl Router {
     pub fn session_count(&self) -> usize {
         self.socketio.session_count()
     }
+}
+
+/// Whether a principal may do what needs a scope, if it does, now.
+fn check(needed: Option<Scope>, principal: &Principal) -> Result<(), ApiError> {
+    match needed {
+        Some(needed) => Ok(principal.require(needed)?),
+        None => Ok(()),
+    }
+}
+
+/// The refusal of a request whose principal has ended while it was answered.
+fn ended(needed: Option<Scope>, principal: &Principal) -> ApiError {
+    let refused = check(needed, principal).err();
+    refused.unwrap_or_else(ApiError::stopping)
 }
 
 /// A file of the web page.

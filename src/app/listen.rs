@@ -3,13 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::net::lookup_host;
 
 use super::limits::server_limits;
+use crate::auth;
 use crate::config::{Config, Listen};
 use crate::remedy::Remedy;
 use crate::server::{self, Server};
+use crate::store::RememberedAuth;
 
 /// As the settings are called.
 pub const LISTEN: &str = "server.listen";
@@ -25,26 +27,13 @@ pub struct Bound {
 /// Connections for metrics at the same time; more wait.
 const METRICS_CONNECTIONS: usize = 64;
 
-/// The addresses that `server.listen` names. All of them must be loopback, because there are no
-/// tokens yet to keep others out.
+/// The addresses that `server.listen` names.
 pub async fn listen_addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {
     let Listen { host, port } = listen;
     let addresses = addresses_of(listen).await.with_context(|| {
         let remedy = Remedy::ListenOnLoopback { port: *port };
         format!("cannot listen on {listen}: {host} is not known; {remedy}")
     })?;
-    for address in &addresses {
-        if !address.ip().to_canonical().is_loopback() {
-            bail!(
-                "cannot listen on {listen}: {host} is {}, where others can reach it, and there are no tokens to keep them out; {}",
-                address.ip(),
-                Remedy::LoopbackName {
-                    host: host.clone(),
-                    port: *port
-                }
-            );
-        }
-    }
     Ok(addresses)
 }
 
@@ -63,6 +52,35 @@ async fn addresses_of(listen: &Listen) -> io::Result<Vec<SocketAddr>> {
         }
     }
     Ok(addresses)
+}
+
+/// Where tokens are, and whether others reach these addresses.
+pub fn credentials(config: &Config, addresses: &[SocketAddr]) -> auth::Place {
+    let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    let Listen { host, port } = &config.server.listen;
+    let exposed = addresses.iter().any(is_exposed).then(|| {
+        let (host, port) = (host.clone(), *port);
+        match config.server.listen.address() {
+            Some(_) => Remedy::TokenOrLoopback { port },
+            None => Remedy::LoopbackName { host, port },
+        }
+    });
+    auth::Place {
+        tokens_file: config.tokens_file(),
+        first_token_file: config.auth.first_token_file.clone(),
+        exposed,
+    }
+}
+
+/// What is wrong with tokens and addresses as far as settings and files say, without a look at the
+/// store and at what names mean.
+pub fn credentials_problem(config: &Config) -> Option<String> {
+    let place = credentials(config, &[]);
+    match auth::outlook(&place, &RememberedAuth::default()) {
+        Ok(true) => None,
+        Ok(false) => config.reachable_by_others.clone(),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 pub async fn bind(config: &Config) -> Result<Bound> {
@@ -111,7 +129,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn case_19_every_address_of_a_name_must_be_loopback() {
+    async fn case_19_without_tokens_every_address_of_a_name_must_be_loopback() {
         let addresses = async |text: &str| {
             let listen: Listen = text.parse().expect("a host and a port");
             listen_addresses(&listen).await
@@ -123,15 +141,20 @@ mod tests {
             ["[::1]:0".parse().expect("an address")]
         );
         // As a name would be that means this.
-        let refused = addresses("192.0.2.1:5005")
-            .await
-            .expect_err("others reach it");
-        let message = format!("{refused:#}");
+        let others = addresses("192.0.2.1:5005").await.expect("an address");
+        let mut config = Config::default();
+        config.server.listen.host = "node.example".to_owned();
+        let remedy = credentials(&config, &others)
+            .exposed
+            .map(|it| it.to_string());
+        let remedy = remedy.expect("others reach it");
         assert!(
-            message.contains("write server.listen = \"127.0.0.1:5005\"")
-                && message.contains("/etc/hosts"),
-            "{message}"
+            remedy.contains("write server.listen = \"127.0.0.1:5005\"")
+                && remedy.contains("/etc/hosts")
+                && remedy.contains("satwatch token new"),
+            "{remedy}"
         );
-        addresses("127.0.0.1:5005").await.expect("as it says");
+        let local = addresses("127.0.0.1:5005").await.expect("as it says");
+        assert_eq!(credentials(&config, &local).exposed, None);
     }
 }

@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Guard;
+use crate::auth::{self, Guard, TokensTask};
 use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::clock::now_ms;
@@ -37,7 +37,10 @@ use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
 use limits::socketio_config;
 use listen::{Bound, bind};
-pub use listen::{LISTEN, METRICS_LISTEN, listen_addresses, listen_remedy, metrics_addresses};
+pub use listen::{
+    LISTEN, METRICS_LISTEN, credentials, credentials_problem, listen_addresses, listen_remedy,
+    metrics_addresses,
+};
 use retention::Retention;
 use task::Task;
 
@@ -64,6 +67,7 @@ pub struct Running {
     stop_follower: CancellationToken,
     server_task: Task,
     dispatch_task: Task,
+    tokens_task: Task,
     follower_task: Task,
     retention_task: Task,
     indexer_task: Task,
@@ -78,10 +82,12 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
         Some(files) => Some(Certificates::load(files).context("TLS")?),
         None => None,
     };
+    let place = credentials(&config, &listen_addresses(&config.server.listen).await?);
+    refuse_to_be_open(&config, &place).await?;
     refuse_taken_port(&config).await?;
     let (found, writer, reader) = open_store(&config).await?;
-    let bound = match bind(&config).await {
-        Ok(bound) => bound,
+    let (bound, begun) = match serve_with(&config, &place, &reader).await {
+        Ok(found) => found,
         Err(error) => {
             writer.close()?;
             return Err(error);
@@ -98,6 +104,9 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     let indexer_end = spawn_blocking(move || thread.join().map_err(|_| anyhow!("it panicked")));
     let indexer_task = Task::spawn("indexer", async { Ok(indexer_end.await???) });
     indexer::undo_unfinished_add(&indexer, &reader, now_ms()).await?;
+
+    let guard = Guard::default();
+    let tokens = TokensTask::new(place, begun, guard.clone(), indexer.clone()).await?;
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
@@ -127,7 +136,7 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
         audits: node.audits,
         monitoring,
         config: config.clone(),
-        auth: Guard::default(),
+        auth: guard,
         listening,
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
@@ -141,6 +150,8 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     let retention_end = retention.run(stop_follower.clone());
     let retention_task = Task::spawn("retention", retention_end.map(Ok));
     let dispatch_task = Task::spawn("dispatch", async { Ok(dispatch_end.await??) });
+    let tokens_end = tokens.run(reloads.clone(), stop_clients.clone());
+    let tokens_task = Task::spawn("tokens", async { Ok(tokens_end.await?) });
     let serving = serve(bound, certificates, &router, reloads, &stop_clients);
     let server_task = Task::spawn("server", serving.map(Ok));
 
@@ -160,6 +171,7 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
         stop_follower,
         server_task,
         dispatch_task,
+        tokens_task,
         follower_task,
         retention_task,
         indexer_task,
@@ -220,6 +232,7 @@ impl Running {
             error = self.indexer_task.failed() => return error,
             error = self.follower_task.failed() => error,
             error = self.dispatch_task.failed() => error,
+            error = self.tokens_task.failed() => error,
             error = self.retention_task.failed() => error,
             error = self.server_task.failed() => error,
         };
@@ -253,6 +266,10 @@ impl Running {
                 .wait("dispatch", self.dispatch_task.finish())
                 .await
                 .err(),
+            clients
+                .wait("tokens", self.tokens_task.finish())
+                .await
+                .err(),
         ]
         .into_iter()
         .flatten()
@@ -280,6 +297,30 @@ impl Running {
             .await??;
         follower
     }
+}
+
+/// A start that would be refused for want of tokens leaves the store alone.
+async fn refuse_to_be_open(config: &Config, place: &auth::Place) -> Result<()> {
+    let (path, place) = (config.store.path.clone(), place.clone());
+    let looked = spawn_blocking(move || {
+        // What is wrong with the store is told when it is opened.
+        let remembered = store::remembered_auth(&path).ok().flatten();
+        auth::outlook(&place, &remembered.unwrap_or_default())
+    });
+    looked.await??;
+    Ok(())
+}
+
+/// The ports, and the credentials that it begins with.
+async fn serve_with(
+    config: &Config,
+    place: &auth::Place,
+    reader: &StoreReader,
+) -> Result<(Bound, auth::Begun)> {
+    let bound = bind(config).await?;
+    let (place, remembered) = (place.clone(), reader.remembered_auth()?);
+    let begun = spawn_blocking(move || auth::begin(&place, remembered, now_ms()));
+    Ok((bound, begun.await??))
 }
 
 /// A start that cannot serve leaves the store alone, which may be one of an earlier format. It is

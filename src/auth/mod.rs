@@ -6,19 +6,35 @@
 //!    checks it ([`Principal::require`]): REST, Socket.IO and the page go through both.
 //! 2. What a route or an event needs stands in its row of the table (`crate::api`), which does not
 //!    compile without. What depends on the content of a request is required where that is known.
-//! 3. A principal ends with its token. Every check looks whether it has.
+//! 3. A principal ends with its token, at once; every check looks whether it has. Those of the time
+//!    without tokens end with the first one.
+//! 4. Nothing opens a daemon that had a token once, but a newer file that says so ([`judge`] has all
+//!    cases, and is pure).
+//! 5. Of a token its hash is kept and nothing else. All hashes are compared, each in constant time.
 //!
 //! ```text
 //! Authorization header, CONNECT payload ──► Credential ──► Guard::admit ──► Principal ──► require(scope)
+//!                                                              ▲ in force
+//! tokens file, what the store remembers ──► judge ──► TokensTask ──► indexer: what was seen and used
+//!      ▲ one function, under a lock
+//! satwatch token (`crate::token`), the first token
 //! ```
 
 mod credential;
 mod guard;
+mod judge;
 mod principal;
 mod scope;
+mod secret;
+mod tokens_file;
+mod tokens_task;
 
 pub use credential::Credential;
 pub use guard::Guard;
-pub use principal::{Principal, Refusal};
+pub use judge::{InForce, Problem};
+pub use principal::{Principal, Refusal, Unknown};
 pub use scope::Scope;
 pub(crate) use scope::needed;
+pub use secret::{TokenHash, TokenId, TokenText};
+pub use tokens_file::{ChangeError, FileSeen, Token, TokensFile, change};
+pub use tokens_task::{BeginError, Begun, Place, TokensTask, begin, outlook};

@@ -1,49 +1,189 @@
 //! Who asks.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
 use super::Scope;
+use super::tokens_file::Token;
+use crate::clock::now_ms;
 
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Nobody known asks.
-    #[error("{0}")]
-    Unauthorized(&'static str),
+    #[error(transparent)]
+    Unauthorized(Unknown),
     #[error("This needs a token of scope {needed}; yours has {scope}.")]
     Forbidden { needed: Scope, scope: Scope },
 }
 
-const NO_TOKEN: &str = "This daemon wants a token: send the header Authorization: Bearer <token> or, over Socket.IO, auth {\"token\": \"<token>\"}; satwatch token new makes one.";
-
-/// Who asks, for as long as their token lives.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    /// `None` of somebody unknown.
-    scope: Option<Scope>,
+/// Why it is not known who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    #[error(
+        "This daemon wants a token: send the header Authorization: Bearer <token> or, over Socket.IO, auth {{\"token\": \"<token>\"}}. satwatch token new makes one."
+    )]
+    NoToken,
+    #[error(
+        "This is no token: a character is missing or wrong. Send it as satwatch token new printed it."
+    )]
+    Malformed,
+    #[error("This token is not known here: it was revoked, or is one of another daemon.")]
+    NotKnown,
+    #[error("This token has expired. satwatch token new makes another one.")]
+    Expired,
+    #[error("This token has ended: it was revoked, or is another one now.")]
+    Ended,
+    #[error("This daemon wants a token since a moment ago; come back with one.")]
+    OpenEnded,
 }
 
-impl Principal {
-    /// Anybody, while there is no authentication.
-    pub(super) fn anybody() -> Self {
+/// That something is over, for everybody who was let in by it. Asked for with each event of each
+/// client, so without a lock.
+#[derive(Debug, Default)]
+pub struct End {
+    is_over: AtomicBool,
+    told: CancellationToken,
+}
+
+impl End {
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.told.cancel();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Many wait for one end: each has a place of its own, so that they do not share a lock.
+    fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.told.child_token().cancelled_owned()
+    }
+}
+
+/// A token that is in force.
+#[derive(Debug)]
+pub struct LiveToken {
+    pub token: Token,
+    end: End,
+    /// When it was used last, in milliseconds since the Unix epoch; 0 when it was not.
+    used: AtomicU64,
+}
+
+impl LiveToken {
+    pub fn new(token: Token) -> Self {
         Self {
-            scope: Some(Scope::Admin),
+            token,
+            end: End::default(),
+            used: AtomicU64::new(0),
         }
     }
 
+    /// Whoever was let in by it is not any more.
+    pub fn end(&self) {
+        self.end.end();
+    }
+
+    pub fn last_used(&self) -> Option<u64> {
+        Some(self.used.load(Ordering::Relaxed)).filter(|used| *used > 0)
+    }
+
+    /// Whether it is good now, which counts as a use.
+    pub fn check(&self, now: u64) -> Result<(), Unknown> {
+        if self.token.has_expired(now) {
+            return Err(Unknown::Expired);
+        }
+        if self.end.is_over() {
+            return Err(Unknown::Ended);
+        }
+        self.used.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Who asks, for as long as their token lives.
+#[derive(Debug, Clone)]
+pub struct Principal(Who);
+
+#[derive(Debug, Clone)]
+enum Who {
+    /// Of what is open to everybody, known or not.
+    Nobody,
+    /// Without authentication.
+    Anybody(Arc<End>),
+    Token(Arc<LiveToken>),
+}
+
+impl Principal {
     /// Who asks for what is open, known or not.
     pub fn nobody() -> Self {
-        Self { scope: None }
+        Self(Who::Nobody)
+    }
+
+    pub(super) fn anybody(end: Arc<End>) -> Self {
+        Self(Who::Anybody(end))
+    }
+
+    pub(super) fn of_token(token: Arc<LiveToken>) -> Self {
+        Self(Who::Token(token))
+    }
+
+    /// The token that speaks for them; none without authentication.
+    pub fn token(&self) -> Option<&Token> {
+        match &self.0 {
+            Who::Token(live) => Some(&live.token),
+            Who::Nobody | Who::Anybody(_) => None,
+        }
     }
 
     pub fn may(&self, needed: Scope) -> bool {
         self.require(needed).is_ok()
     }
 
-    /// Whether they may do what needs `needed`.
+    /// Whether they may do what needs `needed`, now.
     pub fn require(&self, needed: Scope) -> Result<(), Refusal> {
-        match self.scope {
-            None => Err(Refusal::Unauthorized(NO_TOKEN)),
-            Some(scope) if scope.allows(needed) => Ok(()),
-            Some(scope) => Err(Refusal::Forbidden { needed, scope }),
+        let scope = match &self.0 {
+            Who::Nobody => return Err(Refusal::Unauthorized(Unknown::NoToken)),
+            Who::Anybody(end) if end.is_over() => {
+                return Err(Refusal::Unauthorized(Unknown::OpenEnded));
+            }
+            Who::Anybody(_) => Scope::Admin,
+            Who::Token(live) => {
+                live.check(now_ms()).map_err(Refusal::Unauthorized)?;
+                live.token.scope
+            }
+        };
+        match scope.allows(needed) {
+            true => Ok(()),
+            false => Err(Refusal::Forbidden { needed, scope }),
+        }
+    }
+
+    /// Whether what let them in is over.
+    pub fn has_ended(&self) -> bool {
+        match &self.0 {
+            Who::Nobody => false,
+            Who::Anybody(end) => end.is_over(),
+            Who::Token(live) => live.end.is_over(),
+        }
+    }
+
+    /// Waits for the moment from which they are refused. One for each who waits.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let end = match &self.0 {
+            Who::Nobody => None,
+            Who::Anybody(end) => Some(end.over()),
+            Who::Token(live) => Some(live.end.over()),
+        };
+        async move {
+            match end {
+                Some(end) => end.await,
+                None => std::future::pending().await,
+            }
         }
     }
 }

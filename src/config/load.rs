@@ -50,13 +50,16 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[Flag],
     ) -> Result<Self, ConfigError> {
-        let (mut sources, mut home) = (Sources::default(), None);
+        let (mut sources, mut home, mut credentials) = (Sources::default(), None, None);
         if let Some(path) = file {
             sources.add_file(path);
         }
         for (name, value) in environment {
             if name == "HOME" && !value.is_empty() {
                 home = Some(PathBuf::from(&value));
+            }
+            if name == "CREDENTIALS_DIRECTORY" {
+                credentials = Some(PathBuf::from(&value).join(FIRST_TOKEN));
             }
             if let Some(name) = name.to_str() {
                 sources.add_variable(name, value);
@@ -69,6 +72,9 @@ impl Config {
         if sources.problems.is_empty() {
             sources.expand(home.as_deref());
             sources.reachable_by_others();
+            let first = &mut sources.config.auth.first_token_file;
+            let credential = credentials.filter(|path| path.exists());
+            *first = first.take().or(credential);
             sources.half_a_login();
             sources.half_of_tls();
         }
@@ -82,12 +88,19 @@ impl Config {
     }
 }
 
+/// The credential of a service manager that holds the first token.
+const FIRST_TOKEN: &str = "satwatch_first_token";
+/// A token, for clients of ours.
+const FOR_CLIENTS: &str = "SATWATCH_TOKEN";
+
 /// Of these variables those that look as if they were for us, and set nothing.
 pub fn overlooked(environment: impl Iterator<Item = OsString>) -> Vec<String> {
     let names = environment.filter_map(|name| name.into_string().ok());
     let is_like_ours = |name: &String| {
         let upper = name.to_ascii_uppercase();
-        (upper == "SATWATCH" || upper.starts_with("SATWATCH_")) && !name.starts_with(PREFIX)
+        (upper == "SATWATCH" || upper.starts_with("SATWATCH_"))
+            && !name.starts_with(PREFIX)
+            && name != FOR_CLIENTS
     };
     names.filter(is_like_ours).collect()
 }
@@ -207,6 +220,7 @@ impl Sources {
         let Config {
             store,
             bitcoind,
+            auth,
             tls,
             ..
         } = &mut self.config;
@@ -216,6 +230,8 @@ impl Sources {
             ("bitcoind.cookie_file", bitcoind.cookie_file.as_mut()),
             ("server.tls.cert", tls.cert.as_mut()),
             ("server.tls.key", tls.key.as_mut()),
+            ("auth.tokens_file", auth.tokens_file.as_mut()),
+            ("auth.first_token_file", auth.first_token_file.as_mut()),
         ] {
             let Some(path) =
                 path.filter(|path| path.as_os_str().as_encoded_bytes().starts_with(b"~"))
@@ -242,12 +258,12 @@ impl Sources {
         if listen.address().is_none_or(is_loopback) {
             return;
         }
-        let remedy = Remedy::ListenOnLoopback { port: listen.port };
-        let message = format!(
-            "{name} = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only loopback \
-             addresses may be listened on; {remedy}"
-        );
-        self.problem_of(name, &message);
+        let remedy = Remedy::TokenOrLoopback { port: listen.port };
+        let place = self.places.get(name).map_or("default", String::as_str);
+        self.config.reachable_by_others = Some(format!(
+            "{place}: {name} = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only \
+             loopback addresses may be listened on; {remedy}"
+        ));
     }
 
     fn half_a_login(&mut self) {
@@ -757,20 +773,17 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_only_loopback_addresses_are_listened_on() {
+    fn addresses_that_others_reach_are_told_apart() {
         for listen in ["0.0.0.0:5005", "[::]:5005", "192.168.1.5:80"] {
-            let lines = problems(load_toml("", &[("SATWATCH__SERVER__LISTEN", listen)]));
-            assert_eq!(lines.len(), 1);
+            let config = load_toml("", &[("SATWATCH__SERVER__LISTEN", listen)]).expect("good");
+            let line = config.reachable_by_others.expect("others reach it");
             assert!(
-                lines[0]
-                    .starts_with("environment variable SATWATCH__SERVER__LISTEN: server.listen = "),
-                "{}",
-                lines[0]
+                line.starts_with("environment variable SATWATCH__SERVER__LISTEN: server.listen = "),
+                "{line}"
             );
             assert!(
-                lines[0].contains("without tokens only loopback addresses may be listened on"),
-                "{}",
-                lines[0]
+                line.contains("without tokens only loopback addresses may be listened on"),
+                "{line}"
             );
         }
         for listen in [

@@ -53,6 +53,9 @@ macro_rules! settings {
             $(pub $section: $Section,)*
             /// What was given, with its place, and is no setting any more.
             pub no_longer_needed: Vec<String>,
+            /// With the place of `server.listen`, if others reach that address: what is wrong with
+            /// it unless there are tokens.
+            pub reachable_by_others: Option<String>,
         }
 
         $(
@@ -122,6 +125,14 @@ settings! {
 
     store: Store {
         path: PathBuf = PathBuf::from("data"), path;
+    }
+
+    /// Who may ask for what.
+    auth: Auth {
+        /// `tokens.toml` beside the database without one.
+        tokens_file: Option<PathBuf> = None, optional(path);
+        /// A file with the text of a token, which is the first one of a new store.
+        first_token_file: Option<PathBuf> = None, optional(path);
     }
 
     /// The node. Everything absent is found (`crate::bitcoind::discover`).
@@ -203,6 +214,13 @@ settings! {
         /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as
         /// `info,satwatch::bitcoind=debug`.
         level: String = "info".to_owned(), one(text(is_log_level), LEVEL);
+    }
+}
+
+impl Config {
+    pub fn tokens_file(&self) -> PathBuf {
+        let named = self.auth.tokens_file.clone();
+        named.unwrap_or_else(|| self.store.path.join("tokens.toml"))
     }
 }
 

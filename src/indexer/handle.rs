@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::HistogramVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{ConsumerEdit, Cutoff};
+use crate::store::{AuthEdit, ConsumerEdit, Cutoff};
 use crate::tracker::{ApplyError, BlockId, Input};
 
 /// What an input led to.
@@ -49,6 +49,11 @@ pub(super) enum Command {
     Consumer {
         name: String,
         edits: Vec<ConsumerEdit>,
+        sync: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Auth {
+        edits: Vec<AuthEdit>,
         sync: bool,
         answer: oneshot::Sender<()>,
     },
@@ -140,6 +145,19 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Consumer {
             name: name.to_owned(),
+            edits,
+            sync,
+            answer,
+        })
+        .await?;
+        self.answer(answered).await
+    }
+
+    /// Writes what is remembered of credentials; answers when it is written, and with `sync` on the
+    /// disk.
+    pub async fn edit_auth(&self, edits: Vec<AuthEdit>, sync: bool) -> Result<(), IndexerStopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Auth {
             edits,
             sync,
             answer,

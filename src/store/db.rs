@@ -65,8 +65,8 @@ impl Db {
     }
 
     /// Before it is brought up from an earlier format.
-    pub fn refuse_without_room(&self, free: FreeSpace) -> Result<(), StoreError> {
-        folder::refuse_without_room(&self.path, &self.raw, free)
+    pub fn refuse_without_room(&self, format: u32, free: FreeSpace) -> Result<(), StoreError> {
+        folder::refuse_without_room(&self.path, &self.raw, format, free)
     }
 
     /// Rows of a family, as RocksDB guesses.

@@ -27,10 +27,11 @@ pub const FORGETTING: &str = "forgetting";
 pub const OPEN_SCANS: &str = "open_scans";
 pub const EVENTS: &str = "events";
 pub const CURSORS: &str = "cursors";
+pub const AUTH: &str = "auth";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 20] = [
+pub const FAMILIES: [&str; 21] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -51,6 +52,7 @@ pub const FAMILIES: [&str; 20] = [
     OPEN_SCANS,
     EVENTS,
     CURSORS,
+    AUTH,
 ];
 
 /// Families that are read by whole key, so that a filter saves the look into most files.

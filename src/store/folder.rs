@@ -230,6 +230,9 @@ pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<Vec<String>
     }
 }
 
+/// The first format with transactions in a family of their own.
+const RAW_TXS_SINCE: u32 = 6;
+
 /// How many bytes the disk of a folder has free; `None` where it does not say so.
 pub type FreeSpace = fn(&Path) -> Option<u64>;
 
@@ -238,9 +241,17 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
-/// A folder of an earlier format needs room before it can be brought up: its transactions are
+/// A folder of a format before that needs room before it can be brought up: its transactions are
 /// written anew, and until the end the old ones are there too.
-pub fn refuse_without_room(path: &Path, raw: &DB, free: FreeSpace) -> Result<(), StoreError> {
+pub fn refuse_without_room(
+    path: &Path,
+    raw: &DB,
+    format: u32,
+    free: FreeSpace,
+) -> Result<(), StoreError> {
+    if format >= RAW_TXS_SINCE {
+        return Ok(());
+    }
     let sizes = [
         properties::LIVE_SST_FILES_SIZE,
         properties::CUR_SIZE_ALL_MEM_TABLES,

@@ -3,14 +3,19 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::Duration;
 
-use rocksdb::{DB, ErrorKind, Options};
+use rocksdb::{DB, ErrorKind, IteratorMode, Options};
 
 use super::codec::{Malformed, StoredValue};
-use super::families::{META, POWER_FAILED, PROCESS_DIED, database_options, meta};
+use super::families::{AUTH, META, POWER_FAILED, PROCESS_DIED, database_options, meta};
 use super::folder::{FreeSpace, free_space};
-use super::{ChainInfo, FORMAT, StoreError, boot_id, folder};
+use super::{ChainInfo, FORMAT, RememberedAuth, StoreError, boot_id, folder};
 use crate::tracker::BlockId;
+
+/// Looks at a store that a daemon may be using, and the pause between two.
+const LOOKS: u32 = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the store in a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +73,7 @@ pub(super) fn look(
         });
     }
     if format < FORMAT {
-        folder::refuse_without_room(path, &raw, free)?;
+        folder::refuse_without_room(path, &raw, format, free)?;
     }
     let tip = read(&raw, path, meta::TIP)?;
     Ok(Some(Inspected {
@@ -76,6 +81,44 @@ pub(super) fn look(
         chain: found,
         tip,
     }))
+}
+
+/// What the store in a folder remembers of credentials, also while a daemon uses it; `None` if
+/// there is no store or one of an earlier format. A daemon may have taken files away between two
+/// looks at them, so an error is tried again a few times.
+pub fn remembered_auth(path: &Path) -> Result<Option<RememberedAuth>, StoreError> {
+    let mut tries = LOOKS;
+    loop {
+        tries -= 1;
+        match look_at_auth(path) {
+            Err(_) if tries > 0 => std::thread::sleep(LOOK_PAUSE),
+            looked => return looked,
+        }
+    }
+}
+
+fn look_at_auth(path: &Path) -> Result<Option<RememberedAuth>, StoreError> {
+    let database = path.join("db");
+    if !database.join("CURRENT").exists() {
+        return Ok(None);
+    }
+    let failed = |error: rocksdb::Error| folder::failed_open(path, &error);
+    let families = DB::list_cf(&Options::default(), &database).map_err(failed)?;
+    if !families.iter().any(|name| name == AUTH) {
+        return Ok(None);
+    }
+    let options = database_options(POWER_FAILED);
+    let raw = DB::open_cf_for_read_only(&options, &database, [AUTH], false).map_err(failed)?;
+    let family = raw.cf_handle(AUTH).expect("it was opened with it");
+    let entries = raw.iterator_cf(family, IteratorMode::Start);
+    let entries = entries.map(|entry| entry.map_err(failed));
+    let corrupt = |key: &[u8], Malformed(what)| StoreError::Corrupt {
+        path: path.to_owned(),
+        family: AUTH,
+        key: String::from_utf8_lossy(key).into_owned(),
+        what,
+    };
+    RememberedAuth::read(entries, corrupt).map(Some)
 }
 
 /// The lock is let go of at once: a daemon that starts now tries for longer than that.

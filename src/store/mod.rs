@@ -34,7 +34,7 @@
 //! db                                             the open database: rows, ranges, batches
 //! reader (and Snapshot), log                     reading; numbers and events
 //! writer, open                                   one commit; creating, upgrading, going on
-//! retention, consumers                           what else is read and written, each in one place
+//! retention, consumers, auth                     what else is read and written, each in one place
 //! inspect                                        a look from outside, for doctor
 //! ```
 //!
@@ -67,6 +67,7 @@
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
+//! | `auth` (7) | see [`auth`] | | what was seen of the tokens file last; when tokens were used last |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
 //! then by; 3 conflicted, then by; 4 evicted. `signals`: it says itself that it may be replaced;
@@ -81,8 +82,9 @@
 //! marked (4), which is filled from `outputs` once. Format 5 has a row for each script of a scan,
 //! both ways, and so no bit 4, and what is marked (5). Format 6 has transactions in a family of
 //! their own, where those before had them behind their rows (version 1: status, which was 5 for one
-//! that inherits since format 3, first_seen, order, touches, transaction). A folder of an earlier
-//! format is read and brought up; a later one is refused.
+//! that inherits since format 3, first_seen, order, touches, transaction). Format 7 has the
+//! family marked (7); it is raised for that alone so that no earlier release, which knows no
+//! tokens, serves the folder to everybody. A folder of an earlier format is read and brought up; a later one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
@@ -103,6 +105,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod auth;
 mod codec;
 mod consumers;
 mod db;
@@ -122,19 +125,20 @@ use std::path::Path;
 
 use bitcoin::{BlockHash, Network};
 
+pub use auth::{AuthEdit, AuthMark, RememberedAuth, TokenKey};
 pub use consumers::{
     ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
     Webhook, WebhookStop,
 };
 pub use error::StoreError;
-pub use inspect::{Inspected, inspect};
+pub use inspect::{Inspected, inspect, remembered_auth};
 pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Snapshot, StoreReader, UtxoPage};
 pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;
 pub use writer::Writer;
 
 /// Version of keys, families and fields.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;

@@ -149,7 +149,7 @@ fn upgrade(
         return Ok(());
     }
     if begun.is_none() {
-        db.refuse_without_room(free)?;
+        db.refuse_without_room(from, free)?;
     }
     let began = Instant::now();
     tracing::info!("the store has format {from}: bringing it up to format {FORMAT}");

@@ -190,6 +190,11 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
+        self.command_of(&["run"])
+    }
+
+    /// The binary with its settings and other words than `run`.
+    pub fn command_of(&self, arguments: &[&str]) -> Command {
         let words: Vec<&str> = self
             .runner
             .iter()
@@ -208,7 +213,7 @@ impl Daemon {
         }
         // The folder has no settings.toml, so the defaults are the built-in ones.
         command
-            .arg("run")
+            .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command

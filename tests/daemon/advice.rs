@@ -116,6 +116,10 @@ const ADVICE: &[(&str, By)] = &[
     ("Set it (NTP)", Unfollowed("no test sets the clock of its machine")),
     ("set it (NTP)", Unfollowed("no test sets the clock of its machine")),
     ("give it to the user that runs satwatch, or chmod 700", Unfollowed("it needs a folder of another user")),
+    ("write server.listen = \"127.0.0.1:{}\" first", Test("others_are_listened_to_once_there_is_a_token")),
+    ("send the header Authorization: Bearer <token>", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
+    ("Send it as satwatch token new printed it", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
+    ("come back with one", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
     ("take `next` of an earlier page", Unfollowed("no client sees it: the API says what `before` must be")),
 ];
 

@@ -813,12 +813,18 @@ fn what_is_wrong_with_settings_is_written_as_they_say() {
     let node = bare();
     let doctor = Doctor::beside(&node).with("server.listen", "0.0.0.0:0");
     let (what, _) = doctor.problem();
-    let remedy = Remedy::ListenOnLoopback { port: 0 }.to_string();
+    let remedy = Remedy::TokenOrLoopback { port: 0 }.to_string();
     assert!(what.ends_with(&remedy), "{what}");
     let file = doctor.home.path().join("settings.toml");
     let (_, line) = remedy.split_once("server.").expect("it names the setting");
     fs::write(&file, format!("[server]\n{line}\n")).expect("the folder is ours");
     doctor.with("server.listen", "").finds_nothing();
+
+    let doctor = Doctor::beside(&node).with("server.listen", "no-such-host.invalid:0");
+    let (what, _) = doctor.problem();
+    let remedy = Remedy::ListenOnLoopback { port: 0 }.to_string();
+    assert!(what.contains(&remedy), "{what}");
+    doctor.with("server.listen", "127.0.0.1:0").finds_nothing();
 
     let doctor = Doctor::beside(&node);
     let file = doctor.home.path().join("settings.toml");

@@ -9,6 +9,7 @@ mod common;
 
 mod advice;
 mod audit;
+mod auth;
 mod baseline;
 mod browser;
 mod bulk;

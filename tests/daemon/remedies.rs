@@ -61,8 +61,12 @@ followed! { REMEDIES, Remedy,
     Remedy::ListenOnLoopback { .. } | Remedy::WholePathOrName => "what_is_wrong_with_settings_is_written_as_they_say",
     Remedy::NamePair | Remedy::FitPair | Remedy::RenewCertificate | Remedy::CloseKey { .. } | Remedy::OpenKey { .. } => "what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps",
     Remedy::LetRead { .. } => "a_key_that_may_not_be_read_is_to_be_readable",
+    Remedy::TokenOrLoopback { .. } => "others_are_listened_to_once_there_is_a_token",
+    Remedy::RestoreTokens => "a_lost_file_refuses_a_start_until_it_is_back_or_switched_off",
+    Remedy::AcceptTokens => "an_older_file_is_refused_until_it_is_accepted",
+    Remedy::GenerateFirstToken => "the_first_token_comes_from_a_file_once_a_store",
     // Its second half is for the machine's /etc/hosts; the test takes a name that stands there.
-    Remedy::LoopbackName { .. } => "case_19_every_address_of_a_name_must_be_loopback",
+    Remedy::LoopbackName { .. } => "case_19_without_tokens_every_address_of_a_name_must_be_loopback",
     Remedy::WritableFolder | Remedy::FreePort { .. } | Remedy::OpenPort { .. } => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
 }
 

@@ -22,7 +22,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("remedy", &[]),
     ("config", &["remedy"]),
     ("open_files", &["remedy"]),
-    ("auth", &["config::Auth", "clock", "remedy"]),
+    (
+        "auth",
+        &[
+            "store::AuthEdit",
+            "store::AuthMark",
+            "store::RememberedAuth",
+            "store::TokenKey",
+            "indexer",
+            "clock",
+            "remedy",
+        ],
+    ),
     (
         "certificates",
         &["config::Tls", "config::is_host_name", "remedy"],
@@ -141,6 +152,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("doctor", EVERYTHING),
+    ("token", EVERYTHING),
     ("main", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &["*"];
@@ -171,7 +183,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ipnet", &["config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
-    ("anyhow", &["app", "doctor", "main"]),
+    ("anyhow", &["app", "doctor", "main", "token"]),
 ];
 
 /// Room without I/O, clock, thread and lock, and all the crates that it may name.

@@ -777,12 +777,12 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
     );
 }
 
-/// What formats 3 to 6 have otherwise: the log's id is that of its first start, and a second one
+/// What formats 3 to 7 have otherwise: the log's id is that of its first start, and a second one
 /// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
     *entries = in_sixth(std::mem::take(entries));
     entries.remove(&meta("log_id"));
-    entries.insert(meta("format"), bytes("01 06000000"));
+    entries.insert(meta("format"), bytes("01 07000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
     let first = [&[16], first.as_bytes(), &[0; 16]].concat();
     let second = [&[16], id.as_bytes(), &numbers].concat();
@@ -879,6 +879,19 @@ fn fifth_entries() -> Entries {
         meta("counts"),
         bytes("01 0300000000000000 0200000000000000 0600000000000000"),
     );
+    held
+}
+
+/// A folder of format 6.
+pub(super) fn sixth_format() -> TempDir {
+    let added = ["coinbases", "script_scans", "forgetting", "raw_txs"];
+    let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES, &added].concat();
+    folder_of(&families, &sixth_entries())
+}
+
+fn sixth_entries() -> Entries {
+    let mut held = in_sixth(fifth_entries());
+    held.insert(meta("format"), bytes("01 06000000"));
     held
 }
 
@@ -1035,6 +1048,7 @@ fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
         (third_format(), in_fifth(fourth_entries()), 15),
         (fourth_format(), in_fifth(fourth_entries()), 15),
         (fifth_format(), fifth_entries(), 15),
+        (sixth_format(), sixth_entries(), 15),
     ] {
         let (writer, reader) = open(folder.path());
         let id = reader.starts().cursor(head + 1).0.to_owned();
@@ -1204,6 +1218,7 @@ fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
         (third_format(), 3),
         (fourth_format(), 4),
         (fifth_format(), 5),
+        (sixth_format(), 6),
         (latest, FORMAT),
     ] {
         let before = state_of(folder.path());

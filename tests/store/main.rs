@@ -1,5 +1,6 @@
 //! The store as its users and its files see it: whole databases in temporary folders.
 
+mod auth;
 mod consumers;
 mod crash;
 mod damage;

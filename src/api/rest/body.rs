@@ -13,6 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::budget::Charge;
+use crate::auth::{Principal, Scope};
 use crate::reads::{Reads, StoreView};
 use crate::wire::error::ApiError;
 
@@ -27,6 +28,8 @@ pub struct AnswerBody {
     content: UnsyncBoxBody<Bytes, ApiError>,
     weight: usize,
     held: Option<Charge>,
+    /// Who asked; nothing more is given when they have ended.
+    principal: Option<Principal>,
 }
 
 impl AnswerBody {
@@ -39,6 +42,7 @@ impl AnswerBody {
             weight: usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
             content: body.map_err(|never| match never {}).boxed_unsync(),
             held: None,
+            principal: None,
         }
     }
 
@@ -66,12 +70,18 @@ impl AnswerBody {
             content: StreamBody::new(stream::try_unfold(parts, next)).boxed_unsync(),
             weight: PART_BYTES,
             held: None,
+            principal: None,
         }
     }
 
     /// Bytes that it holds, or will.
     pub fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// It is for nobody else.
+    pub fn give_to(&mut self, principal: Principal) {
+        self.principal = Some(principal);
     }
 
     /// Holds `charge` until it is out.
@@ -94,6 +104,10 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
+        if let Some(principal) = self.principal.take_if(|it| it.has_ended()) {
+            let refusal = principal.require(Scope::Metrics).err();
+            return Poll::Ready(refusal.map(|refusal| Err(refusal.into())));
+        }
         Pin::new(&mut self.content).poll_frame(context)
     }
 

@@ -22,6 +22,7 @@
 //!              events     the log, with long polling
 //!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
 //!              webhooks   dead letters, a test delivery, another try
+//!              token      who asks
 //!              metrics    for Prometheus
 //! ```
 
@@ -39,6 +40,7 @@ pub mod route;
 pub mod scans;
 pub mod sent;
 pub mod status;
+mod token;
 mod utxos;
 pub mod watchlist;
 mod webhooks;

@@ -12,7 +12,8 @@ use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
 use super::{
-    address_queries, addresses, consumers, reading, scans, status, utxos, watchlist, webhooks,
+    address_queries, addresses, consumers, reading, scans, status, token, utxos, watchlist,
+    webhooks,
 };
 use crate::api::Services;
 use crate::auth::{Scope, needed};
@@ -156,6 +157,7 @@ routes! {
     POST "/consumers/{name}/retry" admin nothing |services, sent| {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
+    GET "/token" read nothing |_services, sent| Ok(token::token(&sent.principal));
     GET "/metrics" metrics nothing |services, sent| services.overview.metrics(sent.sessions).await;
     GET "/health/live" open nothing |_services, sent| Ok(status::live());
     GET "/health/ready" open nothing |services, sent| status::ready(&services.overview).await;

@@ -34,6 +34,7 @@ use crate::api::Listening;
 use crate::api::access::Access;
 use crate::api::monitoring::Monitoring;
 use crate::api::scans::Scans;
+use crate::auth::Guard;
 use crate::bitcoind::findings::too_many_outputs;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
 use crate::certificates::{CertificateStatus, Certificates};
@@ -69,6 +70,7 @@ pub struct Overview {
     /// Of the indexer.
     pub step_times: HistogramVec,
     pub left_out: watch::Receiver<LeftOut>,
+    pub auth: Guard,
     pub listening: Listening,
     pub access: Arc<Access>,
     /// Of all clients together.
@@ -137,6 +139,7 @@ impl Overview {
             metrics_listen: self.listening.metrics.clone(),
             tls: self.listening.certificates.as_ref().map(tls_shape),
             limits: self.limits_shape(),
+            authentication: object! { on: self.auth.is_on(), problem: self.auth.problem() },
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
             data_age: age(node.current_at, now),

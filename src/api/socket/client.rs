@@ -1,6 +1,7 @@
 //! What is kept for a client: its readers, and the answers that have a place among the events.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -34,6 +35,8 @@ pub struct Client {
 }
 
 struct ClientState {
+    /// Comes when its principal is let in no longer.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     reader: Reader<Encoded>,
     /// Those of its reader.
     subscriptions: Held,
@@ -79,15 +82,19 @@ pub enum ReadError {
     Page(#[from] PageError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    #[error("its token has ended")]
+    Ended,
 }
 
 impl Client {
     pub fn new(services: &SocketServices, principal: Principal, caller: Caller) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
+        let ended = Box::pin(principal.ended());
         Self {
             principal,
             caller,
             state: Mutex::new(Some(ClientState {
+                ended,
                 reader,
                 subscriptions: services.subscriptions.in_all.none(),
                 bytes: 0,
@@ -242,8 +249,12 @@ impl Client {
         services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
+        if self.principal.has_ended() {
+            return Poll::Ready(Err(ReadError::Ended));
+        }
         let mut state = self.lock();
         let Some(ClientState {
+            ended,
             reader,
             bytes,
             consumer,
@@ -260,10 +271,12 @@ impl Client {
                 return Poll::Ready(Ok(packet));
             }
         }
-        let Some(reading) = consumer else {
-            return Poll::Pending;
-        };
-        reading.poll_next(services, cx).map(Ok)
+        if let Some(reading) = consumer
+            && let Poll::Ready(packet) = reading.poll_next(services, cx)
+        {
+            return Poll::Ready(Ok(packet));
+        }
+        ended.as_mut().poll(cx).map(|()| Err(ReadError::Ended))
     }
 }
 

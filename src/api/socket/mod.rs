@@ -43,7 +43,7 @@ use crate::socketio::{
 use crate::wire::error::shortened;
 use crate::wire::json::object;
 use crate::wire::{ApiError, NAMESPACE, address};
-use client::Client;
+use client::{Client, ReadError};
 #[cfg(test)]
 pub use requests::EVENTS;
 
@@ -172,6 +172,12 @@ impl socketio::Handler for SocketApi {
         };
         match client.poll_next(&self.0, cx) {
             Poll::Ready(Ok(packet)) => Poll::Ready(packet),
+            Poll::Ready(Err(ReadError::Ended)) => {
+                // It is not to come back by itself, as it would when its transport just ends.
+                client.leave();
+                socket.disconnect(true);
+                Poll::Pending
+            }
             Poll::Ready(Err(cause)) => {
                 // It comes back with the cursor that it has, and is told what to do. Its transport
                 // just ends: after the packet of a close python-socketio does not come back.

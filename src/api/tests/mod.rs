@@ -2,6 +2,7 @@
 //! Socket.IO packets to the layer.
 
 mod audit;
+mod auth;
 mod consumers;
 mod cursors;
 mod held;

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::*;
-use crate::api::rest::route::ROUTES;
+use crate::api::rest::route::{ROUTES, Route};
 use crate::api::socket::EVENTS;
 
 impl Daemon {
@@ -42,7 +42,14 @@ impl Daemon {
 
 /// Each way to ask for something: method and path.
 fn requests() -> impl Iterator<Item = (Method, String)> {
-    ROUTES.iter().flat_map(|entry| {
+    requests_of(ROUTES).map(|(_, method, path)| (method, path))
+}
+
+/// The same with the row of the table.
+pub(super) fn requests_of(
+    routes: &'static [Route],
+) -> impl Iterator<Item = (&'static Route, Method, String)> {
+    routes.iter().flat_map(|entry| {
         let part = match entry.path.split_once('{') {
             Some((_, part)) if part.starts_with("address}") => address(1).to_string(),
             Some(_) => "shop".to_owned(),
@@ -58,7 +65,7 @@ fn requests() -> impl Iterator<Item = (Method, String)> {
         let head = (entry.method == Method::GET).then_some(Method::HEAD);
         let methods = std::iter::once(entry.method.clone()).chain(head);
         methods
-            .map(|method| (method, path.clone()))
+            .map(|method| (entry, method, path.clone()))
             .collect::<Vec<_>>()
     })
 }

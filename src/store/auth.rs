@@ -1,0 +1,108 @@
+//! What the store remembers of credentials. The tokens themselves are in a file beside it.
+//!
+//! | key of family `auth` | value | |
+//! |---|---|---|
+//! | `m` | on bool, serial u64, first_taken bool | [`AuthMark`], absent until something was remembered |
+//! | `u`, token id (8 bytes) | at u64 | [`AuthEdit::Used`]: when the token was used last |
+
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
+use super::families::AUTH;
+use super::{StoreError, StoreReader, Writer};
+
+const MARK: &[u8] = b"m";
+const USED: u8 = b'u';
+
+/// Identifies a token; says nothing of its secret.
+pub type TokenKey = [u8; 8];
+
+/// What was seen of the tokens file last. It makes a file that is lost, or put back, look different
+/// from one that never was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuthMark {
+    /// Every request needs a token.
+    pub on: bool,
+    /// The highest that any file had which was taken.
+    pub serial: u64,
+    /// The first token was taken from a file or from the service manager.
+    pub first_taken: bool,
+}
+
+value_of_fields!(AuthMark: on, serial, first_taken);
+
+/// A change of these rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthEdit {
+    Mark(AuthMark),
+    /// A token was used, in milliseconds since the Unix epoch.
+    Used(TokenKey, u64),
+    /// There is no such token any more.
+    Gone(TokenKey),
+}
+
+fn used_key(token: &TokenKey) -> Vec<u8> {
+    [&[USED][..], token].concat()
+}
+
+fn parse_used_key(key: &[u8]) -> Result<TokenKey, Malformed> {
+    let id = key.strip_prefix(&[USED]).unwrap_or_default();
+    let id = id.try_into();
+    id.map_err(|_| Malformed("the key is of no token".to_owned()))
+}
+
+impl Writer {
+    /// `sync`: the machine may lose power afterwards.
+    pub fn edit_auth(&mut self, edits: &[AuthEdit], sync: bool) -> Result<(), StoreError> {
+        let (db, mut batch) = (self.db(), WriteBatch::default());
+        let family = db.family(AUTH);
+        for edit in edits {
+            match edit {
+                AuthEdit::Mark(mark) => batch.put_cf(family, MARK, mark.to_bytes()),
+                AuthEdit::Used(token, at) => batch.put_cf(family, used_key(token), at.to_bytes()),
+                AuthEdit::Gone(token) => batch.delete_cf(family, used_key(token)),
+            }
+        }
+        db.write(batch, sync)
+    }
+}
+
+/// All that is remembered of credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RememberedAuth {
+    pub mark: AuthMark,
+    /// When each token was used last, in milliseconds since the Unix epoch.
+    pub used: Vec<(TokenKey, u64)>,
+}
+
+impl RememberedAuth {
+    /// From the entries of the family.
+    pub(super) fn read<K: AsRef<[u8]>>(
+        entries: impl Iterator<Item = Result<(K, K), StoreError>>,
+        corrupt: impl Fn(&[u8], Malformed) -> StoreError,
+    ) -> Result<Self, StoreError> {
+        let mut found = Self::default();
+        for entry in entries {
+            let (key, value) = entry?;
+            let (key, value) = (key.as_ref(), value.as_ref());
+            let read = match key.first() {
+                Some(&USED) => parse_used_key(key)
+                    .and_then(|token| Ok((token, u64::from_bytes(value)?)))
+                    .map(|used| found.used.push(used)),
+                _ if key == MARK => AuthMark::from_bytes(value).map(|mark| found.mark = mark),
+                _ => Err(Malformed("there is no such row".to_owned())),
+            };
+            read.map_err(|malformed| corrupt(key, malformed))?;
+        }
+        Ok(found)
+    }
+}
+
+impl StoreReader {
+    pub fn remembered_auth(&self) -> Result<RememberedAuth, StoreError> {
+        let entries = self.db().scan(AUTH, &[], None, ReadOptions::default());
+        RememberedAuth::read(entries, |key, Malformed(what)| {
+            self.db().corrupt(AUTH, key, what)
+        })
+    }
+}

@@ -1,0 +1,387 @@
+//! Tokens as people use them: `satwatch token` beside a running daemon and before its start, REST,
+//! and the stock clients of both languages. What each scope may is in `src/api/tests/auth.rs`, and
+//! what becomes of each state of the file in `src/auth/judge.rs`.
+
+use std::fs;
+use std::process::Output;
+
+use satwatch::remedy::Remedy;
+use serde_json::Value;
+
+use crate::common::{Answer, Daemon, Node, Program, wait_until};
+
+impl Daemon {
+    /// `satwatch token …` with this daemon's settings: what it prints.
+    pub fn token(&self, words: &[&str]) -> String {
+        let output = self.try_token(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.trim().to_owned()
+    }
+
+    fn try_token(&self, words: &[&str]) -> Output {
+        let words = [&["token"], words].concat();
+        self.command_of(&words)
+            .output()
+            .expect("cargo has built the binary")
+    }
+
+    fn new_token(&self, name: &str, scope: &str) -> String {
+        self.token(&["new", "--name", name, "--scope", scope])
+    }
+
+    fn get_as(&self, token: &str, path: &str) -> Answer {
+        let bearer = format!("Bearer {token}");
+        self.request("GET", path, &[("Authorization", &bearer)], None)
+    }
+
+    fn wait_status(&self, token: &str, status: u16) {
+        wait_until("the daemon has taken the file", || {
+            (self.get_as(token, "/status").status == status).then_some(())
+        });
+    }
+
+    /// What a start says that is refused.
+    fn refused(&self, code: i32) -> String {
+        let output = self.second();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    }
+}
+
+fn client(program: &str, daemon: &Daemon, token: &str, how: [&str; 2]) -> Program {
+    let url = daemon.url();
+    let [how, transport] = how;
+    let args = [url.as_str(), token, how, transport];
+    match program {
+        "js" => Program::node("with_token.js", &args),
+        "js 2" => Program::node(
+            "with_token.js",
+            &[&args[..], &["socket.io-client-2"]].concat(),
+        ),
+        "python" => Program::python("with_token.py", &args),
+        "python 4" => Program::python_eio3("with_token.py", &args),
+        other => panic!("there is no client {other}"),
+    }
+}
+
+const ALL: [(&str, [&str; 2]); 8] = [
+    ("js", ["auth", "websocket"]),
+    ("js", ["auth", "polling"]),
+    ("js", ["header", "websocket"]),
+    ("js 2", ["header", "polling"]),
+    ("python", ["auth", "websocket"]),
+    ("python", ["header", "polling"]),
+    ("python 4", ["header", "websocket"]),
+    ("python 4", ["header", "polling"]),
+];
+
+#[test]
+fn stock_clients_come_in_with_a_token_and_leave_with_it() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    let anonymous = ["js", "python"].map(|name| client(name, &daemon, "", ["auth", "websocket"]));
+    for program in &anonymous {
+        program.event("connected", |_| true);
+    }
+    let (stays, goes) = (
+        daemon.new_token("stays", "read"),
+        daemon.new_token("goes", "read"),
+    );
+    for program in &anonymous {
+        program.event("disconnect", |_| true);
+    }
+    daemon.wait_status(&stays, 200);
+    daemon.wait_status("", 401);
+    let refused = client("js", &daemon, "sw_nonsense", ["auth", "websocket"]);
+    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
+    let refused = client("python", &daemon, "sw_nonsense", ["auth", "websocket"]);
+    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
+    let refused = client("js 2", &daemon, "sw_nonsense", ["header", "polling"]);
+    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
+
+    let start = |token: &str| -> Vec<Program> {
+        let all = ALL.iter();
+        all.map(|(name, how)| client(name, &daemon, token, *how))
+            .collect()
+    };
+    let (staying, going) = (start(&stays), start(&goes));
+    for program in staying.iter().chain(&going) {
+        program.event("ack", |_| true);
+    }
+    daemon.token(&["revoke", "goes"]);
+    for program in &going {
+        program.event("disconnect", |_| true);
+    }
+    daemon.wait_status(&goes, 401);
+    node.mine(1);
+    for program in &staying {
+        program.event("block", |_| true);
+    }
+    let heard = |program: &Program| {
+        program
+            .lines()
+            .iter()
+            .any(|line| line.contains("\"block\""))
+    };
+    assert!(!going.iter().any(heard), "who has left hears nothing");
+    let left = |program: &Program| {
+        program
+            .lines()
+            .iter()
+            .any(|line| line.contains("disconnect"))
+    };
+    assert!(!staying.iter().any(left), "the others notice nothing");
+}
+
+#[test]
+fn a_token_expires_by_itself_and_authentication_stays() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let token = daemon.token(&[
+        "new",
+        "--name",
+        "short",
+        "--scope",
+        "admin",
+        "--expires",
+        "4s",
+    ]);
+    daemon.wait_status(&token, 200);
+    let program = client("js", &daemon, &token, ["auth", "websocket"]);
+    program.event("connected", |_| true);
+    program.event("disconnect", |_| true);
+    let refused = daemon.get_as(&token, "/status");
+    assert_eq!(
+        (refused.status, &refused.json["code"]),
+        (401, &Value::from("unauthorized"))
+    );
+    assert_eq!(
+        refused.headers["www-authenticate"],
+        "Bearer realm=\"satwatch\""
+    );
+    assert!(daemon.token(&["list"]).contains("has expired"));
+    daemon.stop();
+    daemon.restart();
+    assert_eq!(daemon.get("/status").status, 401);
+    // Under the same name, since the other one is over.
+    let token = daemon.new_token("short", "admin");
+    daemon.wait_status(&token, 200);
+}
+
+/// What the list says of a token.
+fn line(daemon: &Daemon, name: &str) -> String {
+    let list = daemon.token(&["list"]);
+    let line = list
+        .lines()
+        .find(|line| line.contains(&format!(" {name} ")));
+    line.unwrap_or_else(|| panic!("{name} is not in\n{list}"))
+        .to_owned()
+}
+
+#[test]
+fn tokens_are_listed_with_their_last_use_and_revoked_by_name_or_id() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let (used, unused) = (
+        daemon.new_token("used", "read"),
+        daemon.new_token("unused", "watch"),
+    );
+    daemon.wait_status("", 401);
+    daemon.wait_status(&used, 200);
+    wait_until("its use is remembered", || {
+        (!line(&daemon, "used").ends_with("never")).then_some(())
+    });
+    assert!(line(&daemon, "unused").ends_with("never"));
+    let file = fs::read_to_string(daemon.store().join("tokens.toml")).expect("it is there");
+    assert!(!file.contains(&used) && !file.contains(&unused), "{file}");
+    let id = line(&daemon, "unused")
+        .split(' ')
+        .next()
+        .expect("an id")
+        .to_owned();
+    daemon.token(&["revoke", &id]);
+    let again = daemon.try_token(&["revoke", "unused"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("satwatch token list shows"));
+    let twice = daemon.try_token(&["new", "--name", "used", "--scope", "read"]);
+    assert!(!twice.status.success(), "a live token has this name");
+    daemon.wait_status(&unused, 401);
+    daemon.stop();
+    assert!(
+        !line(&daemon, "used").ends_with("never"),
+        "kept over the stop"
+    );
+}
+
+#[test]
+fn others_are_listened_to_once_there_is_a_token() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    daemon.stop();
+    let remedy = Remedy::TokenOrLoopback { port: 0 }.to_string();
+    daemon.set("server.listen", "0.0.0.0:0");
+    let said = daemon.refused(2);
+    assert!(said.contains(&remedy), "{said}");
+    let checked = daemon
+        .command_of(&["--check"])
+        .output()
+        .expect("cargo has built the binary");
+    assert_eq!(checked.status.code(), Some(2));
+    let token = daemon.new_token("me", "admin");
+    let checked = daemon
+        .command_of(&["--check"])
+        .output()
+        .expect("cargo has built the binary");
+    assert!(checked.status.success(), "{checked:?}");
+    daemon.restart();
+    assert_eq!(daemon.get("/status").status, 401);
+    daemon.wait_status(&token, 200);
+    // Not while others reach it: neither by the command, nor by a file from elsewhere.
+    let off = daemon.try_token(&["off"]);
+    assert!(!off.status.success());
+    daemon.stop();
+    daemon.set("server.listen", "127.0.0.1:0");
+    daemon.token(&["off"]);
+    daemon.set("server.listen", "0.0.0.0:0");
+    assert!(daemon.refused(2).contains(&remedy));
+    // The other line.
+    daemon.set("server.listen", "127.0.0.1:0");
+    daemon.restart();
+    assert_eq!(daemon.get("/status").status, 200);
+}
+
+#[test]
+fn a_lost_file_refuses_a_start_until_it_is_back_or_switched_off() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let token = daemon.new_token("me", "admin");
+    daemon.wait_status("", 401);
+    let path = daemon.store().join("tokens.toml");
+    let whole = fs::read_to_string(&path).expect("it is there");
+    for wrong in [None, Some(""), Some(&whole[..whole.len() - 5])] {
+        match wrong {
+            None => fs::remove_file(&path).expect("the folder is ours"),
+            Some(text) => fs::write(&path, text).expect("the folder is ours"),
+        }
+        // What was in force stays.
+        wait_until("it has noticed", || {
+            let status = daemon.get_as(&token, "/status").json;
+            status["authentication"]["problem"].as_str().map(drop)
+        });
+        assert_eq!(daemon.get("/status").status, 401);
+        daemon.stop();
+        let said = daemon.refused(1);
+        assert!(said.contains(&Remedy::RestoreTokens.to_string()), "{said}");
+        fs::write(&path, &whole).expect("the folder is ours");
+        daemon.restart();
+        daemon.wait_status(&token, 200);
+    }
+    fs::remove_file(&path).expect("the folder is ours");
+    daemon.stop();
+    daemon.token(&["off"]);
+    daemon.restart();
+    assert_eq!(daemon.get("/status").status, 200);
+    // And back, beside the running daemon.
+    let token = daemon.new_token("me", "admin");
+    daemon.wait_status("", 401);
+    daemon.wait_status(&token, 200);
+    daemon.token(&["off"]);
+    daemon.wait_status("", 200);
+}
+
+#[test]
+fn an_older_file_is_refused_until_it_is_accepted() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let (stays, revoked) = (
+        daemon.new_token("stays", "admin"),
+        daemon.new_token("revoked", "read"),
+    );
+    daemon.wait_status("", 401);
+    daemon.wait_status(&revoked, 200);
+    let path = daemon.store().join("tokens.toml");
+    let copy = fs::read(&path).expect("it is there");
+    daemon.token(&["revoke", "revoked"]);
+    daemon.wait_status(&revoked, 401);
+    fs::write(&path, &copy).expect("the folder is ours");
+    wait_until("it has noticed", || {
+        let status = daemon.get_as(&stays, "/status").json;
+        status["authentication"]["problem"].as_str().map(drop)
+    });
+    assert_eq!(daemon.get_as(&revoked, "/status").status, 401);
+    daemon.stop();
+    let said = daemon.refused(1);
+    assert!(said.contains(&Remedy::AcceptTokens.to_string()), "{said}");
+    let listed = daemon.try_token(&["list"]);
+    assert!(String::from_utf8_lossy(&listed.stderr).contains("is an older one"));
+    daemon.token(&["accept"]);
+    daemon.restart();
+    assert_eq!(daemon.get_as(&revoked, "/status").status, 200);
+}
+
+#[test]
+fn the_first_token_comes_from_a_file_once_a_store() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    daemon.stop();
+    let first = daemon.store().with_file_name("first");
+    daemon.set("auth.first_token_file", &first.display().to_string());
+    daemon.set("server.listen", "0.0.0.0:0");
+    for wrong in [None, Some("sw_nonsense")] {
+        if let Some(text) = wrong {
+            fs::write(&first, text).expect("the folder is ours");
+        }
+        let said = daemon.refused(2);
+        assert!(
+            said.contains(&Remedy::GenerateFirstToken.to_string()),
+            "{said}"
+        );
+    }
+    let token = daemon.token(&["generate"]);
+    assert!(
+        !daemon.store().join("tokens.toml").exists(),
+        "nothing is kept"
+    );
+    fs::write(&first, format!("{token}\n")).expect("the folder is ours");
+    daemon.restart();
+    let told = daemon.get_as(&token, "/token").json;
+    assert_eq!(
+        (&told["name"], &told["scopes"][3]),
+        (&"first".into(), &"admin".into())
+    );
+    assert_eq!(daemon.get("/status").status, 401);
+    // Once: it is not asked for again, nor does it come back.
+    fs::remove_file(&first).expect("the folder is ours");
+    daemon.stop();
+    daemon.restart();
+    daemon.wait_status(&token, 200);
+    fs::write(&first, &token).expect("the folder is ours");
+    daemon.token(&["revoke", "first"]);
+    daemon.wait_status(&token, 401);
+    daemon.stop();
+    daemon.restart();
+    assert_eq!(daemon.get_as(&token, "/status").status, 401);
+}
+
+#[test]
+fn two_who_change_the_file_at_once_both_have_their_way() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    let tokens: Vec<String> = std::thread::scope(|scope| {
+        let makers = (0..8).map(|n| {
+            let daemon = &daemon;
+            scope.spawn(move || daemon.new_token(&format!("n{n}"), "read"))
+        });
+        let makers: Vec<_> = makers.collect();
+        makers
+            .into_iter()
+            .map(|it| it.join().expect("it is made"))
+            .collect()
+    });
+    for token in &tokens {
+        daemon.wait_status(token, 200);
+    }
+    assert_eq!(daemon.token(&["list"]).lines().count(), 1 + tokens.len());
+}

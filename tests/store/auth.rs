@@ -1,0 +1,71 @@
+//! What the store remembers of credentials.
+
+use satwatch::store::{AuthEdit, AuthMark, RememberedAuth, remembered_auth};
+use tempfile::tempdir;
+
+use super::format::bytes;
+use super::{dump, open};
+
+const MARK: AuthMark = AuthMark {
+    on: true,
+    serial: 0x0102,
+    first_taken: false,
+};
+
+#[test]
+fn rows_of_credentials_have_the_bytes_of_the_seventh_format() {
+    let folder = tempdir().unwrap();
+    let (mut writer, _) = open(folder.path());
+    let edits = [
+        AuthEdit::Mark(MARK),
+        AuthEdit::Used([7; 8], 5),
+        AuthEdit::Used([8; 8], 6),
+        AuthEdit::Gone([8; 8]),
+    ];
+    writer.edit_auth(&edits, true).unwrap();
+    drop(writer);
+    let rows = dump(folder.path()).into_iter();
+    let rows: Vec<_> = rows.filter(|((family, _), _)| family == "auth").collect();
+    let row = |key: &str, value: &str| (("auth".to_owned(), bytes(key)), bytes(value));
+    let expected = [
+        row("6d", "01 01 0201000000000000 00"),
+        row("75 07*8", "01 0500000000000000"),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn what_is_remembered_is_read_beside_a_running_daemon() {
+    let folder = tempdir().unwrap();
+    assert_eq!(remembered_auth(folder.path()).unwrap(), None);
+    let (mut writer, reader) = open(folder.path());
+    assert_eq!(reader.remembered_auth().unwrap(), RememberedAuth::default());
+    assert_eq!(
+        remembered_auth(folder.path()).unwrap(),
+        Some(RememberedAuth::default())
+    );
+    let edits = [AuthEdit::Mark(MARK), AuthEdit::Used([7; 8], 5)];
+    writer.edit_auth(&edits, false).unwrap();
+    let expected = RememberedAuth {
+        mark: MARK,
+        used: vec![([7; 8], 5)],
+    };
+    assert_eq!(
+        remembered_auth(folder.path()).unwrap(),
+        Some(expected.clone())
+    );
+    assert_eq!(reader.remembered_auth().unwrap(), expected);
+}
+
+#[test]
+fn a_row_of_credentials_that_is_none_is_damage() {
+    let folder = tempdir().unwrap();
+    drop(open(folder.path()));
+    super::tamper(folder.path(), |raw| {
+        let family = raw.cf_handle("auth").unwrap();
+        raw.put_cf(family, b"m", [1, 2]).unwrap();
+    });
+    let (_writer, reader) = open(folder.path());
+    let told = reader.remembered_auth().unwrap_err().to_string();
+    assert!(told.contains("damaged at auth 6d"), "{told}");
+}
