@@ -58,7 +58,8 @@
 //! at its start; `api` reads `bitcoind::NodeStatus` through a watch channel because `/status` and
 //! `/health/ready` tell it.
 //!
-//! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; `main` is flags, logging and the exit code.
+//! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; `main` is
+//! flags, logging and the exit code.
 
 pub mod access;
 pub mod api;

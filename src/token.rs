@@ -1,8 +1,8 @@
-//! `satwatch token …`: makes, lists and revokes tokens. It changes the tokens file; a running daemon
-//! notices.
+//! `satwatch token …`: makes, lists and revokes tokens. It changes the tokens file; a running
+//! daemon notices.
 //!
-//! What a program may want to read (the text of a token, the list) goes to standard output, all else
-//! to standard error.
+//! What a program may want to read (the text of a token, the list) goes to standard output, all
+//! else to standard error.
 
 use std::io::{Write, stderr, stdout};
 use std::time::{Duration, UNIX_EPOCH};

@@ -8,8 +8,8 @@
 //!    compile without. What depends on the content of a request is required where that is known.
 //! 3. A principal ends with its token, at once; every check looks whether it has. Those of the time
 //!    without tokens end with the first one.
-//! 4. Nothing opens a daemon that had a token once, but a newer file that says so ([`judge`] has all
-//!    cases, and is pure).
+//! 4. Nothing opens a daemon that had a token once, but a newer file that says so ([`judge`] has
+//!    all cases, and is pure).
 //! 5. Of a token its hash is kept and nothing else. All hashes are compared, each in constant time.
 //!
 //! ```text

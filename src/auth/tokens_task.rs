@@ -1,8 +1,8 @@
 //! What is in force follows the tokens file, and the store what was seen of it and used.
 //!
 //! At a start [`begin`] looks at the file, and a [`Problem`] refuses it. Later the task looks twice
-//! a second, and at once when it is told to (`SIGHUP`); then a problem is said and what was in force
-//! stays. What closes is put in force before the store remembers it, what opens after that.
+//! a second, and at once when it is told to (`SIGHUP`); then a problem is said and what was in
+//! force stays. What closes is put in force before the store remembers it, what opens after that.
 
 use std::collections::HashMap;
 use std::fs;
@@ -62,8 +62,8 @@ pub struct Begun {
     mark: AuthMark,
 }
 
-/// Looks at the file, makes it if the first token is to be taken, and judges it. `now`: milliseconds
-/// since the Unix epoch.
+/// Looks at the file, makes it if the first token is to be taken, and judges it. `now`:
+/// milliseconds since the Unix epoch.
 pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<Begun, BeginError> {
     let (path, mut mark) = (&place.tokens_file, remembered.mark);
     let mut seen = TokensFile::look(path);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::HistogramVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{AuthEdit, ConsumerEdit, Cutoff};
+use crate::store::{AuthEdit, ConsumerEdit, Cutoff, StoreError, Writer};
 use crate::tracker::{ApplyError, BlockId, Input};
 
 /// What an input led to.
@@ -52,11 +52,7 @@ pub(super) enum Command {
         sync: bool,
         answer: oneshot::Sender<()>,
     },
-    Auth {
-        edits: Vec<AuthEdit>,
-        sync: bool,
-        answer: oneshot::Sender<()>,
-    },
+    Auth(AuthJob),
     Stop,
 }
 
@@ -78,6 +74,21 @@ impl InputJob {
             added: 0,
             _room: None,
         }
+    }
+}
+
+/// What is to be remembered of credentials.
+pub(super) struct AuthJob {
+    edits: Vec<AuthEdit>,
+    sync: bool,
+    answer: oneshot::Sender<()>,
+}
+
+impl AuthJob {
+    pub(super) fn carry_out(self, writer: &mut Writer) -> Result<(), StoreError> {
+        writer.edit_auth(&self.edits, self.sync)?;
+        _ = self.answer.send(());
+        Ok(())
     }
 }
 
@@ -157,12 +168,12 @@ impl Handle {
     /// disk.
     pub async fn edit_auth(&self, edits: Vec<AuthEdit>, sync: bool) -> Result<(), IndexerStopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Command::Auth {
+        let job = AuthJob {
             edits,
             sync,
             answer,
-        })
-        .await?;
+        };
+        self.send(Command::Auth(job)).await?;
         self.answer(answered).await
     }
 

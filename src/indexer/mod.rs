@@ -281,14 +281,7 @@ impl Indexer {
                 self.writer.edit_consumer(&name, &edits, sync)?;
                 _ = answer.send(());
             }
-            Command::Auth {
-                edits,
-                sync,
-                answer,
-            } => {
-                self.writer.edit_auth(&edits, sync)?;
-                _ = answer.send(());
-            }
+            Command::Auth(job) => job.carry_out(&mut self.writer)?,
             Command::Prune { cutoff, answer } => {
                 _ = answer.send(self.writer.prune_events(&cutoff)?)
             }

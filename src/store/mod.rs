@@ -82,9 +82,10 @@
 //! marked (4), which is filled from `outputs` once. Format 5 has a row for each script of a scan,
 //! both ways, and so no bit 4, and what is marked (5). Format 6 has transactions in a family of
 //! their own, where those before had them behind their rows (version 1: status, which was 5 for one
-//! that inherits since format 3, first_seen, order, touches, transaction). Format 7 has the
-//! family marked (7); it is raised for that alone so that no earlier release, which knows no
-//! tokens, serves the folder to everybody. A folder of an earlier format is read and brought up; a later one is refused.
+//! that inherits since format 3, first_seen, order, touches, transaction). Format 7 has the family
+//! marked (7); it is raised for that alone so that no earlier release, which knows no tokens,
+//! serves the folder to everybody. A folder of an earlier format is read and brought up; a later
+//! one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
