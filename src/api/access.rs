@@ -50,8 +50,15 @@ impl Caller {
     }
 
     /// Somebody at this address once it is known who.
-    pub fn of(_principal: &Principal, at: &Self) -> Self {
-        at.clone()
+    pub fn of(principal: &Principal, at: &Self) -> Self {
+        match principal.token() {
+            None => at.clone(),
+            Some(token) => Self {
+                key: Key::Token(token.id.0),
+                who: token.name.as_str().into(),
+                address: at.address,
+            },
+        }
     }
 }
 
