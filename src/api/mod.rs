@@ -31,6 +31,7 @@
 mod access;
 mod browser;
 mod monitoring;
+mod quotas;
 mod rest;
 mod router;
 mod scans;
@@ -65,6 +66,7 @@ use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
 use access::Access;
 use monitoring::Monitoring;
+use quotas::Quotas;
 use rest::audit::Auditor;
 use rest::budget::Budget;
 use rest::consumers::ConsumerRoutes;
@@ -210,7 +212,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let webhooks = Webhooks::new(webhooks::WebhookParts {
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
-        reader,
+        reader: reader.clone(),
         reads: reads.clone(),
         indexer: indexer.clone(),
         log: log.clone(),
@@ -218,7 +220,9 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         stop: stop.clone(),
     });
     let history = config.watch.history.into();
-    let watchlist = Arc::new(Watchlist::new(reads.clone(), indexer.clone(), history));
+    let quotas = Quotas::new(reader.clone(), limits);
+    let watchlist = Watchlist::new(reads.clone(), indexer.clone(), history, quotas.clone());
+    let watchlist = Arc::new(watchlist);
     let scans = Arc::new(Scans {
         reads: reads.clone(),
         watchlist: watchlist.clone(),
@@ -252,6 +256,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         auth: auth.clone(),
         listening: parts.listening,
         access: access.clone(),
+        quotas: quotas.clone(),
         subscriptions: subscriptions.in_all.clone(),
         limits: limits.clone(),
     });
@@ -268,6 +273,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         consumers: consumers.clone(),
         webhooks: webhooks.clone(),
         watchlist: watchlist.clone(),
+        quotas,
     });
     let socket = SocketApi(Arc::new(SocketServices {
         auth: auth.clone(),

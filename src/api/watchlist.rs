@@ -1,16 +1,19 @@
 //! The watch list: putting addresses on it and taking them off.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::sleep;
 
+use crate::api::quotas::{Quotas, Reserved};
 use crate::auth::{Principal, Refusal, Scope};
 use crate::clock::now_ms;
 use crate::indexer::{self, Done, InputRefused};
+use crate::limits::TokenId;
 use crate::reads::{Reads, run_detached};
-use crate::tracker::{ApplyError, Baseline, Input, WatchRequest};
+use crate::tracker::{ApplyError, Baseline, Input, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::history::HistoryOption;
@@ -23,17 +26,24 @@ pub struct Watchlist {
     indexer: indexer::Handle,
     /// What is found out about an address's past when the request does not say.
     history: HistoryOption,
+    quotas: Arc<Quotas>,
     /// Held for reading by those who look whether addresses are watched and ask for something that
     /// would watch them; for writing by who takes one off the list: it must not come back by that.
     list: RwLock<()>,
 }
 
 impl Watchlist {
-    pub fn new(reads: Reads, indexer: indexer::Handle, history: HistoryOption) -> Self {
+    pub fn new(
+        reads: Reads,
+        indexer: indexer::Handle,
+        history: HistoryOption,
+        quotas: Arc<Quotas>,
+    ) -> Self {
         Self {
             reads,
             indexer,
             history,
+            quotas,
             list: RwLock::default(),
         }
     }
@@ -48,11 +58,15 @@ impl Watchlist {
         self.list.read().await
     }
 
-    /// Watches scripts. While one of them is still being removed it waits, so nobody who holds the
+    /// Watches scripts for who asks. While one of them is still being removed it waits, so nobody who holds the
     /// list asks for that.
-    pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<Done, ApiError> {
+    pub async fn watch(
+        &self,
+        principal: &Principal,
+        scripts: Vec<WatchRequest>,
+    ) -> Result<Done, ApiError> {
         loop {
-            match self.try_to_watch(scripts.clone()).await? {
+            match self.try_to_watch(principal, scripts.clone()).await? {
                 Some(done) => return Ok(done),
                 None => sleep(AGAIN).await,
             }
@@ -60,12 +74,53 @@ impl Watchlist {
     }
 
     /// `None` while one of the scripts is still being removed.
-    pub async fn try_to_watch(&self, scripts: Vec<WatchRequest>) -> Result<Option<Done>, ApiError> {
-        let now = now_ms();
-        match self.indexer.apply(Input::Watch { scripts, now }).await {
-            Ok(done) => Ok(Some(done)),
-            Err(InputRefused::Apply(ApplyError::StillForgetting(_))) => Ok(None),
-            Err(refused) => Err(refused.into()),
+    pub async fn try_to_watch(
+        &self,
+        principal: &Principal,
+        scripts: Vec<WatchRequest>,
+    ) -> Result<Option<Done>, ApiError> {
+        let owner = principal.token().map(|token| token.id.0);
+        let reserved = match owner {
+            Some(owner) => Some(self.reserve(owner, &scripts).await?),
+            None => None,
+        };
+        let (indexer, now) = (self.indexer.clone(), now_ms());
+        // Also when nobody waits for it any more, what is reserved is held until it is written.
+        run_detached(async move {
+            let watch = Input::Watch { scripts, now };
+            let watched = indexer.apply_of(watch, owner).await;
+            drop(reserved);
+            match watched {
+                Ok(done) => Ok(Some(done)),
+                Err(InputRefused::Apply(ApplyError::StillForgetting(_))) => Ok(None),
+                Err(refused) => Err(refused.into()),
+            }
+        })
+        .await
+    }
+
+    /// Room for those of the scripts that are not watched yet. Which these are is looked at only
+    /// when there is no room for all.
+    async fn reserve(
+        &self,
+        owner: TokenId,
+        scripts: &[WatchRequest],
+    ) -> Result<Reserved, ApiError> {
+        if let Some(reserved) = self.quotas.reserve(owner, scripts.len())? {
+            return Ok(reserved);
+        }
+        let hashes: BTreeSet<_> = scripts.iter().map(|it| ScriptHash::of(&it.spk)).collect();
+        let count = self.reads.run_rows(hashes.len(), move |view| {
+            let mut new = 0;
+            for script in &hashes {
+                new += usize::from(view.watch(script)?.is_none());
+            }
+            Ok(new)
+        });
+        let count = count.await?;
+        match self.quotas.reserve(owner, count)? {
+            Some(reserved) => Ok(reserved),
+            None => Err(self.quotas.addresses_refused(&owner, count)?),
         }
     }
 
@@ -131,7 +186,7 @@ impl Watchlist {
         if count == 0 {
             return Ok(Some(0));
         }
-        let watched = self.try_to_watch(missing).await?;
+        let watched = self.try_to_watch(principal, missing).await?;
         Ok(watched.map(|_| count))
     }
 

@@ -202,6 +202,10 @@ settings! {
         subscriptions_in_all: usize = 2_000_000, whole(1..=100_000_000);
         /// Named consumers.
         consumers: usize = 1000, whole(1..=100_000);
+        /// Addresses on the watch list that one token has put there.
+        addresses_per_token: usize = 1_000_000, whole(1..=100_000_000);
+        /// Consumers that one token has defined.
+        consumers_per_token: usize = 1000, whole(1..=100_000);
     }
 
     metrics: Metrics {

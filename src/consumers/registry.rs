@@ -12,7 +12,9 @@ use super::lease::EndReason;
 use crate::events::{EventLog, Handle};
 use crate::indexer::{self, IndexerStopped};
 use crate::reads::Reads;
-use crate::store::{self, ConsumerEdit, ConsumerPlace, PRUNE_LIMIT, StoreError, StoreReader};
+use crate::store::{
+    self, ConsumerEdit, ConsumerPlace, PRUNE_LIMIT, StoreError, StoreReader, TokenKey,
+};
 use crate::wire::error::ApiError;
 
 /// What a definition led to.
@@ -128,7 +130,8 @@ impl Consumers {
 
     /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces;
     /// of an equal one the time of creation does not count. `at`: where it begins to read; absent,
-    /// a known one stays where it is and a new one begins at `head`. To be run to its end, as
+    /// a known one stays where it is and a new one begins at `head`. `owner`: the token for which it
+    /// is made, if one does. To be run to its end, as
     /// [`Self::forget`].
     pub async fn define(
         &self,
@@ -137,6 +140,7 @@ impl Consumers {
         at: Option<u64>,
         head: u64,
         now: u64,
+        owner: Option<TokenKey>,
     ) -> Result<(Arc<Consumer>, Defined), ApiError> {
         let _defining = self.defining.lock().await;
         let _kept = self.shared.retention.read().await;
@@ -153,11 +157,12 @@ impl Consumers {
                 number: at.unwrap_or(head),
                 moved: now,
             };
-            let edits = vec![
+            let mut edits = vec![
                 ConsumerEdit::Forget,
                 ConsumerEdit::Define(wants.clone()),
                 ConsumerEdit::Move(place),
             ];
+            edits.extend(owner.map(ConsumerEdit::Owner));
             self.shared.write(name, edits, true).await?;
             let consumer = self.insert(name, wants, ConsumerProgress::new(place), 0);
             return Ok((consumer, Defined::Created));

@@ -172,7 +172,10 @@ impl World {
         let wants = wants(scripts);
         let define = |_: Option<&store::ConsumerRow>| Ok(wants);
         let head = self.log.head();
-        let defined = self.consumers.define(NAME, define, at, head, NOW).await;
+        let defined = self
+            .consumers
+            .define(NAME, define, at, head, NOW, None)
+            .await;
         defined.unwrap().0
     }
 
@@ -503,7 +506,10 @@ async fn definition_that_selects_the_same_keeps_what_was_known_when_retention_ca
         ..wants(Some(&selected))
     };
     let define = |_: Option<&store::ConsumerRow>| Ok(changed);
-    let defined = world.consumers.define(NAME, define, None, 0, NOW).await;
+    let defined = world
+        .consumers
+        .define(NAME, define, None, 0, NOW, None)
+        .await;
     assert_eq!(defined.unwrap().1, Defined::Changed);
     let unread = world.consumer().unread().await.unwrap();
     assert_eq!((unread.missed, unread.lag()), (None, 0));
@@ -571,7 +577,10 @@ async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
         ..wants(None)
     };
     let define = |_: Option<&store::ConsumerRow>| Ok(changed);
-    let defined = world.consumers.define(NAME, define, None, 1, NOW).await;
+    let defined = world
+        .consumers
+        .define(NAME, define, None, 1, NOW, None)
+        .await;
     assert_eq!(defined.unwrap().1, Defined::Changed);
     drop(under_way);
     assert_eq!(consumer.unread().await.unwrap().lag(), 1);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::HistogramVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{AuthEdit, ConsumerEdit, Cutoff, StoreError, Writer};
+use crate::store::{AuthEdit, ConsumerEdit, Cutoff, StoreError, TokenKey, Writer};
 use crate::tracker::{ApplyError, BlockId, Input};
 
 /// What an input led to.
@@ -59,6 +59,8 @@ pub(super) enum Command {
 pub(super) struct InputJob {
     pub(super) input: Input,
     pub(super) answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    /// The token for which it puts scripts on the watch list, if one does.
+    pub(super) owner: Option<TokenKey>,
     /// Scripts that its portions before this one put on the watch list.
     pub(super) added: usize,
     /// Held while a block waits.
@@ -71,6 +73,7 @@ impl InputJob {
         Self {
             input,
             answer: None,
+            owner: None,
             added: 0,
             _room: None,
         }
@@ -120,14 +123,23 @@ pub struct Handle {
 impl Handle {
     /// Applies an input and answers after its commit.
     pub async fn apply(&self, input: Input) -> Result<Done, InputRefused> {
+        self.apply_of(input, None).await
+    }
+
+    /// The same of an input that puts scripts on the watch list for a token, if one does.
+    pub async fn apply_of(
+        &self,
+        input: Input,
+        owner: Option<TokenKey>,
+    ) -> Result<Done, InputRefused> {
         let (answer, answered) = oneshot::channel();
-        self.queue(input, Some(answer)).await?;
+        self.queue(input, Some(answer), owner).await?;
         Ok(self.answer(answered).await??)
     }
 
     /// Queues an input, when there is room. Nobody hears if it is refused.
     pub async fn post(&self, input: Input) -> Result<(), IndexerStopped> {
-        self.queue(input, None).await
+        self.queue(input, None, None).await
     }
 
     /// Remembers that a person started or stopped monitoring; answers when it is on the disk.
@@ -215,6 +227,7 @@ impl Handle {
         &self,
         input: Input,
         answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+        owner: Option<TokenKey>,
     ) -> Result<(), IndexerStopped> {
         let room = match input {
             Input::Connect { .. } => Some(
@@ -229,6 +242,7 @@ impl Handle {
         self.send(Command::Input(InputJob {
             input,
             answer,
+            owner,
             added: 0,
             _room: room,
         }))

@@ -39,7 +39,7 @@ pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 
 use handle::{Command, InputJob, Sent};
 
-use crate::store::{StoreError, StoreReader, Writer};
+use crate::store::{OwnerEdits, StoreError, StoreReader, TokenKey, Writer};
 use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Portion, Tracker, Transition};
 
 /// Inputs that may wait.
@@ -256,7 +256,10 @@ impl Indexer {
             }
         }
         match cut(&mut first.input) {
-            Some(portion) => Some(InputJob::unanswered(portion)),
+            Some(portion) => Some(InputJob {
+                owner: first.owner,
+                ..InputJob::unanswered(portion)
+            }),
             None => self.large.pop_front(),
         }
     }
@@ -342,12 +345,12 @@ impl Indexer {
         let (began, mut step) = (Instant::now(), OTHER);
         let mut overlay = Overlay::new(&self.writer);
         let (mut all, mut answers) = (Transition::default(), Vec::with_capacity(jobs.len()));
-        let (mut sync, mut taken) = (false, 0);
+        let (mut sync, mut taken, mut owners) = (false, 0, OwnerEdits::default());
         while let Some(job) = jobs.pop_front_if(|next| {
             taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
         }) {
             taken += 1;
-            let lasting = must_last(&job.input);
+            let (lasting, owner) = (must_last(&job.input), job.owner);
             let is_part = matches!(job.input, Input::WatchPart { is_last: false, .. });
             if is_block(&job.input) {
                 step = BLOCK;
@@ -361,6 +364,7 @@ impl Indexer {
                         whole.added += added;
                     }
                     sync |= lasting && !is_empty;
+                    note_owner(&mut owners, &transition, owner);
                     overlay.add(transition.changes);
                     all.events.extend(transition.events);
                     all.follow_ups.extend(transition.follow_ups);
@@ -377,7 +381,8 @@ impl Indexer {
             answers.extend(job.answer.map(|answer| (answer, result)));
         }
         all.changes = overlay.into_changes();
-        let head = self.writer.commit(std::slice::from_ref(&all), sync)?;
+        let all_of_it = std::slice::from_ref(&all);
+        let head = self.writer.commit_owned(all_of_it, &owners, sync)?;
         self.head
             .send_if_modified(|published| std::mem::replace(published, head) != head);
         for ask in all.follow_ups {
@@ -398,6 +403,17 @@ impl Indexer {
 fn added_by(transition: &Transition) -> usize {
     let watches = transition.changes.watches.values();
     watches.filter(|diff| diff.old.is_none()).count()
+}
+
+/// Whose the scripts are that an input has put on the watch list; nobody's, those it took off.
+fn note_owner(owners: &mut OwnerEdits, transition: &Transition, owner: Option<TokenKey>) {
+    for (script, diff) in &transition.changes.watches {
+        match (&diff.old, &diff.new) {
+            (None, Some(_)) => owners.address(script, owner),
+            (Some(_), None) => owners.address(script, None),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
 }
 
 /// Whether an input is applied a portion at a time.

@@ -186,6 +186,7 @@ fn job(input: Input) -> (InputJob, Answered) {
     let job = InputJob {
         input,
         answer: Some(answer),
+        owner: None,
         added: 0,
         _room: None,
     };

@@ -86,6 +86,8 @@ impl RememberedAuth {
             let (key, value) = entry?;
             let (key, value) = (key.as_ref(), value.as_ref());
             let read = match key.first() {
+                // What tokens own comes behind.
+                Some(kind) if *kind > USED => break,
                 Some(&USED) => parse_used_key(key)
                     .and_then(|token| Ok((token, u64::from_bytes(value)?)))
                     .map(|used| found.used.push(used)),

@@ -34,7 +34,7 @@
 //! db                                             the open database: rows, ranges, batches
 //! reader (and Snapshot), log                     reading; numbers and events
 //! writer, open                                   one commit; creating, upgrading, going on
-//! retention, consumers, auth                     what else is read and written, each in one place
+//! retention, consumers, auth, owners             what else is read and written, each in one place
 //! inspect                                        a look from outside, for doctor
 //! ```
 //!
@@ -67,7 +67,7 @@
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
-//! | `auth` (7) | see [`auth`] | | what was seen of the tokens file last; when tokens were used last |
+//! | `auth` (7) | see [`auth`] and [`owners`] | | what was seen of the tokens file last; when tokens were used last; what they own |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
 //! then by; 3 conflicted, then by; 4 evicted. `signals`: it says itself that it may be replaced;
@@ -116,6 +116,7 @@ mod folder;
 mod inspect;
 mod log;
 mod open;
+mod owners;
 mod reader;
 mod retention;
 mod scans;
@@ -133,6 +134,7 @@ pub use consumers::{
 };
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect, remembered_auth};
+pub use owners::{Owned, OwnerEdits};
 pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Snapshot, StoreReader, UtxoPage};
 pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;

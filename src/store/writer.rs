@@ -19,7 +19,7 @@ use super::families::{
     SINCE, UNSPENT, meta,
 };
 use super::log::{Numbers, put_events};
-use super::{RowCounts, StoreError};
+use super::{OwnerEdits, RowCounts, StoreError};
 use crate::tracker::{
     BlockId, BlockRow, ChangeSet, Diff, OutputRow, Place, Rows, ScanId, ScanRow, ScanState,
     ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow, for_each_table,
@@ -59,6 +59,16 @@ impl Writer {
     /// the next numbers, without a gap among them. Answers the new head. `sync`: the machine may
     /// lose power afterwards.
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
+        self.commit_owned(transitions, &OwnerEdits::default(), sync)
+    }
+
+    /// The same with whose the addresses are that come and go.
+    pub fn commit_owned(
+        &mut self,
+        transitions: &[Transition],
+        owners: &OwnerEdits,
+        sync: bool,
+    ) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
         let mut counts = SignedCounts::of(self.counts);
         for transition in transitions {
@@ -71,6 +81,7 @@ impl Writer {
                 "the changes count below zero",
             )
         })?;
+        self.put_owners(&mut batch, owners)?;
         let events = transitions.iter().flat_map(|transition| &transition.events);
         let count = put_events(&self.db, &mut batch, self.numbers.next, events);
         if batch.is_empty() {

@@ -11,6 +11,7 @@ mod log;
 mod lookup;
 mod open;
 mod operations;
+mod owners;
 #[path = "../common/pretended/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod pretended;

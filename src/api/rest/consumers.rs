@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::respond::{self, Answer};
 use super::watchlist::distinct;
+use crate::api::quotas::Quotas;
 use crate::api::watchlist::Watchlist;
 use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
@@ -72,6 +73,7 @@ pub struct ConsumerRoutes {
     pub consumers: Arc<Consumers>,
     pub webhooks: Arc<Webhooks>,
     pub watchlist: Arc<Watchlist>,
+    pub quotas: Arc<Quotas>,
 }
 
 impl PutConsumer {
@@ -273,7 +275,11 @@ async fn define(
         head,
     } = definition;
     let (now, mut secret) = (now_ms(), None);
+    let owner = principal.token().map(|token| token.id.0);
     let wants = |known: Option<&store::ConsumerRow>| {
+        if let (None, Some(owner)) = (known, owner) {
+            routes.quotas.check_consumer(&owner)?;
+        }
         if known.is_some_and(|known| known.webhook.is_some()) {
             // It may have one since this was looked at first.
             principal.require(Scope::Admin)?;
@@ -290,7 +296,7 @@ async fn define(
             webhook,
         })
     };
-    let defined = routes.consumers.define(name, wants, at, head, now);
+    let defined = routes.consumers.define(name, wants, at, head, now, owner);
     let (consumer, defined) = defined.await?;
     match defined {
         Defined::Same => routes.webhooks.resume(name).await?,

@@ -70,11 +70,11 @@ routes! {
     };
     POST "/stop" admin nothing |services, sent| status::stop_monitoring(&services.overview).await;
     POST "/add_address" watch |services, sent| {
-        watchlist::add_address(&services.scans, sent.body().await?).await
+        watchlist::add_address(&services.scans, &sent.principal, sent.body().await?).await
     };
     #[Costly]
     POST "/add_addresses" watch |services, sent| {
-        watchlist::add_addresses(&services.scans, sent.body().await?).await
+        watchlist::add_addresses(&services.scans, &sent.principal, sent.body().await?).await
     };
     GET "/addresses" read |services, sent| {
         addresses::addresses(&services.reads, &services.budget, sent.query()?).await
@@ -99,11 +99,11 @@ routes! {
     };
     #[Costly]
     POST "/scan_history" watch |services, sent| {
-        scans::scan_history_of_list(&services.scans, sent.body().await?).await
+        scans::scan_history_of_list(&services.scans, &sent.principal, sent.body().await?).await
     };
     #[Costly]
     POST "/scan_history/{address}" watch |services, sent| {
-        scans::scan_history(&services.scans, &sent.part, sent.body().await?).await
+        scans::scan_history(&services.scans, &sent.principal, &sent.part, sent.body().await?).await
     };
     GET "/scans" read nothing |services, sent| scans::list_scans(&services.scans).await;
     GET "/scans/{id}" read nothing |services, sent| scans::scan(&services.scans, &sent.part).await;

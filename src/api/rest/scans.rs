@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
 use crate::api::scans::{self, Scans};
+use crate::auth::Principal;
 use crate::reads::{StoreView, run_detached};
 use crate::tracker::{Baseline, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
@@ -79,13 +80,14 @@ impl Request for ScanList {
 /// `POST /scan_history/{address}`
 pub async fn scan_history(
     scans: &Arc<Scans>,
+    principal: &Principal,
     address: &str,
     scan: ScanOne,
 ) -> Result<Answer, ApiError> {
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
     let address = scans.reads.address(address)?;
     let (script, text) = (address.script, address.text.clone());
-    let (answer, cursor) = begin_answered(scans, vec![address], false, range).await?;
+    let (answer, cursor) = begin_answered(scans, principal, vec![address], false, range).await?;
     let read = move |view: &StoreView<'_>| {
         let row = view.watch(&script)?;
         let coverage = row.map(|row| view.coverage(&script, &row.coverage));
@@ -98,12 +100,16 @@ pub async fn scan_history(
 }
 
 /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
-pub async fn scan_history_of_list(scans: &Arc<Scans>, scan: ScanList) -> Result<Answer, ApiError> {
+pub async fn scan_history_of_list(
+    scans: &Arc<Scans>,
+    principal: &Principal,
+    scan: ScanList,
+) -> Result<Answer, ApiError> {
     let listed = scan.addresses;
     let parse = move |view: &StoreView<'_>| listed.parse(view.encoder.network);
     let addresses = scans.reads.run_long(parse).await?;
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
-    let (answer, cursor) = begin_answered(scans, addresses, true, range).await?;
+    let (answer, cursor) = begin_answered(scans, principal, addresses, true, range).await?;
     let accepted = StatusCode::ACCEPTED;
     Ok(respond::with_cursor(accepted, &cursor, &answer))
 }
@@ -111,12 +117,14 @@ pub async fn scan_history_of_list(scans: &Arc<Scans>, scan: ScanList) -> Result<
 /// `is_list`: it asked for a list. The answer, and its cursor.
 async fn begin_answered(
     scans: &Arc<Scans>,
+    principal: &Principal,
     addresses: Vec<KnownAddress>,
     is_list: bool,
     range: RangeRequest,
 ) -> Result<(impl Serialize + use<>, String), ApiError> {
-    let owned = scans.clone();
-    let begun = run_detached(async move { begin(&owned, addresses, is_list, range).await });
+    let (owned, principal) = (scans.clone(), principal.clone());
+    let begun =
+        run_detached(async move { begin(&owned, &principal, addresses, is_list, range).await });
     let (count, range, scan, head) = begun.await?;
     let Range {
         blocks_back,
@@ -142,6 +150,7 @@ async fn begin_answered(
 /// How many scripts are to be scanned, over which heights, the scan, and the head after that.
 async fn begin(
     scans: &Scans,
+    principal: &Principal,
     addresses: Vec<KnownAddress>,
     is_list: bool,
     range: RangeRequest,
@@ -154,7 +163,7 @@ async fn begin(
     });
     let (range, scripts, without_baseline) = planned.await?;
     if !without_baseline.is_empty() {
-        scans.watchlist.watch(without_baseline).await?;
+        scans.watchlist.watch(principal, without_baseline).await?;
     }
     let count = scripts.len();
     let (scan, done) = scans.open(scripts, range).await?;

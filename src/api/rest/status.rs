@@ -33,6 +33,7 @@ use super::respond::{self, Answer};
 use crate::api::Listening;
 use crate::api::access::Access;
 use crate::api::monitoring::Monitoring;
+use crate::api::quotas::Quotas;
 use crate::api::scans::Scans;
 use crate::auth::Guard;
 use crate::bitcoind::findings::too_many_outputs;
@@ -73,6 +74,7 @@ pub struct Overview {
     pub auth: Guard,
     pub listening: Listening,
     pub access: Arc<Access>,
+    pub quotas: Arc<Quotas>,
     /// Of all clients together.
     pub subscriptions: Places,
     pub limits: Limits,
@@ -138,7 +140,7 @@ impl Overview {
             urls: self.listening.urls(),
             metrics_listen: self.listening.metrics.clone(),
             tls: self.listening.certificates.as_ref().map(tls_shape),
-            limits: self.limits_shape(),
+            limits: self.limits_shape()?,
             authentication: object! { on: self.auth.is_on(), problem: self.auth.problem() },
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
@@ -174,7 +176,7 @@ impl Overview {
 
     /// By name. `refused`: whom the limit has kept out since the start. A bound on one request, or
     /// on one client, has no use of its own.
-    fn limits_shape(&self) -> impl Serialize + use<> {
+    fn limits_shape(&self) -> Result<impl Serialize + use<>, ApiError> {
         let held = |name, limit, used| LimitUse {
             name,
             limit,
@@ -188,7 +190,9 @@ impl Overview {
             self.events.waiting.limit(),
         ];
         let in_use = in_use.into_iter().chain(self.listening.usage.limits());
-        let in_use = in_use.chain(self.access.limits());
+        let in_use = in_use
+            .chain(self.access.limits())
+            .chain(self.quotas.limits()?);
         let shape = |limit, used, refused| object! { limit, ?used, ?refused };
         let in_use = in_use.map(|it| (it.name, shape(it.limit, Some(it.used), Some(it.refused))));
         let of_one = [
@@ -197,7 +201,7 @@ impl Overview {
             ("subscriptions", self.limits.subscriptions),
         ];
         let of_one = of_one.map(|(name, limit)| (name, shape(limit, None, None)));
-        in_use.chain(of_one).collect::<BTreeMap<_, _>>()
+        Ok(in_use.chain(of_one).collect::<BTreeMap<_, _>>())
     }
 
     /// The first consumers; `GET /consumers` has them all.

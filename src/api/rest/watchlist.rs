@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::respond::{self, Answer};
 use crate::api::scans::Scans;
+use crate::auth::Principal;
 use crate::reads::StoreView;
 use crate::tracker::WatchRequest;
 use crate::wire::ApiError;
@@ -66,7 +67,11 @@ impl Request for AddAddresses {
 }
 
 /// `POST /add_address`
-pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer, ApiError> {
+pub async fn add_address(
+    scans: &Arc<Scans>,
+    principal: &Principal,
+    asked: AddAddress,
+) -> Result<Answer, ApiError> {
     let Scans {
         reads, watchlist, ..
     } = &**scans;
@@ -78,7 +83,7 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
         depths: asked.confirmations.unwrap_or_default().0,
         baseline: history.into(),
     };
-    let (scan, done) = scans.watch(vec![request], history).await?;
+    let (scan, done) = scans.watch(principal, vec![request], history).await?;
     let text = address.text.clone();
     let read = move |view: &StoreView<'_>| {
         let row = view.watched(&address)?;
@@ -102,7 +107,11 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
 }
 
 /// `POST /add_addresses`: all of them or, when one is bad, none.
-pub async fn add_addresses(scans: &Arc<Scans>, asked: AddAddresses) -> Result<Answer, ApiError> {
+pub async fn add_addresses(
+    scans: &Arc<Scans>,
+    principal: &Principal,
+    asked: AddAddresses,
+) -> Result<Answer, ApiError> {
     let Scans {
         reads, watchlist, ..
     } = &**scans;
@@ -111,7 +120,7 @@ pub async fn add_addresses(scans: &Arc<Scans>, asked: AddAddresses) -> Result<An
         .run_long(move |view| requests(view, asked, history))
         .await?;
     let count = requests.len();
-    let (scan, done) = scans.watch(requests, history).await?;
+    let (scan, done) = scans.watch(principal, requests, history).await?;
     let added = done.added;
     let message = format!("Watching {}, {added} from now on.", address::count(count));
     let scan_id = scan.map(|scan| scan.to_string());

@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use shape::scan_shape;
 
 use super::watchlist::{AGAIN, Watchlist};
+use crate::auth::Principal;
 use crate::clock::now_ms;
 use crate::events::{self, Notice, Topic};
 use crate::history::ScanProgress;
@@ -77,11 +78,12 @@ impl Scans {
     /// both. A history that the chain does not have is refused before anything is watched.
     pub async fn watch(
         self: &Arc<Self>,
+        principal: &Principal,
         scripts: Vec<WatchRequest>,
         history: HistoryOption,
     ) -> Result<(Option<ScanId>, Done), ApiError> {
         let HistoryOption::From(from) = history else {
-            return Ok((None, self.watchlist.watch(scripts).await?));
+            return Ok((None, self.watchlist.watch(principal, scripts).await?));
         };
         let ranged = self.reads.run_rows(scripts.len(), move |view| {
             let range = range_of(view, RangeRequest::Heights { from, to: None })?;
@@ -89,12 +91,12 @@ impl Scans {
             Ok((range, hashes.collect(), scripts))
         });
         let ((range, hashes, scripts), scans) = (ranged.await?, self.clone());
+        let principal = principal.clone();
         run_detached(async move {
             loop {
                 let list = scans.watchlist.hold().await;
-                if let Some(Done { added, .. }) =
-                    scans.watchlist.try_to_watch(scripts.clone()).await?
-                {
+                let watching = scans.watchlist.try_to_watch(&principal, scripts.clone());
+                if let Some(Done { added, .. }) = watching.await? {
                     let (scan, done) = scans.open(hashes, range).await?;
                     return Ok((Some(scan), Done { added, ..done }));
                 }

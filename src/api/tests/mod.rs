@@ -12,6 +12,7 @@ mod live;
 mod metrics;
 mod pasted;
 mod progress;
+mod quotas;
 mod rest;
 mod restart;
 mod scans;

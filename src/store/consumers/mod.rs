@@ -28,7 +28,7 @@ use rocksdb::{ColumnFamily, ReadOptions, WriteBatch};
 use super::codec::keys::parse_number_key;
 use super::codec::{Malformed, StoredValue};
 use super::families::{CURSORS, EVENTS};
-use super::{StoreError, StoreReader, Writer};
+use super::{OwnerEdits, StoreError, StoreReader, TokenKey, Writer};
 use crate::tracker::Event;
 
 /// What a named reader wants of the log.
@@ -124,6 +124,8 @@ pub struct WebhookStop {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerEdit {
     Define(ConsumerRow),
+    /// Of a new one: which token has defined it.
+    Owner(TokenKey),
     /// Its place, further on than before.
     Move(ConsumerPlace),
     /// Nothing that it wants is between its place and this number.
@@ -280,9 +282,16 @@ impl Writer {
             family: db.family(CURSORS),
             name,
         };
+        let mut owners = OwnerEdits::default();
         for edit in edits {
+            match edit {
+                ConsumerEdit::Owner(token) => owners.consumer(name, Some(*token)),
+                ConsumerEdit::Forget => owners.consumer(name, None),
+                _ => {}
+            }
             rows.apply(edit);
         }
+        self.put_owners(&mut rows.batch, &owners)?;
         db.write(rows.batch, sync)
     }
 }
@@ -294,6 +303,8 @@ impl RowEdits<'_> {
             ConsumerEdit::Define(row) => {
                 self.batch.put_cf(self.family, self.name, row.to_bytes());
             }
+            // A row of another family.
+            ConsumerEdit::Owner(_) => {}
             ConsumerEdit::Move(place) => self.put(PLACE, place),
             ConsumerEdit::Quiet(number) => self.put(QUIET, number),
             ConsumerEdit::Rewind(place) => {

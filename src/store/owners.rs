@@ -1,0 +1,138 @@
+//! Which token put an address on the watch list, and which defined a consumer. What nobody with a
+//! token did has no row.
+//!
+//! | key of family `auth` | value | |
+//! |---|---|---|
+//! | `v`, token id (8 bytes) | addresses u64, consumers u64 | [`Owned`]: how many rows below have it; absent when none has |
+//! | `w`, script hash | token id | of a watched address |
+//! | `x`, name | token id | of a consumer |
+//!
+//! A row is written and deleted in the batch of the change that it is about, and so is the count.
+
+use std::collections::BTreeMap;
+
+use rocksdb::WriteBatch;
+
+use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
+use super::db::whole_family;
+use super::families::AUTH;
+use super::{StoreError, StoreReader, TokenKey, Writer};
+use crate::tracker::ScriptHash;
+
+const COUNTS: u8 = b'v';
+const ADDRESS: u8 = b'w';
+const CONSUMER: u8 = b'x';
+
+/// What a token has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owned {
+    pub addresses: u64,
+    pub consumers: u64,
+}
+
+value_of_fields!(Owned: addresses, consumers);
+
+/// A token id as a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner(TokenKey);
+
+impl StoredValue for Owner {
+    fn encode(&self, out: &mut Out) {
+        out.put(&self.0);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self(input.get()?))
+    }
+}
+
+fn key(kind: u8, what: &[u8]) -> Vec<u8> {
+    [&[kind], what].concat()
+}
+
+/// Rows that change hands, of which the last change counts.
+#[derive(Debug, Default)]
+pub struct OwnerEdits(BTreeMap<Vec<u8>, Option<TokenKey>>);
+
+impl OwnerEdits {
+    /// Who put an address on the list; `None`: nobody with a token, or it was taken off.
+    pub fn address(&mut self, script: &ScriptHash, owner: Option<TokenKey>) {
+        self.0.insert(key(ADDRESS, &script.0), owner);
+    }
+
+    /// Likewise of a consumer.
+    pub fn consumer(&mut self, name: &str, owner: Option<TokenKey>) {
+        self.0.insert(key(CONSUMER, name.as_bytes()), owner);
+    }
+}
+
+impl Writer {
+    pub(super) fn put_owners(
+        &self,
+        batch: &mut WriteBatch,
+        edits: &OwnerEdits,
+    ) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut counts: BTreeMap<TokenKey, Owned> = BTreeMap::new();
+        for (row, new) in &edits.0 {
+            let old = db.get::<Owner>(AUTH, row)?.map(|Owner(token)| token);
+            if old == *new {
+                continue;
+            }
+            match new {
+                Some(token) => batch.put_cf(db.family(AUTH), row, Owner(*token).to_bytes()),
+                None => batch.delete_cf(db.family(AUTH), row),
+            }
+            for (token, is_more) in [(old, false), (*new, true)] {
+                let Some(token) = token else {
+                    continue;
+                };
+                let before = match counts.get(&token) {
+                    Some(owned) => *owned,
+                    None => db.get(AUTH, &key(COUNTS, &token))?.unwrap_or_default(),
+                };
+                counts.insert(token, counted(before, row, is_more));
+            }
+        }
+        for (token, owned) in counts {
+            let row = key(COUNTS, &token);
+            match owned == Owned::default() {
+                true => batch.delete_cf(db.family(AUTH), row),
+                false => batch.put_cf(db.family(AUTH), row, owned.to_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn counted(mut owned: Owned, row: &[u8], is_more: bool) -> Owned {
+    let count = match row.first() {
+        Some(&ADDRESS) => &mut owned.addresses,
+        _ => &mut owned.consumers,
+    };
+    *count = match is_more {
+        true => count.saturating_add(1),
+        false => count.saturating_sub(1),
+    };
+    owned
+}
+
+impl StoreReader {
+    /// What a token has now.
+    pub fn owned(&self, token: &TokenKey) -> Result<Owned, StoreError> {
+        let found = self.db().get(AUTH, &key(COUNTS, token))?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The most of each that one token has.
+    pub fn owned_most(&self) -> Result<Owned, StoreError> {
+        let mut most = Owned::default();
+        for entry in self.db().scan(AUTH, &[COUNTS], None, whole_family()) {
+            let (key, value) = entry?;
+            let owned: Owned = self.db().decode(AUTH, &key, &value)?;
+            most.addresses = most.addresses.max(owned.addresses);
+            most.consumers = most.consumers.max(owned.consumers);
+        }
+        Ok(most)
+    }
+}
