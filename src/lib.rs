@@ -32,7 +32,7 @@
 //! ```text
 //! clock, shutdown, web, remedy  -> (nothing)
 //! config, open_files       -> remedy
-//! auth                     -> store (its rows), indexer, clock, remedy
+//! auth                     -> access, store (its rows), indexer, clock, remedy
 //! certificates             -> config (its section), remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker

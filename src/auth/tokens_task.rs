@@ -21,6 +21,7 @@ use super::guard::Guard;
 use super::judge::{InForce, Problem, judge};
 use super::secret::TokenText;
 use super::tokens_file::{ChangeError, FileSeen, TokensFile, change};
+use crate::access::Line;
 use crate::clock::now_ms;
 use crate::indexer::{self, IndexerStopped};
 use crate::remedy::Remedy;
@@ -292,6 +293,17 @@ impl TokensTask {
 }
 
 fn say(in_force: &InForce, mark: AuthMark) {
+    let line = Line {
+        who: "satwatch token",
+        address: None,
+        what: "tokens file",
+        concerns: None,
+        outcome: match in_force {
+            InForce::Open => "off",
+            InForce::Tokens(_) => "on",
+        },
+    };
+    line.write_change();
     match in_force {
         InForce::Open => tracing::warn!(
             serial = mark.serial,

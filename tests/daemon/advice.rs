@@ -47,6 +47,8 @@ const ADVICE: &[(&str, By)] = &[
     ("send an address of {ours}", ADDRESS),
     ("ask again when it is done", Test("a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it")),
     ("ask again in a moment", LATER),
+    ("Remove some with DELETE /addresses/<address>, or have the limit raised", Test("a_token_has_a_quota_and_the_log_says_its_name")),
+    ("Remove one with DELETE /consumers/<name>, or have the limit raised", Test("a_token_defines_so_many_consumers")),
     ("ask again in {seconds} s", Test("who_asks_too_often_is_refused_and_another_client_notices_nothing")),
     ("try again", Test("a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it")),
     ("send the address you connected to", REST),

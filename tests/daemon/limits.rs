@@ -106,3 +106,72 @@ fn only_a_trusted_proxy_says_who_asks() {
         "127.0.0.1"
     );
 }
+
+#[test]
+fn a_token_has_a_quota_and_the_log_says_its_name() {
+    let node = Node::start();
+    let settings = [("limits.addresses_per_token", "1"), ("log.format", "json")];
+    let daemon = Daemon::with(&node, &settings);
+    let [shop, till] =
+        ["shop", "till"].map(|name| daemon.token(&["new", "--name", name, "--scope", "watch"]));
+    let ask = |token: &str, method: &str, path: &str, body: &Value| {
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Authorization", &*bearer),
+        ];
+        let body = (!body.is_null()).then(|| body.to_string());
+        daemon.request(method, path, &headers, body.as_deref().map(str::as_bytes))
+    };
+    for token in [&shop, &till] {
+        wait_until("the daemon has taken the file", || {
+            (ask(token, "GET", "/token", &Value::Null).status == 200).then_some(())
+        });
+    }
+    let [first, second] = [node.address(), node.address()];
+    let add = |address: &str| {
+        let body = json!({ "address": address, "history": "none" });
+        ask(&shop, "POST", "/add_address", &body)
+    };
+    assert_eq!(add(&first).status, 200);
+    let refused = add(&second);
+    assert_eq!(
+        (refused.status, &refused.json["code"]),
+        (403, &json!("quota_reached"))
+    );
+    let sentence = refused.json["error"].as_str().expect("a sentence");
+    assert!(
+        sentence.contains("limits.addresses_per_token"),
+        "{sentence}"
+    );
+    let path = format!("/addresses/{first}");
+    assert_eq!(ask(&till, "DELETE", &path, &Value::Null).status, 200);
+    assert_eq!(add(&second).status, 200);
+    assert_eq!(ask("sw_wrong", "GET", "/status", &Value::Null).status, 401);
+    let last = "unauthorized";
+    let lines = wait_until("all is in the log", || {
+        let lines = lines(&daemon);
+        lines
+            .iter()
+            .any(|line| line["outcome"] == last)
+            .then_some(lines)
+    });
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line["what"] != "tokens file" && line["what"] != "GET /token")
+        .map(|line| ["message", "who", "what", "outcome"].map(|name| line[name].clone()))
+        .collect();
+    let line = |words: [&str; 4]| words.map(|word| json!(word));
+    let expected = [
+        line(["changed", "shop", "POST /add_address", "ok"]),
+        line(["refused", "shop", "POST /add_address", "quota_reached"]),
+        line(["changed", "till", "DELETE /addresses/{address}", "ok"]),
+        line(["changed", "shop", "POST /add_address", "ok"]),
+        line(["refused", "anybody", "GET /status", last]),
+    ];
+    assert_eq!(told, expected);
+    let taken = lines.iter().filter(|line| line["what"] == "tokens file");
+    assert!(taken.clone().count() >= 1 && taken.clone().all(|line| line["outcome"] == "on"));
+    let log = daemon.log();
+    assert!(!log.contains(&shop) && !log.contains(&till), "{log}");
+}

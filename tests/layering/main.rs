@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "auth",
         &[
+            "access",
             "store::AuthEdit",
             "store::AuthMark",
             "store::RememberedAuth",
