@@ -58,8 +58,8 @@ impl Watchlist {
         self.list.read().await
     }
 
-    /// Watches scripts for who asks. While one of them is still being removed it waits, so nobody who holds the
-    /// list asks for that.
+    /// Watches scripts for who asks. While one of them is still being removed it waits, so nobody
+    /// who holds the list asks for that.
     pub async fn watch(
         &self,
         principal: &Principal,

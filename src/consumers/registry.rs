@@ -130,9 +130,8 @@ impl Consumers {
 
     /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces;
     /// of an equal one the time of creation does not count. `at`: where it begins to read; absent,
-    /// a known one stays where it is and a new one begins at `head`. `owner`: the token for which it
-    /// is made, if one does. To be run to its end, as
-    /// [`Self::forget`].
+    /// a known one stays where it is and a new one begins at `head`. `owner`: the token that
+    /// makes it, if one does. To be run to its end, as [`Self::forget`].
     pub async fn define(
         &self,
         name: &str,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use prometheus::HistogramVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{AuthEdit, ConsumerEdit, Cutoff, StoreError, TokenKey, Writer};
-use crate::tracker::{ApplyError, BlockId, Input};
+use crate::store::{AuthEdit, ConsumerEdit, Cutoff, OwnerEdits, StoreError, TokenKey, Writer};
+use crate::tracker::{ApplyError, BlockId, Input, Transition};
 
 /// What an input led to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -264,5 +264,26 @@ impl Handle {
     async fn send(&self, command: Command) -> Result<(), IndexerStopped> {
         let sent = Sent::now(command);
         self.inbox.send(sent).await.map_err(|_| IndexerStopped)
+    }
+}
+
+/// Scripts that were put on the watch list.
+pub(super) fn added_by(transition: &Transition) -> usize {
+    let watches = transition.changes.watches.values();
+    watches.filter(|diff| diff.old.is_none()).count()
+}
+
+/// Whose the scripts are that an input has put on the watch list; nobody's, those it took off.
+pub(super) fn note_owner(
+    owners: &mut OwnerEdits,
+    transition: &Transition,
+    owner: Option<TokenKey>,
+) {
+    for (script, diff) in &transition.changes.watches {
+        match (&diff.old, &diff.new) {
+            (None, Some(_)) => owners.address(script, owner),
+            (Some(_), None) => owners.address(script, None),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
     }
 }

@@ -37,9 +37,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 
-use handle::{Command, InputJob, Sent};
+use handle::{Command, InputJob, Sent, added_by, note_owner};
 
-use crate::store::{OwnerEdits, StoreError, StoreReader, TokenKey, Writer};
+use crate::store::{OwnerEdits, StoreError, StoreReader, Writer};
 use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Portion, Tracker, Transition};
 
 /// Inputs that may wait.
@@ -396,23 +396,6 @@ impl Indexer {
         }
         self.count_step(step, began);
         Ok(())
-    }
-}
-
-/// Scripts that were put on the watch list.
-fn added_by(transition: &Transition) -> usize {
-    let watches = transition.changes.watches.values();
-    watches.filter(|diff| diff.old.is_none()).count()
-}
-
-/// Whose the scripts are that an input has put on the watch list; nobody's, those it took off.
-fn note_owner(owners: &mut OwnerEdits, transition: &Transition, owner: Option<TokenKey>) {
-    for (script, diff) in &transition.changes.watches {
-        match (&diff.old, &diff.new) {
-            (None, Some(_)) => owners.address(script, owner),
-            (Some(_), None) => owners.address(script, None),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
     }
 }
 

@@ -9,13 +9,10 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 use super::families::AUTH;
-use super::{StoreError, StoreReader, Writer};
+use super::{StoreError, StoreReader, TokenKey, Writer};
 
 const MARK: &[u8] = b"m";
 const USED: u8 = b'u';
-
-/// Identifies a token; says nothing of its secret.
-pub type TokenKey = [u8; 8];
 
 /// What was seen of the tokens file last. It makes a file that is lost, or put back, look different
 /// from one that never was.

@@ -127,14 +127,14 @@ use std::path::Path;
 
 use bitcoin::{BlockHash, Network};
 
-pub use auth::{AuthEdit, AuthMark, RememberedAuth, TokenKey};
+pub use auth::{AuthEdit, AuthMark, RememberedAuth};
 pub use consumers::{
     ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
     Webhook, WebhookStop,
 };
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect, remembered_auth};
-pub use owners::{Owned, OwnerEdits};
+pub use owners::{Owned, OwnerEdits, TokenKey};
 pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Snapshot, StoreReader, UtxoPage};
 pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;

@@ -14,10 +14,13 @@ use std::collections::BTreeMap;
 use rocksdb::WriteBatch;
 
 use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
-use super::db::whole_family;
+use super::db::{Db, whole_family};
 use super::families::AUTH;
-use super::{StoreError, StoreReader, TokenKey, Writer};
+use super::{StoreError, StoreReader};
 use crate::tracker::ScriptHash;
+
+/// Identifies a token; says nothing of its secret.
+pub type TokenKey = [u8; 8];
 
 const COUNTS: u8 = b'v';
 const ADDRESS: u8 = b'w';
@@ -66,15 +69,11 @@ impl OwnerEdits {
     }
 }
 
-impl Writer {
-    pub(super) fn put_owners(
-        &self,
-        batch: &mut WriteBatch,
-        edits: &OwnerEdits,
-    ) -> Result<(), StoreError> {
-        let db = self.db();
+impl OwnerEdits {
+    /// Into the batch of what they are about.
+    pub(super) fn put(&self, db: &Db, batch: &mut WriteBatch) -> Result<(), StoreError> {
         let mut counts: BTreeMap<TokenKey, Owned> = BTreeMap::new();
-        for (row, new) in &edits.0 {
+        for (row, new) in &self.0 {
             let old = db.get::<Owner>(AUTH, row)?.map(|Owner(token)| token);
             if old == *new {
                 continue;

@@ -81,7 +81,7 @@ impl Writer {
                 "the changes count below zero",
             )
         })?;
-        self.put_owners(&mut batch, owners)?;
+        owners.put(&self.db, &mut batch)?;
         let events = transitions.iter().flat_map(|transition| &transition.events);
         let count = put_events(&self.db, &mut batch, self.numbers.next, events);
         if batch.is_empty() {

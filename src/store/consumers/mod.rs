@@ -291,7 +291,7 @@ impl Writer {
             }
             rows.apply(edit);
         }
-        self.put_owners(&mut rows.batch, &owners)?;
+        owners.put(db, &mut rows.batch)?;
         db.write(rows.batch, sync)
     }
 }
