@@ -53,6 +53,57 @@ pub struct AllowedOrigin {
     origin: HeaderValue,
     /// Listed by name, not by the star: its requests may carry credentials (of a proxy, perhaps).
     listed: bool,
+    /// The daemon's own.
+    own: bool,
+}
+
+/// Which page asks. Cookies are sent to every port of a host, whichever page asks, so one speaks
+/// only for a page of which it is said that it may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageKind {
+    /// Of the daemon's own origin or of one that is listed by name.
+    Trusted,
+    /// Any other page. That it is on loopback does not count here.
+    Other,
+    /// Nobody says so: a program as a rule.
+    Unsaid,
+}
+
+impl PageKind {
+    /// Of a request that passed [`OriginPolicy::check`] with this outcome.
+    pub fn of(
+        allowed: Option<&AllowedOrigin>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        over_tls: bool,
+    ) -> Self {
+        if let Some(origin) = allowed {
+            return match origin.own || origin.listed {
+                true => Self::Trusted,
+                false => Self::Other,
+            };
+        }
+        let mut sites = headers.get_all(SITE).iter();
+        match (sites.next(), sites.next()) {
+            (Some(site), None) if site == "same-origin" => Self::Trusted,
+            // A person's own doing: the address was typed in.
+            (Some(site), None) if site == "none" => Self::Unsaid,
+            (Some(_), _) => Self::Other,
+            (None, _) if !over_tls && is_untold(uri, headers) => Self::Trusted,
+            (None, _) => Self::Unsaid,
+        }
+    }
+}
+
+/// Over plain HTTP to a host that is not loopback browsers say nothing of where a request without
+/// `Origin` comes from. Those that scripts of other pages make for an answer, or with a header such
+/// as that of the page's key, have an `Origin` there, too.
+fn is_untold(uri: &Uri, headers: &HeaderMap) -> bool {
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = uri.authority().map(|it| it.as_str()).or(named);
+    let host = host.and_then(|text| Authority::parse(text.strip_suffix(':').unwrap_or(text)));
+    let is_plain = forwarded_scheme(headers).is_none_or(|scheme| scheme == "http");
+    is_plain && host.is_some_and(|it| !is_loopback(&it.host))
 }
 
 impl OriginPolicy {
@@ -140,37 +191,41 @@ impl OriginPolicy {
         headers: &HeaderMap,
         over_tls: bool,
     ) -> Option<AllowedOrigin> {
-        let text = value.to_str().ok()?;
-        let allowed = |listed| {
-            Some(AllowedOrigin {
-                origin: value.clone(),
-                listed,
-            })
-        };
-        let origin = compared(text);
-        if self.allowed_origins.contains(&origin) {
-            return allowed(true);
-        }
-        if self.every_origin {
-            return allowed(false);
-        }
-        let (origin, host) = (origin.ok()?, host?);
-        let Origin::Tuple(scheme, name, _) = &origin else {
-            return None;
-        };
-        let default_port = match &**scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return None,
-        };
-        let port = host.port.unwrap_or(default_port);
-        let own = origin == Origin::Tuple(scheme.clone(), host.host.clone(), port)
-            && (!over_tls || scheme == "https")
-            && forwarded_scheme(headers).is_none_or(|forwarded| forwarded == scheme)
-            && !of_other_site(headers);
-        let passes = own || (is_loopback(&host.host) && is_loopback(name));
-        passes.then(|| allowed(false)).flatten()
+        let origin = compared(value.to_str().ok()?);
+        let listed = self.allowed_origins.contains(&origin);
+        let known = origin.ok().zip(host);
+        let own = known
+            .as_ref()
+            .is_some_and(|(origin, host)| is_own(origin, host, headers, over_tls));
+        let both_loopback = known.is_some_and(|(origin, host)| {
+            matches!(origin, Origin::Tuple(scheme, name, _)
+                if is_of_web(&scheme) && is_loopback(&name) && is_loopback(&host.host))
+        });
+        let passes = listed || self.every_origin || own || both_loopback;
+        passes.then(|| AllowedOrigin {
+            origin: value.clone(),
+            listed,
+            own,
+        })
     }
+}
+
+fn is_of_web(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https")
+}
+
+/// Whether an origin is the one under which the daemon was asked.
+fn is_own(origin: &Origin, host: &Authority, headers: &HeaderMap, over_tls: bool) -> bool {
+    let Origin::Tuple(scheme, _, _) = origin else {
+        return false;
+    };
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = host.port.unwrap_or(default_port);
+    is_of_web(scheme)
+        && (!over_tls || scheme == "https")
+        && *origin == Origin::Tuple(scheme.clone(), host.host.clone(), port)
+        && forwarded_scheme(headers).is_none_or(|forwarded| forwarded == scheme)
+        && !of_other_site(headers)
 }
 
 /// The browser says that the page is not of the origin that it asks.
@@ -198,7 +253,7 @@ pub fn mark(headers: &mut HeaderMap, allowed: Option<AllowedOrigin>) {
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(VARY, HeaderValue::from_static("Origin"));
-    let Some(AllowedOrigin { origin, listed }) = allowed else {
+    let Some(AllowedOrigin { origin, listed, .. }) = allowed else {
         return;
     };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -361,16 +416,21 @@ mod tests {
         })
     }
 
+    fn headers_of(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
     /// Who may read the answer to a request with these headers, or the code of the refusal.
     fn ask(
         policy: &OriginPolicy,
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Option<AllowedOrigin>, &'static str> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
-        }
+        let map = headers_of(headers);
         policy
             .check(&path.parse().unwrap(), &map, false)
             .map_err(|error| error.code)
@@ -482,6 +542,7 @@ mod tests {
             let expected = AllowedOrigin {
                 origin: origin.parse().unwrap(),
                 listed: false,
+                own: !origin.ends_with(":3000"),
             };
             assert_eq!(allowed, Ok(Some(expected)), "{origin} at {host}");
         }
@@ -664,11 +725,62 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_trusted_for_its_own_origin_or_when_it_is_listed_by_name() {
+        let kind = |policy: &OriginPolicy, headers: &[(&'static str, &str)], over_tls| {
+            let map = headers_of(headers);
+            let uri = Uri::from_static("/status");
+            let allowed = policy.check(&uri, &map, over_tls).unwrap();
+            PageKind::of(allowed.as_ref(), &uri, &map, over_tls)
+        };
+        use PageKind::{Other, Trusted, Unsaid};
+        let (host, lan) = (("host", "localhost:5005"), ("host", "10.0.0.5"));
+        let listing = policy_of(&["https://shop.example", "*"], &[]);
+        for (headers, plain, tls) in [
+            (
+                &[host, ("origin", "http://localhost:5005")][..],
+                Trusted,
+                Other,
+            ),
+            (
+                &[host, ("origin", "https://localhost:5005")],
+                Trusted,
+                Trusted,
+            ),
+            (
+                &[host, ("origin", "https://shop.example")],
+                Trusted,
+                Trusted,
+            ),
+            (&[host, ("origin", "https://other.example")], Other, Other),
+            (&[host, ("origin", "null")], Other, Other),
+            (&[host, ("origin", "http://localhost:5006")], Other, Other),
+            (&[host, ("sec-fetch-site", "same-origin")], Trusted, Trusted),
+            (&[host, ("sec-fetch-site", "cross-site")], Other, Other),
+            (&[host, ("sec-fetch-site", "none")], Unsaid, Unsaid),
+            (&[host], Unsaid, Unsaid),
+            (&[lan], Trusted, Unsaid),
+            (&[lan, ("x-forwarded-proto", "https")], Unsaid, Unsaid),
+            (&[lan, ("sec-fetch-site", "same-site")], Other, Other),
+        ] {
+            assert_eq!(kind(&listing, headers, false), plain, "{headers:?}");
+            assert_eq!(kind(&listing, headers, true), tls, "{headers:?} over TLS");
+        }
+    }
+
+    #[test]
     fn credentials_are_for_origins_that_are_listed_by_name() {
         let allowed = |listed| {
             let mut headers = HeaderMap::new();
             let origin = HeaderValue::from_static("https://app.example");
-            mark(&mut headers, Some(AllowedOrigin { origin, listed }));
+            let own = false;
+            mark(
+                &mut headers,
+                Some(AllowedOrigin {
+                    origin,
+                    listed,
+                    own,
+                }),
+            );
             assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
             headers
                 .get(ACCESS_CONTROL_ALLOW_CREDENTIALS)

@@ -16,7 +16,8 @@
 //! # Where a request goes
 //!
 //! ```text
-//! server ──► router   Host and Origin (browser), CORS, path; who asks, and how often (access)
+//! server ──► router   Host and Origin (browser), cookie (session), CORS, path; who asks, and how
+//!              │      often (access)
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
 //!              └─ the rest ───► web
@@ -35,6 +36,7 @@ mod quotas;
 mod rest;
 mod router;
 mod scans;
+mod session;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -44,7 +46,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -71,8 +73,10 @@ use rest::audit::Auditor;
 use rest::budget::Budget;
 use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
+use rest::session::PageSessions;
 use rest::status::Overview;
 use scans::Scans;
+use session::SessionCookie;
 use socket::{SocketApi, SocketServices, Subscriptions};
 use watchlist::Watchlist;
 
@@ -98,7 +102,10 @@ impl From<auth::Refusal> for ApiError {
 /// What the headers of a request say about who asks.
 fn credential(headers: &HeaderMap) -> Credential<'_> {
     let values = headers.get_all(AUTHORIZATION).iter();
-    Credential::of_header(values.map(HeaderValue::as_bytes))
+    match Credential::of_header(values.map(HeaderValue::as_bytes)) {
+        Credential::None => session::credential(headers).unwrap_or(Credential::None),
+        token => token,
+    }
 }
 
 impl From<config::History> for history::HistoryOption {
@@ -161,8 +168,8 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let policy = browser::OriginPolicy::new(&parts.config.server);
     let (mut config, stop) = (parts.socketio.clone(), parts.stop.clone());
-    // Older clients have no other place for a token.
-    config.engine.keep_headers = &[AUTHORIZATION];
+    // Older clients have no other place for a token, and the page for its session's id.
+    config.engine.keep_headers = &[AUTHORIZATION, COOKIE];
     let hsts = parts.config.server.hsts;
     let (services, socket, dispatch) = build(parts)?;
     let (consumers, stopped) = (services.consumers.clone(), stop.clone());
@@ -231,6 +238,11 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         progress: parts.scans,
     });
     let step_times = indexer.step_times();
+    let sessions = PageSessions {
+        auth: auth.clone(),
+        indexer: indexer.clone(),
+        cookie: SessionCookie::new(&parts.listening.addresses),
+    };
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
     let budget = Budget::new(limits.rest_bytes);
     let events = Arc::new(EventQueries {
@@ -297,6 +309,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         events,
         consumers,
         consumer_routes,
+        sessions,
     });
     Ok((services, socket, dispatch))
 }
@@ -315,4 +328,5 @@ struct Services {
     events: Arc<EventQueries>,
     consumers: Arc<Consumers>,
     consumer_routes: Arc<ConsumerRoutes>,
+    sessions: PageSessions,
 }

@@ -10,14 +10,15 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 
 use crate::api::access::{Caller, Concerns, Cost};
-use crate::api::browser::{self, OriginPolicy};
+use crate::api::browser::{self, AllowedOrigin, OriginPolicy, PageKind};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Mark, Matched, Route};
 use crate::api::rest::sent::Sent;
+use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
-use crate::api::{Services, credential};
+use crate::api::{Services, credential, session};
 use crate::auth::{Credential, Principal, Scope};
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
@@ -92,7 +93,7 @@ impl Router {
         self.answer(request, peer, Entrance::Metrics).await
     }
 
-    async fn answer<B>(&self, request: Request<B>, peer: Peer, entrance: Entrance) -> Answer
+    async fn answer<B>(&self, mut request: Request<B>, peer: Peer, entrance: Entrance) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -104,7 +105,10 @@ impl Router {
             .policy
             .check(request.uri(), request.headers(), peer.over_tls);
         let (mut answer, allowed) = match checked {
-            Ok(allowed) => (self.route(request, client, entrance).await, allowed),
+            Ok(allowed) => {
+                self.look_at_page(&mut request, allowed.as_ref(), peer.over_tls);
+                (self.route(request, client, entrance).await, allowed)
+            }
             Err(refusal) => {
                 let what = request.method().as_str();
                 let concerns = Some(request.uri().path());
@@ -117,6 +121,20 @@ impl Router {
             browser::insist_on_tls(answer.headers_mut(), self.hsts);
         }
         if head { without_body(answer) } else { answer }
+    }
+
+    /// Says which page asks, and leaves of the cookies what may speak.
+    fn look_at_page<B>(
+        &self,
+        request: &mut Request<B>,
+        allowed: Option<&AllowedOrigin>,
+        over_tls: bool,
+    ) {
+        let page = PageKind::of(allowed, request.uri(), request.headers(), over_tls);
+        let secure = over_tls || session::is_secure(request.headers());
+        let cookie = &self.services.sessions.cookie;
+        cookie.reduce(request.headers_mut(), page == PageKind::Trusted);
+        request.extensions_mut().insert(Asking { page, secure });
     }
 
     async fn route<B>(&self, request: Request<B>, client: IpAddr, entrance: Entrance) -> Answer

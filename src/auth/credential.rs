@@ -9,6 +9,8 @@ pub enum Credential<'a> {
     None,
     /// The text of a token.
     Token(&'a str),
+    /// Both halves of a session of the page.
+    Session { id: &'a str, page_key: &'a str },
 }
 
 impl<'a> Credential<'a> {
@@ -38,7 +40,7 @@ mod tests {
             values.iter().map(|value| value.as_bytes()),
         ) {
             Credential::Token(text) => Some(text),
-            Credential::None => None,
+            Credential::None | Credential::Session { .. } => None,
         };
         for (values, found) in [
             (&["Bearer sw_x"][..], Some("sw_x")),

@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use super::Scope;
 use super::credential::Credential;
 use super::judge::InForce;
 use super::principal::{End, LiveToken, Principal, Refusal, Unknown};
 use super::secret::{TokenHash, TokenText};
+use super::sessions::{SessionSecrets, Sessions};
 use crate::clock::now_ms;
+use crate::store::{AuthEdit, SessionKey, SessionRow};
 
 /// Knows who may ask. Cheap to clone; all clones know the same.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +20,15 @@ struct Inner {
     known: RwLock<Known>,
     /// Why the tokens file was not taken.
     problem: RwLock<Option<String>>,
+    sessions: Sessions,
+}
+
+/// A session that has just begun.
+#[derive(Debug)]
+pub struct LoggedIn {
+    pub principal: Principal,
+    pub secrets: SessionSecrets,
+    pub edits: Vec<AuthEdit>,
 }
 
 #[derive(Debug)]
@@ -45,8 +57,14 @@ impl Guard {
             Known::Open(end) => return Ok(Principal::anybody(end.clone())),
             Known::Tokens(tokens) => tokens,
         };
-        let Credential::Token(text) = credential else {
-            return refused(Unknown::NoToken);
+        let text = match credential {
+            Credential::Token(text) => text,
+            Credential::Session { id, page_key } => {
+                return self
+                    .of_session(tokens, id, page_key)
+                    .map_err(Refusal::Unauthorized);
+            }
+            Credential::None => return refused(Unknown::NoToken),
         };
         let Some(text) = TokenText::parse(text) else {
             return refused(Unknown::Malformed);
@@ -63,6 +81,62 @@ impl Guard {
         match live.check(now_ms()) {
             Ok(()) => Ok(Principal::of_token(live)),
             Err(why) => refused(why),
+        }
+    }
+
+    fn of_session(
+        &self,
+        tokens: &[Arc<LiveToken>],
+        id: &str,
+        page_key: &str,
+    ) -> Result<Principal, Unknown> {
+        let now = now_ms();
+        let session = self.0.sessions.find(id, page_key, now);
+        let session = session.ok_or(Unknown::NoSession)?;
+        let token = tokens.iter().find(|live| live.token.id == session.token);
+        let token = token.ok_or(Unknown::NoSession)?;
+        token.check(now)?;
+        Ok(Principal::of_session(token.clone(), session))
+    }
+
+    /// Begins a session of the page for who sends this token. `None`: there is no authentication.
+    /// The edits are to be written before it is answered.
+    pub fn log_in(&self, token: &str) -> Result<Option<LoggedIn>, Refusal> {
+        let principal = self.admit(Credential::Token(token))?;
+        principal.require(Scope::Read)?;
+        let begun = principal.token().map(|token| {
+            let (secrets, edits) = self.0.sessions.begin(token.id, now_ms());
+            LoggedIn {
+                principal: principal.clone(),
+                secrets,
+                edits,
+            }
+        });
+        Ok(begun)
+    }
+
+    /// Ends the session that both halves fit, if there is one, wherever it is used. The edits are
+    /// to be written before it is answered.
+    pub fn log_out(&self, id: &str, page_key: &str) -> Vec<AuthEdit> {
+        let sessions = &self.0.sessions;
+        let found = sessions.find(id, page_key, now_ms());
+        found.map_or_else(Vec::new, |session| sessions.end(&session))
+    }
+
+    pub(super) fn load_sessions(&self, rows: Vec<(SessionKey, SessionRow)>) {
+        self.0.sessions.load(rows);
+    }
+
+    /// Ends what is over of the sessions, and tells the store of that and of uses.
+    pub(super) fn sweep_sessions(&self, now: u64) -> Vec<AuthEdit> {
+        let known = self.known();
+        match &*known {
+            // They are of use again when authentication is on again, as the tokens are.
+            Known::Open(_) => Vec::new(),
+            Known::Tokens(tokens) => self
+                .0
+                .sessions
+                .sweep(|id| tokens.iter().any(|live| live.token.id == id), now),
         }
     }
 

@@ -11,9 +11,12 @@
 //! 4. Nothing opens a daemon that had a token once, but a newer file that says so ([`judge`] has
 //!    all cases, and is pure).
 //! 5. Of a token its hash is kept and nothing else. All hashes are compared, each in constant time.
+//! 6. A session of the page ends with its token, too, and may what that may ([`sessions`]). A
+//!    cookie alone speaks for nothing.
 //!
 //! ```text
-//! Authorization header, CONNECT payload ──► Credential ──► Guard::admit ──► Principal ──► require(scope)
+//! Authorization header, CONNECT payload,
+//! cookie and key of the page ─────────────► Credential ──► Guard::admit ──► Principal ──► require(scope)
 //!                                                              ▲ in force
 //! tokens file, what the store remembers ──► judge ──► TokensTask ──► indexer: what was seen and used
 //!      ▲ one function, under a lock
@@ -26,15 +29,17 @@ mod judge;
 mod principal;
 mod scope;
 mod secret;
+mod sessions;
 mod tokens_file;
 mod tokens_task;
 
 pub use credential::Credential;
-pub use guard::Guard;
+pub use guard::{Guard, LoggedIn};
 pub use judge::{InForce, Problem};
 pub use principal::{Principal, Refusal, Unknown};
 pub use scope::Scope;
 pub(crate) use scope::needed;
 pub use secret::{TokenHash, TokenId, TokenText};
+pub use sessions::SessionSecrets;
 pub use tokens_file::{ChangeError, FileSeen, Token, TokensFile, change};
 pub use tokens_task::{BeginError, Begun, Place, TokensTask, begin, outlook};

@@ -4,9 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
+use super::sessions::LiveSession;
 use super::tokens_file::Token;
 use crate::clock::now_ms;
 
@@ -37,6 +39,8 @@ pub enum Unknown {
     Expired,
     #[error("This token has ended: it was revoked, or is another one now.")]
     Ended,
+    #[error("This session is over, or its page is not the one that logged in. Log in again.")]
+    NoSession,
     #[error("This daemon wants a token since a moment ago; come back with one.")]
     OpenEnded,
 }
@@ -116,6 +120,8 @@ enum Who {
     /// Without authentication.
     Anybody(Arc<End>),
     Token(Arc<LiveToken>),
+    /// The page, for as long as the session and its token live.
+    Session(Arc<LiveToken>, Arc<LiveSession>),
 }
 
 impl Principal {
@@ -132,10 +138,14 @@ impl Principal {
         Self(Who::Token(token))
     }
 
+    pub(super) fn of_session(token: Arc<LiveToken>, session: Arc<LiveSession>) -> Self {
+        Self(Who::Session(token, session))
+    }
+
     /// The token that speaks for them; none without authentication.
     pub fn token(&self) -> Option<&Token> {
         match &self.0 {
-            Who::Token(live) => Some(&live.token),
+            Who::Token(live) | Who::Session(live, _) => Some(&live.token),
             Who::Nobody | Who::Anybody(_) => None,
         }
     }
@@ -152,7 +162,10 @@ impl Principal {
                 return Err(Refusal::Unauthorized(Unknown::OpenEnded));
             }
             Who::Anybody(_) => Scope::Admin,
-            Who::Token(live) => {
+            Who::Session(_, session) if session.end.is_over() => {
+                return Err(Refusal::Unauthorized(Unknown::NoSession));
+            }
+            Who::Token(live) | Who::Session(live, _) => {
                 live.check(now_ms()).map_err(Refusal::Unauthorized)?;
                 live.token.scope
             }
@@ -169,20 +182,23 @@ impl Principal {
             Who::Nobody => false,
             Who::Anybody(end) => end.is_over(),
             Who::Token(live) => live.end.is_over(),
+            Who::Session(live, session) => live.end.is_over() || session.end.is_over(),
         }
     }
 
     /// Waits for the moment from which they are refused. One for each who waits.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let end = match &self.0 {
-            Who::Nobody => None,
-            Who::Anybody(end) => Some(end.over()),
-            Who::Token(live) => Some(live.end.over()),
+        let (first, second) = match &self.0 {
+            Who::Nobody => (None, None),
+            Who::Anybody(end) => (Some(end.over()), None),
+            Who::Token(live) => (Some(live.end.over()), None),
+            Who::Session(live, session) => (Some(live.end.over()), Some(session.end.over())),
         };
         async move {
-            match end {
-                Some(end) => end.await,
-                None => std::future::pending().await,
+            tokio::select! {
+                Some(()) = OptionFuture::from(first) => {}
+                Some(()) = OptionFuture::from(second) => {}
+                else => std::future::pending().await,
             }
         }
     }

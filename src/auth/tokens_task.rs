@@ -185,6 +185,7 @@ impl TokensTask {
             problem: None,
         };
         task.remember(begun.mark).await?;
+        task.guard.load_sessions(begun.remembered.sessions);
         task.guard.put_in_force(begun.in_force);
         Ok(task)
     }
@@ -206,6 +207,7 @@ impl TokensTask {
             self.guard.end_expired(now_ms());
             self.look(anew).await?;
             self.write_uses(USES).await?;
+            self.write_sessions().await?;
         }
         self.write_uses(0).await
     }
@@ -270,6 +272,14 @@ impl TokensTask {
             self.mark = mark;
         }
         Ok(())
+    }
+
+    async fn write_sessions(&mut self) -> Result<(), IndexerStopped> {
+        let edits = self.guard.sweep_sessions(now_ms());
+        match edits.is_empty() {
+            true => Ok(()),
+            false => self.indexer.edit_auth(edits, false).await,
+        }
     }
 
     /// Those whose last one is so many milliseconds younger than what the store has.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `m` | on bool, serial u64, first_taken bool | [`AuthMark`], absent until something was remembered |
 //! | `u`, token id (8 bytes) | at u64 | [`AuthEdit::Used`]: when the token was used last |
+//! | `s`, hash of the session's id (32 bytes) | token id (8 bytes), hash of the page's key (32 bytes), used u64 | [`SessionRow`] |
 
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -13,6 +14,7 @@ use super::{StoreError, StoreReader, TokenKey, Writer};
 
 const MARK: &[u8] = b"m";
 const USED: u8 = b'u';
+const SESSION: u8 = b's';
 
 /// What was seen of the tokens file last. It makes a file that is lost, or put back, look different
 /// from one that never was.
@@ -28,6 +30,34 @@ pub struct AuthMark {
 
 value_of_fields!(AuthMark: on, serial, first_taken);
 
+/// Identifies a session of the page: the hash of its id.
+pub type SessionKey = [u8; 32];
+
+/// A session of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRow {
+    pub token: TokenKey,
+    /// The hash of the half that the page itself has.
+    pub page: [u8; 32],
+    /// When it was used last, as far as that was written, in milliseconds since the Unix epoch.
+    pub used: u64,
+}
+
+impl StoredValue for SessionRow {
+    fn encode(&self, out: &mut Out) {
+        out.put(&u64::from_le_bytes(self.token));
+        out.put(&self.page).put(&self.used);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            token: input.get::<u64>()?.to_le_bytes(),
+            page: input.get()?,
+            used: input.get()?,
+        })
+    }
+}
+
 /// A change of these rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthEdit {
@@ -36,10 +66,23 @@ pub enum AuthEdit {
     Used(TokenKey, u64),
     /// There is no such token any more.
     Gone(TokenKey),
+    /// A session began, or was used.
+    Session(SessionKey, SessionRow),
+    SessionGone(SessionKey),
 }
 
 fn used_key(token: &TokenKey) -> Vec<u8> {
     [&[USED][..], token].concat()
+}
+
+fn session_key(session: &SessionKey) -> Vec<u8> {
+    [&[SESSION][..], session].concat()
+}
+
+fn parse_session_key(key: &[u8]) -> Result<SessionKey, Malformed> {
+    let hash = key.strip_prefix(&[SESSION]).unwrap_or_default();
+    let hash = hash.try_into();
+    hash.map_err(|_| Malformed("the key is of no session".to_owned()))
 }
 
 fn parse_used_key(key: &[u8]) -> Result<TokenKey, Malformed> {
@@ -58,6 +101,10 @@ impl Writer {
                 AuthEdit::Mark(mark) => batch.put_cf(family, MARK, mark.to_bytes()),
                 AuthEdit::Used(token, at) => batch.put_cf(family, used_key(token), at.to_bytes()),
                 AuthEdit::Gone(token) => batch.delete_cf(family, used_key(token)),
+                AuthEdit::Session(session, row) => {
+                    batch.put_cf(family, session_key(session), row.to_bytes())
+                }
+                AuthEdit::SessionGone(session) => batch.delete_cf(family, session_key(session)),
             }
         }
         db.write(batch, sync)
@@ -70,6 +117,7 @@ pub struct RememberedAuth {
     pub mark: AuthMark,
     /// When each token was used last, in milliseconds since the Unix epoch.
     pub used: Vec<(TokenKey, u64)>,
+    pub sessions: Vec<(SessionKey, SessionRow)>,
 }
 
 impl RememberedAuth {
@@ -88,6 +136,9 @@ impl RememberedAuth {
                 Some(&USED) => parse_used_key(key)
                     .and_then(|token| Ok((token, u64::from_bytes(value)?)))
                     .map(|used| found.used.push(used)),
+                Some(&SESSION) => parse_session_key(key)
+                    .and_then(|session| Ok((session, SessionRow::from_bytes(value)?)))
+                    .map(|session| found.sessions.push(session)),
                 _ if key == MARK => AuthMark::from_bytes(value).map(|mark| found.mark = mark),
                 _ => Err(Malformed("there is no such row".to_owned())),
             };

@@ -67,7 +67,7 @@
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
-//! | `auth` (7) | see [`auth`] and [`owners`] | | what was seen of the tokens file last; when tokens were used last; what they own |
+//! | `auth` (7) | see [`auth`] and [`owners`] | | what was seen of the tokens file last; when tokens were used last; what they own; sessions of the page |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
 //! then by; 3 conflicted, then by; 4 evicted. `signals`: it says itself that it may be replaced;
@@ -127,7 +127,7 @@ use std::path::Path;
 
 use bitcoin::{BlockHash, Network};
 
-pub use auth::{AuthEdit, AuthMark, RememberedAuth};
+pub use auth::{AuthEdit, AuthMark, RememberedAuth, SessionKey, SessionRow};
 pub use consumers::{
     ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
     Webhook, WebhookStop,

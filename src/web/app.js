@@ -4,6 +4,7 @@
 // Amounts stay integers in satoshi until `btc` writes them. Text from outside goes through textContent only.
 
 import { arrange, copyOf, setText } from "./dom.js";
+import * as login from "./login.js";
 import { call, here } from "./rest.js";
 import { Socket } from "./socket.js";
 import { ago, btc, clock, isGone, short, statusWords, trouble, updateWords } from "./words.js";
@@ -23,12 +24,13 @@ let complaint = ""; // the last `error` event
 let unseen = 0; // payments since the page was last looked at
 let upTo = 0; // when the connection was last there, in seconds
 let drawing = false;
+let adding = false;
 
 const nameOf = (address) => watched.get(address)?.label || address;
 
 // ---- talking to the daemon
 
-const socket = new Socket(new URL("socket.io/", here), onConnection);
+const socket = new Socket(new URL("socket.io/", here), login.payload, onConnection);
 
 function onConnection(state, words) {
   document.body.dataset.connection = state;
@@ -36,15 +38,36 @@ function onConnection(state, words) {
     setText(document, "#connection", `Connected ${words}`.trim());
     upTo = Infinity;
     complaint = "";
+    login.connected();
     socket.emit("subscribe_blocks", {});
     for (const entry of watched.values()) join(entry);
     refreshStatus();
   } else if (state === "waiting") {
     upTo = Math.min(upTo, Date.now() / 1000);
     setText(document, "#connection", `Reconnecting. ${words}${upTo ? ` What you see is from ${clock(upTo)}.` : ""}`);
+  } else if (state === "unauthorized") {
+    login.refused();
   }
   schedule();
 }
+
+login.begin({
+  changed: schedule,
+  connect: () => socket.connect(),
+  /// Nothing comes while nobody is logged in; what was shown stays for whoever logs in again, unless it was left on purpose.
+  leave(forgetting) {
+    socket.close();
+    document.body.dataset.connection = "waiting";
+    setText(document, "#connection", "Not logged in");
+    upTo = Math.min(upTo, Date.now() / 1000);
+    if (!forgetting) return;
+    watched.clear();
+    feed.length = 0;
+    [daemon, tip, complaint, unseen, upTo] = [{}, null, "", 0, 0];
+    restore();
+    nameTab();
+  },
+});
 
 /// Subscribes on a new connection: with what was missed since the last one, if any.
 function join(entry) {
@@ -81,8 +104,8 @@ async function refreshStatus() {
   const before = tip;
   try {
     daemon = await call("GET", "status");
-  } catch {
-    return; // The connection state says it already.
+  } catch (error) {
+    return login.seen(error); // Anything else the connection state says already.
   }
   if (tip === before) takeTip(daemon.tip);
   schedule();
@@ -218,6 +241,7 @@ function schedule() {
 function draw() {
   drawChain();
   drawNotice();
+  drawAllowed();
   const entries = [...watched.values()];
   arrange(element("addresses"), entries, makeAddress, drawAddress);
   arrange(element("feed"), feed, makeFeedRow, drawFeedRow);
@@ -238,10 +262,25 @@ function drawChain() {
 }
 
 function drawNotice() {
-  const words = [complaint, trouble(daemon)].filter(Boolean).join(" ");
+  const stopped = daemon.realtime_monitoring === false;
+  const words = [complaint, trouble(daemon), stopped && login.whyNot("admin", "starting it")].filter(Boolean).join(" ");
   setText(document, "#notice-text", words);
   element("notice").hidden = document.body.dataset.connection !== "connected" || words === "";
-  element("start").hidden = daemon.realtime_monitoring !== false;
+  element("start").hidden = !stopped;
+  bar(element("start"), !login.may("admin"));
+}
+
+function drawAllowed() {
+  const barred = !login.may("watch");
+  setText(document, "#add-why", login.whyNot("watch", "adding addresses"));
+  element("add-hint").hidden = barred;
+  for (const id of ["address", "label", "watch"]) bar(element(id), barred, id === "watch" && adding);
+}
+
+/// Disables what the token may not do.
+function bar(control, barred, busy = false) {
+  control.classList.toggle("barred", barred);
+  control.disabled = barred || busy;
 }
 
 function makeAddress(entry) {
@@ -313,7 +352,8 @@ async function add(event) {
     if (words) field.focus();
   };
   if (!field.value.trim()) return failed("Enter the address to watch.");
-  element("watch").disabled = true;
+  adding = true;
+  drawAllowed();
   try {
     // The answer has the address as the daemon writes it in events.
     const { address } = await call("POST", "add_address", { address: field.value.trim(), ...(label && { label }) });
@@ -328,9 +368,11 @@ async function add(event) {
     field.focus();
     schedule();
   } catch (error) {
+    login.seen(error);
     failed(error.message);
   } finally {
-    element("watch").disabled = false;
+    adding = false;
+    drawAllowed();
   }
 }
 
@@ -379,7 +421,10 @@ function showKnown() {
 }
 
 function startMonitoring() {
-  const failed = (error) => (complaint = error.message);
+  const failed = (error) => {
+    login.seen(error);
+    complaint = error.message;
+  };
   call("POST", "start").catch(failed).then(refreshStatus).then(schedule);
 }
 
@@ -387,11 +432,17 @@ element("add").addEventListener("submit", add);
 element("show-known").addEventListener("click", showKnown);
 element("start").addEventListener("click", startMonitoring);
 addEventListener("storage", (event) => event.key === STORAGE_KEY && restore());
-addEventListener("online", () => socket.connect());
+addEventListener("online", connect);
 document.addEventListener("visibilitychange", () => {
   nameTab();
-  if (!document.hidden) socket.connect();
+  if (!document.hidden) connect();
 });
+
+/// Does nothing while the page waits for somebody to log in.
+function connect() {
+  if (!login.isWanted()) socket.connect();
+}
+
 /// While connected, every so often, asks again for the entries that need it.
 function recheck(milliseconds, needs, also) {
   setInterval(() => {

@@ -35,16 +35,21 @@ const fn asset_of(content_type: &'static str, body: &'static str) -> Asset {
 }
 
 /// Request path and file.
-const FILES: [(&str, Asset); 10] = [
+const FILES: [(&str, Asset); 12] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
     ("/app.js", asset_of(JAVASCRIPT, include_str!("app.js"))),
     ("/dom.js", asset_of(JAVASCRIPT, include_str!("dom.js"))),
+    ("/login.js", asset_of(JAVASCRIPT, include_str!("login.js"))),
     (
         "/polling.js",
         asset_of(JAVASCRIPT, include_str!("polling.js")),
     ),
     ("/rest.js", asset_of(JAVASCRIPT, include_str!("rest.js"))),
+    (
+        "/session.js",
+        asset_of(JAVASCRIPT, include_str!("session.js")),
+    ),
     (
         "/socket.js",
         asset_of(JAVASCRIPT, include_str!("socket.js")),
@@ -105,8 +110,10 @@ mod tests {
             "style.css",
             "icon.svg",
             "dom.js",
+            "login.js",
             "polling.js",
             "rest.js",
+            "session.js",
             "socket.js",
             "words.js",
         ] {

@@ -16,6 +16,7 @@ const RETRY_MS = { first: 500, most: 10_000 };
 
 export class Socket {
   #place;
+  #payload;
   #onState;
   #handlers = new Map();
   #replies = new Map();
@@ -29,10 +30,12 @@ export class Socket {
   #watchdog = null;
   #retry = null;
 
-  /// `place` is the URL of Socket.IO. `onState(state, words)` hears "connecting", "connected" and "waiting" (for the next
-  /// attempt), with what there is to say about it.
-  constructor(place, onState) {
+  /// `place` is the URL of Socket.IO. `payload()` gives what is sent to connect, `undefined` for nothing. `onState(state,
+  /// words)` hears "connecting", "connected", "waiting" (for the next attempt) and "unauthorized" (there is none
+  /// until `connect` is called), with what there is to say about it.
+  constructor(place, payload, onState) {
     this.#place = place;
+    this.#payload = payload;
     this.#onState = onState;
   }
 
@@ -53,6 +56,12 @@ export class Socket {
       this.#replies.set(number, { reply, timer: setTimeout(late, REPLY_MS) });
     }
     this.#link.send(`42${number}${JSON.stringify([name, data])}`);
+  }
+
+  /// Ends the connection, and connects no more until it is told to. No state is told of that.
+  close() {
+    clearTimeout(this.#retry);
+    if (this.#link) this.#end("The connection was closed.");
   }
 
   /// Connects, or stops waiting and tries now. Does nothing while a connection is up or under way.
@@ -96,12 +105,19 @@ export class Socket {
   }
 
   /// The one way out of a connection, whatever ended it.
-  #fail(reason) {
+  #end(reason) {
     this.#drop();
-    if (this.#fallback) return this.#fallback();
     if (this.#since && Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
     this.#since = 0;
     for (const number of [...this.#replies.keys()]) this.#answer(number, { error: reason, code: "disconnected" });
+  }
+
+  #fail(reason) {
+    if (this.#fallback) {
+      this.#drop();
+      return this.#fallback();
+    }
+    this.#end(reason);
     const longest = Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** this.#attempt++);
     this.#retry = setTimeout(() => this.connect(), longest * (0.5 + Math.random() / 2));
     this.#onState("waiting", reason);
@@ -110,6 +126,13 @@ export class Socket {
   #expect(milliseconds, otherwise) {
     clearTimeout(this.#watchdog);
     this.#watchdog = setTimeout(() => this.#fail(otherwise), milliseconds);
+  }
+
+  #refused({ message, data }) {
+    const reason = `satwatch refused the connection: ${message ?? "no reason given"}`;
+    if (data?.code !== "unauthorized") return this.#fail(reason);
+    this.#end(reason);
+    this.#onState("unauthorized", reason);
   }
 
   #answer(number, data) {
@@ -130,7 +153,7 @@ export class Socket {
     switch (packet.type) {
       case "0":
         this.#silence = packet.silence;
-        return this.#link.send("40");
+        return this.#link.send(`40${JSON.stringify(this.#payload()) ?? ""}`);
       case "1":
         return this.#fail("The connection was closed.");
       case "2":
@@ -149,7 +172,7 @@ export class Socket {
       case "43":
         return this.#answer(packet.number, packet.data[0]);
       case "44":
-        return this.#fail(`satwatch refused the connection: ${packet.data?.message ?? "no reason given"}`);
+        return this.#refused(packet.data ?? {});
     }
   }
 }

@@ -26,6 +26,7 @@ mod lag;
 mod limits;
 mod literals;
 mod live;
+mod login;
 mod mempool;
 mod moods;
 mod network;

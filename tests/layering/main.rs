@@ -28,6 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "access",
             "store::AuthEdit",
             "store::AuthMark",
+            "store::SessionKey",
+            "store::SessionRow",
             "store::RememberedAuth",
             "store::TokenKey",
             "indexer",

@@ -1,6 +1,6 @@
 //! What the store remembers of credentials.
 
-use satwatch::store::{AuthEdit, AuthMark, RememberedAuth, remembered_auth};
+use satwatch::store::{AuthEdit, AuthMark, RememberedAuth, SessionRow, remembered_auth};
 use tempfile::tempdir;
 
 use super::format::bytes;
@@ -12,6 +12,12 @@ const MARK: AuthMark = AuthMark {
     first_taken: false,
 };
 
+const SESSION: SessionRow = SessionRow {
+    token: [7; 8],
+    page: [9; 32],
+    used: 5,
+};
+
 #[test]
 fn rows_of_credentials_have_the_bytes_of_the_seventh_format() {
     let folder = tempdir().unwrap();
@@ -21,6 +27,9 @@ fn rows_of_credentials_have_the_bytes_of_the_seventh_format() {
         AuthEdit::Used([7; 8], 5),
         AuthEdit::Used([8; 8], 6),
         AuthEdit::Gone([8; 8]),
+        AuthEdit::Session([1; 32], SESSION),
+        AuthEdit::Session([2; 32], SESSION),
+        AuthEdit::SessionGone([2; 32]),
     ];
     writer.edit_auth(&edits, true).unwrap();
     drop(writer);
@@ -29,6 +38,7 @@ fn rows_of_credentials_have_the_bytes_of_the_seventh_format() {
     let row = |key: &str, value: &str| (("auth".to_owned(), bytes(key)), bytes(value));
     let expected = [
         row("6d", "01 01 0201000000000000 00"),
+        row("73 01*32", "01 07*8 09*32 0500000000000000"),
         row("75 07*8", "01 0500000000000000"),
     ];
     assert_eq!(rows, expected);
@@ -44,11 +54,16 @@ fn what_is_remembered_is_read_beside_a_running_daemon() {
         remembered_auth(folder.path()).unwrap(),
         Some(RememberedAuth::default())
     );
-    let edits = [AuthEdit::Mark(MARK), AuthEdit::Used([7; 8], 5)];
+    let edits = [
+        AuthEdit::Mark(MARK),
+        AuthEdit::Used([7; 8], 5),
+        AuthEdit::Session([1; 32], SESSION),
+    ];
     writer.edit_auth(&edits, false).unwrap();
     let expected = RememberedAuth {
         mark: MARK,
         used: vec![([7; 8], 5)],
+        sessions: vec![([1; 32], SESSION)],
     };
     assert_eq!(
         remembered_auth(folder.path()).unwrap(),

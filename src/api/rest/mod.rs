@@ -23,6 +23,7 @@
 //!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
 //!              webhooks   dead letters, a test delivery, another try
 //!              token      who asks
+//!              session    the page logs in and out
 //!              metrics    for Prometheus
 //! ```
 
@@ -39,6 +40,7 @@ pub mod respond;
 pub mod route;
 pub mod scans;
 pub mod sent;
+pub mod session;
 pub mod status;
 mod token;
 mod utxos;

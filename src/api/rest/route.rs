@@ -12,8 +12,8 @@ use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
 use super::{
-    address_queries, addresses, consumers, reading, scans, status, token, utxos, watchlist,
-    webhooks,
+    address_queries, addresses, consumers, reading, scans, session, status, token, utxos,
+    watchlist, webhooks,
 };
 use crate::api::Services;
 use crate::auth::{Scope, needed};
@@ -158,6 +158,13 @@ routes! {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
     GET "/token" read nothing |_services, sent| Ok(token::token(&sent.principal));
+    #[Costly]
+    POST "/session" open |services, sent| {
+        session::log_in(&services.sessions, &sent.page, sent.body().await?).await
+    };
+    DELETE "/session" open nothing |services, sent| {
+        session::log_out(&services.sessions, &sent.page).await
+    };
     GET "/metrics" metrics nothing |services, sent| services.overview.metrics(sent.sessions).await;
     GET "/health/live" open nothing |_services, sent| Ok(status::live());
     GET "/health/ready" open nothing |services, sent| status::ready(&services.overview).await;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::budget::Charge;
 use super::route::Route;
+use super::session::FromPage;
 use crate::api::Services;
 use crate::api::access::Concerns;
 use crate::auth::Principal;
@@ -39,6 +40,7 @@ pub struct Sent {
     pub principal: Principal,
     /// What the body is about, besides `part`, once it is read.
     concerns: Concerns,
+    pub page: FromPage,
     reads: Reads,
     /// Of the body, until it is answered.
     _held: Charge,
@@ -57,6 +59,8 @@ impl Sent {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let asking = request.extensions().get().copied();
+        let page = FromPage::read(asking, request.headers());
         let query = request.uri().query().unwrap_or_default().to_owned();
         let mut held = services.budget.charge();
         let body = if request.body().is_end_stream() {
@@ -82,6 +86,7 @@ impl Sent {
             sessions,
             principal,
             concerns,
+            page,
             reads: services.reads.clone(),
             _held: held,
         })

@@ -30,8 +30,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::access::{Access, Caller, Cost};
-use crate::api::credential;
 use crate::api::watchlist::Watchlist;
+use crate::api::{credential, session};
 use crate::auth::{Credential, Guard, Principal, Scope};
 use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
@@ -81,20 +81,27 @@ fn connected_event(view: &StoreView<'_>) -> Result<impl Serialize + use<>, ApiEr
 }
 
 /// A CONNECT payload. Other programs add fields of their own.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct ConnectPayload {
     token: Option<Value>,
+    /// Of the page; the other half of its session is a cookie of the handshake.
+    page_key: Option<Value>,
 }
 
 impl SocketApi {
     /// Who wants to connect: as the CONNECT payload says or, of older clients, the headers of the
     /// handshake.
     fn admit(&self, request: &ConnectRequest) -> Result<(Principal, Caller), ApiError> {
-        let payload = serde_json::from_str(request.auth.get());
-        let token = payload.map_or(None, |ConnectPayload { token }| token);
-        let credential = match &token {
-            Some(token) => Credential::Token(token.as_str().unwrap_or_default()),
-            None => credential(&request.handshake.headers),
+        let payload = serde_json::from_str(request.auth.get()).unwrap_or_default();
+        let ConnectPayload { token, page_key } = payload;
+        let headers = &request.handshake.headers;
+        let credential = match (&token, &page_key, session::id(headers)) {
+            (Some(token), _, _) => Credential::Token(token.as_str().unwrap_or_default()),
+            (None, Some(page_key), Some(id)) => Credential::Session {
+                id,
+                page_key: page_key.as_str().unwrap_or_default(),
+            },
+            (None, _, _) => credential(headers),
         };
         let (access, at) = (&self.0.access, caller(request));
         let admitted = self.0.auth.admit(credential);

@@ -222,7 +222,13 @@ fn scopes_are_those_of_the_contract() {
         rows.chain(events.map(|event| event.name.to_owned()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(of(None), ["GET /health/live", "GET /health/ready"]);
+    let open = [
+        "POST /session",
+        "DELETE /session",
+        "GET /health/live",
+        "GET /health/ready",
+    ];
+    assert_eq!(of(None), open);
     assert_eq!(of(Some(Scope::Metrics)), ["GET /metrics"]);
     // Nobody changes anything with a token of scope read.
     let of_read = of(Some(Scope::Read));

@@ -16,6 +16,7 @@ mod quotas;
 mod rest;
 mod restart;
 mod scans;
+mod session;
 mod strict;
 mod unwatch;
 mod webhooks;

@@ -1,0 +1,109 @@
+//! `/session`: the page logs in with a token, and out.
+
+use hyper::header::SET_COOKIE;
+use hyper::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::respond::{self, Answer};
+use crate::api::browser::PageKind;
+use crate::api::session::{self, Asking, SessionCookie};
+use crate::auth::{Credential, Guard, LoggedIn};
+use crate::indexer;
+use crate::wire::error::ApiError;
+use crate::wire::json::object;
+use crate::wire::request::Request;
+
+/// The body of `POST /session`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogIn {
+    token: String,
+}
+
+impl Request for LogIn {
+    const EXAMPLE: &'static str = "{\"token\": \"sw_…\"}";
+}
+
+/// What a request says of the page and its session besides its body.
+pub struct FromPage {
+    kind: PageKind,
+    /// The cookie is to be sent over TLS only.
+    secure: bool,
+    /// Id and key of the page.
+    halves: Option<(String, String)>,
+}
+
+impl FromPage {
+    pub fn read(asking: Option<Asking>, headers: &HeaderMap) -> Self {
+        let halves = match session::credential(headers) {
+            Some(Credential::Session { id, page_key }) => {
+                Some((id.to_owned(), page_key.to_owned()))
+            }
+            _ => None,
+        };
+        Self {
+            kind: asking.map_or(PageKind::Unsaid, |it| it.page),
+            secure: asking.is_some_and(|it| it.secure),
+            halves,
+        }
+    }
+}
+
+/// Begins and ends sessions.
+pub struct PageSessions {
+    pub auth: Guard,
+    pub indexer: indexer::Handle,
+    pub cookie: SessionCookie,
+}
+
+/// `POST /session`
+pub async fn log_in(
+    sessions: &PageSessions,
+    page: &FromPage,
+    asked: LogIn,
+) -> Result<Answer, ApiError> {
+    if matches!(page.kind, PageKind::Other) {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Only the daemon's own page, and pages of origins that server.allowed_origins names, may log in.",
+        ));
+    }
+    let Some(begun) = sessions.auth.log_in(&asked.token)? else {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "authentication_off",
+            "This daemon has no tokens: everything is open, and nobody needs to log in.",
+        ));
+    };
+    let LoggedIn {
+        principal,
+        secrets,
+        edits,
+    } = begun;
+    let written = sessions.indexer.edit_auth(edits, true).await;
+    written.map_err(|_| ApiError::stopping())?;
+    let token = principal.token();
+    let mut answer = respond::ok(&object! {
+        name: token.map(|it| it.name.clone()),
+        scope: token.map(|it| it.scope.name()),
+        expires: token.and_then(|it| it.expires),
+        page_key: secrets.page_key,
+    });
+    let cookie = sessions.cookie.set(&secrets.id, page.secure);
+    answer.headers_mut().insert(SET_COOKIE, cookie);
+    Ok(answer)
+}
+
+/// `DELETE /session`. Whoever has no session is out already.
+pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer, ApiError> {
+    let mut answer = respond::ok(&object! { success: true });
+    if let Some((id, page_key)) = &page.halves {
+        let edits = sessions.auth.log_out(id, page_key);
+        let written = sessions.indexer.edit_auth(edits, true).await;
+        written.map_err(|_| ApiError::stopping())?;
+        let cookie = sessions.cookie.taken_back();
+        answer.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    Ok(answer)
+}

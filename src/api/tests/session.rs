@@ -1,0 +1,275 @@
+//! Sessions of the page on the wire: which requests a cookie speaks for, and what begins and ends
+//! one. The page itself is tested in a browser (`tests/daemon/login.rs`).
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
+use hyper::{HeaderMap, Request};
+use serde_json::{Value, json};
+
+use super::{Daemon, PEER};
+use crate::auth::{InForce, Scope, TokenText, TokensFile};
+use crate::clock::now_ms;
+use crate::server::Peer;
+use crate::store::SessionRow;
+
+const OWN: (&str, &str) = ("origin", "http://localhost:5005");
+
+struct Page {
+    daemon: Daemon,
+    file: TokensFile,
+}
+
+/// What the page has after it has logged in.
+#[derive(Clone)]
+struct Session {
+    cookie: String,
+    key: String,
+}
+
+impl Page {
+    async fn start() -> Self {
+        Self {
+            daemon: Daemon::start().await,
+            file: TokensFile::default(),
+        }
+    }
+
+    fn token(&mut self, name: &str, scope: Scope) -> String {
+        let text = TokenText::random();
+        let added = self.file.add(name, scope, &text, None, now_ms());
+        added.expect("a new name");
+        self.put_in_force();
+        text.reveal().to_owned()
+    }
+
+    fn put_in_force(&self) {
+        let tokens = InForce::Tokens(self.file.tokens.clone());
+        self.daemon.services.auth.put_in_force(tokens);
+    }
+
+    async fn ask(
+        &self,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> (u16, HeaderMap, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| HOST == *name) {
+            request = request.header(HOST, "localhost:5005");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body: Full<Bytes> = match body {
+            Value::Null => Full::default(),
+            body => Full::from(body.to_string()),
+        };
+        let (status, headers, text) = self.daemon.request(request.body(body).unwrap()).await;
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        (status.as_u16(), headers, json)
+    }
+
+    async fn log_in(&self, token: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, Value) {
+        let body = json!({"token": token});
+        self.ask(("POST", "/session"), headers, &body).await
+    }
+
+    async fn session(&self, token: &str) -> Session {
+        let (status, headers, answer) = self.log_in(token, &[OWN]).await;
+        assert_eq!(status, 200, "{answer}");
+        let cookie = headers[SET_COOKIE].to_str().unwrap();
+        Session {
+            cookie: cookie.split(';').next().unwrap().to_owned(),
+            key: answer["page_key"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The status of what the page asks.
+    async fn with(&self, session: &Session, what: (&str, &str), headers: &[(&str, &str)]) -> u16 {
+        let halves = [
+            ("cookie", &*session.cookie),
+            ("satwatch-page", &session.key),
+        ];
+        let (status, _, _) = self
+            .ask(what, &[&halves, headers].concat(), &Value::Null)
+            .await;
+        status
+    }
+
+    fn rows(&self) -> Vec<SessionRow> {
+        let remembered = self.daemon.reader.remembered_auth().unwrap();
+        remembered
+            .sessions
+            .into_iter()
+            .map(|(_, row)| row)
+            .collect()
+    }
+}
+
+const STATUS: (&str, &str) = ("GET", "/status");
+
+#[tokio::test]
+async fn who_logs_in_gets_a_session_that_is_not_the_token() {
+    let mut page = Page::start().await;
+    let token = page.token("browser", Scope::Watch);
+    let (status, headers, answer) = page.log_in(&token, &[OWN]).await;
+    assert_eq!(status, 200, "{answer}");
+    let key = answer["page_key"].as_str().unwrap().to_owned();
+    assert_eq!(
+        answer,
+        json!({"name": "browser", "scope": "watch", "expires": null, "page_key": key})
+    );
+    assert_eq!(headers["cache-control"], "no-store");
+    let cookie = headers[SET_COOKIE].to_str().unwrap();
+    let (pair, rest) = cookie.split_once("; ").unwrap();
+    assert_eq!(rest, "HttpOnly; SameSite=Strict; Path=/");
+    let (name, id) = pair.split_once('=').unwrap();
+    let port = page.daemon.services.overview.listening.addresses[0].port();
+    assert_eq!(name, format!("satwatch_{port}"));
+    assert!(id.len() == 64 && key.len() == 64 && id != key);
+    assert!(!cookie.contains(&token) && !answer.to_string().contains(&token));
+    // The store has neither half.
+    let rows = format!("{:?}", page.daemon.reader.remembered_auth().unwrap());
+    assert!(page.rows().len() == 1 && !rows.contains(id) && !rows.contains(&key));
+}
+
+#[tokio::test]
+async fn a_session_speaks_for_pages_of_its_own_origin_and_only_as_a_whole() {
+    let mut page = Page::start().await;
+    let token = page.token("browser", Scope::Watch);
+    let (session, other) = (page.session(&token).await, page.session(&token).await);
+    let lan = ("host", "192.168.1.5:5005");
+    for (headers, status) in [
+        (&[OWN][..], 200),
+        (&[("sec-fetch-site", "same-origin")], 200),
+        // Programs, other pages of this machine, and other names of it.
+        (&[], 401),
+        (&[("sec-fetch-site", "none")], 401),
+        (&[("origin", "http://localhost:3000")], 401),
+        (&[("origin", "http://127.0.0.1:5005")], 401),
+        (&[("origin", "http://app.localhost:5005")], 401),
+        (&[OWN, ("sec-fetch-site", "same-site")], 401),
+        (&[("sec-fetch-site", "same-site")], 403),
+        (&[("origin", "http://evil.example")], 403),
+        // There browsers do not say it, so the page's header has to do.
+        (&[lan], 200),
+        (&[lan, ("origin", "http://192.168.1.5:5005")], 200),
+        (&[lan, ("x-forwarded-proto", "https")], 401),
+        (&[lan, ("origin", "http://192.168.1.5:3000")], 403),
+    ] {
+        let found = page.with(&session, STATUS, headers).await;
+        assert_eq!(found, status, "{headers:?}");
+    }
+    for (cookie, key) in [
+        (&*session.cookie, ""),
+        ("", &*session.key),
+        (&session.cookie, &other.key),
+        (&session.cookie, session.cookie.split_once('=').unwrap().1),
+    ] {
+        let (cookie, key) = (cookie.to_owned(), key.to_owned());
+        let halves = Session { cookie, key };
+        assert_eq!(page.with(&halves, STATUS, &[OWN]).await, 401);
+    }
+    // It may what its token may.
+    assert_eq!(page.with(&session, ("POST", "/stop"), &[OWN]).await, 403);
+    assert_eq!(page.with(&session, ("GET", "/token"), &[OWN]).await, 200);
+}
+
+#[tokio::test]
+async fn nobody_logs_in_with_a_wrong_token_or_from_another_page() {
+    let mut page = Page::start().await;
+    let open = page.log_in("whatever", &[OWN]).await;
+    assert_eq!(
+        (open.0, &open.2["code"]),
+        (409, &json!("authentication_off"))
+    );
+    let token = page.token("browser", Scope::Watch);
+    let metrics = page.token("prometheus", Scope::Metrics);
+    let none = TokenText::random();
+    for (token, headers, status, code) in [
+        (none.reveal(), &[OWN][..], 401, "unauthorized"),
+        ("", &[OWN], 401, "unauthorized"),
+        (&token[1..], &[OWN], 401, "unauthorized"),
+        (&metrics, &[OWN], 403, "forbidden"),
+        (
+            &token,
+            &[("origin", "http://localhost:3000")],
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            &token,
+            &[("origin", "http://evil.example")],
+            403,
+            "origin_not_allowed",
+        ),
+    ] {
+        let (found, headers, answer) = page.log_in(token, headers).await;
+        assert_eq!((found, &answer["code"]), (status, &json!(code)), "{answer}");
+        assert!(!headers.contains_key(SET_COOKIE), "{answer}");
+    }
+    assert_eq!(page.rows(), []);
+    // A program may; what it gets is of use to a page only.
+    assert_eq!(page.log_in(&token, &[]).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_session_ends_by_logging_out_and_with_its_token_and_others_go_on() {
+    let mut page = Page::start().await;
+    let (token, other) = (page.token("a", Scope::Read), page.token("b", Scope::Read));
+    let (one, two) = (page.session(&token).await, page.session(&token).await);
+    let three = page.session(&other).await;
+    let out = ("DELETE", "/session");
+    // Half a session ends nothing.
+    let half = [("cookie", &*one.cookie), OWN];
+    let (status, headers, _) = page.ask(out, &half, &Value::Null).await;
+    assert!(status == 200 && !headers.contains_key(SET_COOKIE));
+    assert_eq!(
+        page.with(&one, out, &[("origin", "http://localhost:1")])
+            .await,
+        200
+    );
+    assert_eq!(
+        (page.with(&one, STATUS, &[OWN]).await, page.rows().len()),
+        (200, 3)
+    );
+
+    let halves = [("cookie", &*one.cookie), ("satwatch-page", &one.key), OWN];
+    let (status, headers, _) = page.ask(out, &halves, &Value::Null).await;
+    let taken = headers[SET_COOKIE].to_str().unwrap();
+    assert!(status == 200 && taken.contains("=; ") && taken.ends_with("; Max-Age=0"));
+    assert_eq!(page.with(&one, STATUS, &[OWN]).await, 401);
+    assert_eq!(
+        (page.with(&two, STATUS, &[OWN]).await, page.rows().len()),
+        (200, 2)
+    );
+
+    page.file.tokens.remove(0);
+    page.put_in_force();
+    assert_eq!(page.with(&two, STATUS, &[OWN]).await, 401);
+    assert_eq!(page.with(&three, STATUS, &[OWN]).await, 200);
+}
+
+#[tokio::test]
+async fn over_tls_the_cookie_is_for_tls_alone() {
+    let mut page = Page::start().await;
+    let token = page.token("browser", Scope::Read);
+    let origin = "https://localhost:5005";
+    let request = Request::post("/session")
+        .header(HOST, "localhost:5005")
+        .header(ORIGIN, origin)
+        .body(Full::<Bytes>::from(json!({"token": token}).to_string()))
+        .unwrap();
+    let peer = Peer {
+        over_tls: true,
+        ..PEER
+    };
+    let answer = page.daemon.router.handle(request, peer).await;
+    let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
+    assert!(cookie.ends_with("; Path=/; Secure"), "{cookie}");
+    // And so behind a proxy that speaks TLS.
+    let (_, headers, _) = page.log_in(&token, &[("origin", origin)]).await;
+    assert!(headers[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
+    assert!(headers.get(COOKIE).is_none());
+}
