@@ -151,10 +151,14 @@ fn check_status(tx: &TxSummary, node: &Bitcoind) {
             node.may_be_gone(&txid),
             "{txid} is told evicted and never left the node's chain and mempool"
         ),
-        Status::Replaced { by } | Status::Conflicted { by } => assert!(
+        Status::Conflicted { by } => assert!(
+            node.known.contains_key(&by) && node.may_be_gone(&txid),
+            "{txid} is told to conflict with {by} and never did"
+        ),
+        Status::Replaced { by } => assert!(
             node.known.contains_key(&by)
-                && (node.may_be_gone(&txid) || spends_first(&txid, &by, node)),
-            "{txid} is told displaced by {by} and never was"
+                && (node.may_be_gone(&txid) || spends_first(txid, by, node)),
+            "{txid} is told replaced by {by} and never was"
         ),
     }
 }
@@ -162,7 +166,11 @@ fn check_status(tx: &TxSummary, node: &Bitcoind) {
 /// It, or what it descends from, is in a block that did not come, and spends the first of a
 /// coinbase. The block with the second did not come either, and the mempool's news that `by` spends
 /// that did.
-fn spends_first(txid: &Txid, by: &Txid, node: &Bitcoind) -> bool {
-    node.node
-        .spend_repeated(txid, by, &|txid: &Txid| node.known.get(txid))
+fn spends_first(txid: Txid, by: Txid, node: &Bitcoind) -> bool {
+    let find = |txid: &Txid| node.known.get(txid);
+    let spender = node.node.spender_of_repeated(txid, by, &find);
+    spender.is_some_and(|spender| {
+        let mut mined = node.blocks.values().flat_map(|block| &block.txdata);
+        mined.any(|tx| tx.compute_txid() == spender)
+    })
 }

@@ -348,6 +348,16 @@ impl Kept<'_> {
         })
     }
 
+    /// It, or what it descends from, spends a coinbase that came again.
+    fn is_of_second(&self, txid: &Txid) -> bool {
+        let tx = self.view.raw_txs.get(txid);
+        let mut parents = tx.into_iter().flat_map(|tx| &tx.input);
+        parents.any(|input| {
+            let parent = &input.previous_output.txid;
+            self.node.repeated.contains(parent) || self.is_of_second(parent)
+        })
+    }
+
     fn check_script(&self, truth: &Truth, number: u8) {
         let row = &self.view.watches[&script(number)];
         if row.coverage.staged.is_some() {
@@ -452,12 +462,14 @@ impl Kept<'_> {
         {
             let fate = self.node.fates.get(txid);
             let is_excused = match (row.status, fate) {
-                (Status::Evicted, None) => self.is_lost(txid, truth.places[txid]),
+                (Status::Evicted, None) => {
+                    let place = truth.places.get(txid);
+                    place.is_some_and(|place| self.is_lost(txid, *place))
+                }
                 // That a stranger's coinbase came again is not known: when a reorg takes it back,
                 // who had spent the first comes back in the place of who spent the second.
-                (Status::Replaced { by }, Some(Status::Evicted)) => {
-                    let find = |txid: &Txid| self.view.raw_txs.get(txid).map(AsRef::as_ref);
-                    self.node.spend_repeated(txid, &by, &find)
+                (Status::Replaced { .. } | Status::Conflicted { .. }, Some(Status::Evicted)) => {
+                    self.is_of_second(txid)
                 }
                 _ => false,
             };

@@ -190,21 +190,21 @@ impl Node {
         vouts.any(|vout| unspent.contains_key(&OutPoint { txid, vout }))
     }
 
-    /// Whether one, or what it descends from, and the other spend the same output of a coinbase
-    /// that came again: maybe each another one of the two.
-    pub fn spend_repeated<'a>(
+    /// Which of one, and of what it descends from, spends the same output of a coinbase that came
+    /// again as the other: maybe each another one of the two.
+    pub fn spender_of_repeated<'a>(
         &self,
-        one: &Txid,
-        other: &Txid,
+        one: Txid,
+        other: Txid,
         find: &impl Fn(&Txid) -> Option<&'a Transaction>,
-    ) -> bool {
+    ) -> Option<Txid> {
         let spent = |txid| {
-            let inputs = find(txid).into_iter().flat_map(|tx| &tx.input);
+            let inputs = find(&txid).into_iter().flat_map(|tx| &tx.input);
             inputs.map(|input| input.previous_output)
         };
-        spent(one).any(|spends| match self.repeated.contains(&spends.txid) {
-            true => spent(other).any(|also| also == spends),
-            false => self.spend_repeated(&spends.txid, other, find),
+        spent(one).find_map(|spends| match self.repeated.contains(&spends.txid) {
+            true => spent(other).any(|also| also == spends).then_some(one),
+            false => self.spender_of_repeated(spends.txid, other, find),
         })
     }
 
