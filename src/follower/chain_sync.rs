@@ -9,8 +9,10 @@
 //! so: messages were lost, or a block came that is not on our tip. Losses and blocks may come
 //! without pause, so the second reason counts only once until what was asked anew has ended: blocks
 //! were fetched, there are none to fetch, or we wait. A feed that is connected always counts.
+//!
+//! News may be late as well. A block that a look made us disconnect is announced and comes over
+//! `rawblock` after that: it is connected only if the node, asked again, has it ([`RecentBlocks`]).
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use bitcoin::BlockHash;
@@ -18,16 +20,11 @@ use bitcoin::BlockHash;
 use super::actions::{Action, Call, Now};
 use super::backoff::Backoff;
 use super::node_link::NodeLink;
+use super::recent_blocks::RecentBlocks;
 use super::times::{BLOCK_FOLLOWS, SOON, WAIT};
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
 use crate::follower::fork::{self, ChainAction, RollbackEvidence, StartWindow, TipComparison};
 use crate::tracker::{ApplyError, BlockId, Input, RawBlock};
-
-/// Disconnected blocks that are remembered.
-const DISCONNECTED: usize = 4096;
-/// Connected blocks that are remembered. Of those that are fetched, no more come over ZMQ
-/// meanwhile; else they are looked for again.
-const CONNECTED: usize = 100;
 
 #[derive(Default)]
 pub(super) struct ChainSync {
@@ -39,10 +36,7 @@ pub(super) struct ChainSync {
     /// These blocks are being fetched after a look.
     fetching: Option<Vec<BlockHash>>,
     pending: Option<Pending>,
-    /// The last blocks that we connected, up to the tip; none from before a disconnect.
-    connected: VecDeque<BlockHash>,
-    /// The node said that it disconnected these.
-    disconnected: VecDeque<BlockHash>,
+    recent: RecentBlocks,
     /// Our tip and the node's tip at the last look, and since when they are the same.
     standing: Option<(Option<BlockId>, BlockHash, Instant)>,
     /// What was under way was asked again because a block may have been disconnected.
@@ -155,17 +149,18 @@ impl ChainSync {
     pub(super) fn stop(&mut self, actions: &mut Vec<Action>) {
         self.look_is_old();
         self.stop_fetch(actions);
+        self.recent.forget_notices();
         *self = Self {
             tip: self.tip,
             call: self.call.take(),
-            connected: std::mem::take(&mut self.connected),
+            recent: std::mem::take(&mut self.recent),
             ..Self::default()
         };
     }
 
     /// What the node said before does not count any more.
     pub(super) fn forget_notices(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.disconnected.clear();
+        self.recent.forget_notices();
         self.doubt(true, now, actions);
     }
 
@@ -201,7 +196,7 @@ impl ChainSync {
         if block.hash() == tip.hash {
             return;
         }
-        let is_gone = self.disconnected.contains(&block.hash());
+        let is_gone = self.recent.is_gone(&block.hash());
         if block.header().prev_blockhash != tip.hash || is_gone {
             if !self.is_fetching(block.hash()) {
                 self.doubt(true, now, actions);
@@ -214,7 +209,7 @@ impl ChainSync {
     /// The node said that it connected a block; the block itself follows if its feed is up and all
     /// goes well.
     pub(super) fn block_announced(&mut self, hash: BlockHash, follows: bool, now: Now) {
-        self.disconnected.retain(|gone| *gone != hash);
+        self.recent.announced(hash);
         if self.is_at(hash) {
             return;
         }
@@ -240,10 +235,7 @@ impl ChainSync {
         if self.is_fetching(hash) {
             self.stop_fetch(actions);
         }
-        if self.disconnected.len() >= DISCONNECTED {
-            self.disconnected.pop_front();
-        }
-        self.disconnected.push_back(hash);
+        self.recent.taken_back(hash);
         self.want_look(now.instant + SOON, true);
     }
 
@@ -307,9 +299,7 @@ impl ChainSync {
         };
         self.standing = Some((self.tip, best, since));
         RollbackEvidence {
-            told: self
-                .tip
-                .is_some_and(|tip| self.disconnected.contains(&tip.hash)),
+            told: self.tip.is_some_and(|tip| self.recent.is_told(&tip.hash)),
             stood: now.instant.saturating_duration_since(since),
         }
     }
@@ -365,7 +355,7 @@ impl ChainSync {
                 self.connect(block, false, now.ms, actions)
             }
             // It came over ZMQ as well, and was faster.
-            Some(Ok(block)) if self.connected.contains(&block.hash()) => {}
+            Some(Ok(block)) if self.recent.is_connected(&block.hash()) => {}
             Some(Ok(_)) => {
                 self.stop_fetch(actions);
                 self.want_look(now.instant + SOON, true);
@@ -414,7 +404,7 @@ impl ChainSync {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Option<ChainNews> {
-        let pending = self.pending.take()?;
+        let (pending, before) = (self.pending.take()?, self.tip);
         self.tip = match result {
             Ok(tip) => tip,
             Err(error) => {
@@ -425,7 +415,8 @@ impl ChainSync {
         };
         match pending {
             Pending::Connect { hash, over_zmq } => {
-                self.block_connected(hash);
+                self.recent.connect(hash);
+                self.want.take_if(|want| want.until == Some(hash));
                 if over_zmq {
                     self.node_tip = Some(hash);
                     node.status.node_height(self.tip.map_or(0, |at| at.height));
@@ -433,10 +424,11 @@ impl ChainSync {
                 Some(ChainNews::Connected)
             }
             Pending::Disconnect { next, prompted } => {
-                if let Some(BlockId { height, hash }) = self.tip {
+                if let (Some(before), Some(fork)) = (before, self.tip) {
+                    let BlockId { height, hash } = fork;
                     tracing::info!("disconnected blocks down to {height} {hash}");
+                    self.recent.disconnect(before, fork);
                 }
-                self.connected.clear();
                 self.fetch(next, prompted, node, actions);
                 Some(ChainNews::Disconnected)
             }
@@ -445,15 +437,6 @@ impl ChainSync {
                 Some(ChainNews::Connected)
             }
         }
-    }
-
-    fn block_connected(&mut self, hash: BlockHash) {
-        if self.connected.len() >= CONNECTED {
-            self.connected.pop_front();
-        }
-        self.connected.push_back(hash);
-        self.disconnected.retain(|gone| *gone != hash);
-        self.want.take_if(|want| want.until == Some(hash));
     }
 
     /// The tracker refused the input. A block that came over ZMQ may be damaged; what a look led to

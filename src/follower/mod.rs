@@ -22,7 +22,7 @@
 //! indexer only; whatever waits for the node runs beside it.
 //!
 //! ```text
-//! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
+//! notice (zmq)      block on our tip that was not taken back: Connect. Anything else about blocks: look.
 //!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxRemoved, then EvictMissing
 //! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain_sync`]
 //! reading           the whole mempool at our tip, corrected by what came meanwhile: MempoolSnapshot, then
@@ -44,6 +44,7 @@ mod mempool_events;
 mod mempool_snapshot;
 mod mempool_sync;
 mod node_link;
+mod recent_blocks;
 mod shell;
 pub mod start;
 mod status_builder;

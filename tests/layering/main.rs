@@ -234,12 +234,14 @@ const PURE_ALL_THE_SAME: &[&str] = &["std::sync::Arc", "std::time::Duration"];
 /// channel, no clock, no call, no store.
 const MACHINES: &[&str] = &[
     "follower/mod.rs",
+    "follower/acceptances.rs",
     "follower/actions.rs",
     "follower/backoff.rs",
     "follower/chain_sync.rs",
     "follower/feed_check.rs",
     "follower/mempool_sync.rs",
     "follower/node_link.rs",
+    "follower/recent_blocks.rs",
     "follower/status_builder.rs",
     "follower/times.rs",
     "follower/tx_calls.rs",

@@ -1,4 +1,4 @@
-//! Between a disconnect and the reading after it.
+//! Between a disconnect and the reading after it, and news from before it.
 
 use super::*;
 
@@ -69,4 +69,59 @@ fn what_left_is_not_judged_while_its_successor_is_checked() {
     assert_eq!(rig.pass(250), [""; 0]);
     assert_eq!(held(&mut rig, &[(2, true)]), ["Accepted 2"]);
     assert_eq!(rig.pass(0), ["EvictMissing"]);
+}
+
+/// Found by `tests/simulation`: the whole feed was late by seconds, and the block was connected a
+/// second time. What the mempool had taken in its place was told to conflict with it.
+#[test]
+fn a_block_that_was_undone_after_a_look_is_not_connected_by_late_news_of_it() {
+    let mut rig = Rig::following();
+    let mut blocks = vec![block(rig.tip_hash(), 1)];
+    blocks.push(block(blocks[0].block_hash(), 2));
+    let hashes: Vec<_> = blocks.iter().map(Block::block_hash).collect();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.looked(102, Relation::Ahead(hashes.clone()));
+    rig.fetched(&blocks[0]);
+    rig.fetched(&blocks[1]);
+    rig.tell(FollowerEvent::Fetched(None));
+    let (fork, next) = (id(100), vec![id(201).hash]);
+    let parted = Relation::Parted { fork, next };
+    assert_eq!(rig.looked(201, parted), ["Disconnect 100", "Fetch 1"]);
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.looked(100, Relation::Same);
+    for _ in 0..2 {
+        rig.announced(hashes[0]);
+        assert_eq!(rig.rawblock(&blocks[0]), ["Look"]);
+        rig.looked(100, Relation::Same);
+    }
+    // The node has it again.
+    rig.announced(hashes[0]);
+    assert_eq!(rig.rawblock(&blocks[0]), ["Look"]);
+    rig.looked(101, Relation::Ahead(vec![hashes[0]]));
+    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101"]);
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.looked(101, Relation::Same);
+    assert_eq!(rig.rawblock(&blocks[1]), ["Look"], "the second is not");
+}
+
+/// The tip that it started with, too, of which it has seen no block.
+#[test]
+fn a_tip_from_before_the_start_that_was_undone_is_not_connected_by_late_news_of_it() {
+    let parent = block(id(98).hash, 1);
+    let ours = block(parent.block_hash(), 2);
+    let tip = BlockId {
+        height: 100,
+        hash: ours.block_hash(),
+    };
+    let mut rig = Rig::new(config::Bitcoind::default(), Some(tip));
+    rig.tell(FollowerEvent::Found(shared()));
+    let (height, hash) = (99, parent.block_hash());
+    let fork = BlockId { height, hash };
+    let next = vec![id(200).hash];
+    let said = rig.looked(100, Relation::Parted { fork, next });
+    assert_eq!(said, ["Disconnect 99", "Fetch 1"]);
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    rig.until("Look");
+    rig.looked(99, Relation::Same);
+    assert!(!rig.rawblock(&ours).contains(&"Connect 100".to_owned()));
 }
