@@ -10,20 +10,24 @@ use std::collections::VecDeque;
 
 use bitcoin::BlockHash;
 
+use super::recent_blocks::remember;
 use crate::tracker::input::Seen;
 
-/// Blocks that are remembered.
-const UNANNOUNCED: usize = 100;
+/// Blocks that are remembered, of each kind.
+const REMEMBERED: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Acceptances {
     /// Blocks were disconnected, and the mempool was not read since: what comes may be older than
     /// that, and older than what the mempool held before.
     is_unread: bool,
+    /// The mempool was read since `sequence` was connected, with the number of its next change.
+    /// Blocks from before that are fetched: `sequence` is ahead of them.
+    is_numbered: bool,
     /// Our newest blocks that `sequence` has not announced yet, oldest first.
     unannounced: VecDeque<BlockHash>,
-    /// It has announced this one, which is not ours yet.
-    ahead: Option<BlockHash>,
+    /// It has announced these, oldest first, and they are not ours yet.
+    ahead: VecDeque<BlockHash>,
 }
 
 impl Acceptances {
@@ -36,41 +40,40 @@ impl Acceptances {
     }
 
     pub(super) fn disconnected(&mut self) {
-        (self.is_unread, self.ahead) = (true, None);
-        self.unannounced.clear();
+        self.is_unread = true;
+        self.forget_blocks();
     }
 
-    /// A block became ours. While `sequence` is ahead, it has announced this one before.
+    /// A block became ours. If `sequence` has announced it before, so it has those below.
     pub(super) fn connected(&mut self, hash: BlockHash) {
-        match self.ahead {
-            Some(ahead) => _ = self.ahead.take_if(|_| ahead == hash),
-            None => {
-                if self.unannounced.len() >= UNANNOUNCED {
-                    self.unannounced.pop_front();
-                }
-                self.unannounced.push_back(hash);
-            }
+        let place = self.ahead.iter().position(|known| *known == hash);
+        if let Some(place) = place {
+            self.ahead.drain(..=place);
+            self.unannounced.clear();
+        } else if self.is_numbered {
+            remember(&mut self.unannounced, hash, REMEMBERED);
         }
     }
 
     /// `sequence` announced a block. `is_tip`: of ours.
     pub(super) fn announced(&mut self, hash: BlockHash, is_tip: bool) {
         let place = self.unannounced.iter().position(|known| *known == hash);
-        self.ahead = (place.is_none() && !is_tip).then_some(hash);
         if let Some(place) = place {
             self.unannounced.drain(..=place);
+        } else if !is_tip {
+            remember(&mut self.ahead, hash, REMEMBERED);
         }
     }
 
-    /// `sequence` told that a block was disconnected.
-    pub(super) fn taken_back(&mut self) {
-        self.ahead = None;
+    /// `sequence` told that this block was disconnected.
+    pub(super) fn taken_back(&mut self, hash: BlockHash) {
+        self.ahead.retain(|known| *known != hash);
     }
 
     /// Another connection, or another run of the node: our blocks were announced before it.
     pub(super) fn count_anew(&mut self) {
-        self.ahead = None;
-        self.unannounced.clear();
+        self.is_numbered = false;
+        self.forget_blocks();
     }
 
     /// The mempool was read at our tip. `is_numbered`: what is older than that is known by its
@@ -78,8 +81,14 @@ impl Acceptances {
     pub(super) fn read(&mut self, is_numbered: bool) {
         self.is_unread = false;
         if is_numbered {
-            self.count_anew();
+            self.is_numbered = true;
+            self.forget_blocks();
         }
+    }
+
+    fn forget_blocks(&mut self) {
+        self.unannounced.clear();
+        self.ahead.clear();
     }
 }
 
@@ -93,9 +102,16 @@ mod tests {
         BlockHash::from_byte_array([n; 32])
     }
 
+    /// The mempool was read since `sequence` was connected.
+    fn following() -> Acceptances {
+        let mut acceptances = Acceptances::default();
+        acceptances.read(true);
+        acceptances
+    }
+
     #[test]
     fn the_node_is_asked_until_sequence_has_announced_our_last_block() {
-        let mut acceptances = Acceptances::default();
+        let mut acceptances = following();
         for n in [1, 2] {
             acceptances.connected(hash(n));
         }
@@ -115,7 +131,7 @@ mod tests {
 
     #[test]
     fn while_sequence_is_ahead_of_our_blocks_it_is_believed() {
-        let mut acceptances = Acceptances::default();
+        let mut acceptances = following();
         for n in [1, 2] {
             acceptances.announced(hash(n), false);
         }
@@ -125,19 +141,73 @@ mod tests {
         }
         acceptances.connected(hash(3));
         assert_eq!(acceptances.heard_as(), Seen::Rawtx);
-        acceptances.count_anew();
+        acceptances.read(true);
         acceptances.announced(hash(4), false);
-        acceptances.taken_back();
+        acceptances.taken_back(hash(4));
         acceptances.connected(hash(5));
         assert_eq!(acceptances.heard_as(), Seen::Rawtx);
     }
 
     #[test]
-    fn what_is_not_announced_is_bounded() {
-        let mut acceptances = Acceptances::default();
-        (0..=UNANNOUNCED as u8).for_each(|n| acceptances.connected(hash(n)));
-        assert_eq!(acceptances.unannounced.len(), UNANNOUNCED);
-        acceptances.announced(hash(UNANNOUNCED as u8), true);
+    fn who_has_announced_a_block_has_announced_those_below() {
+        let mut acceptances = following();
+        acceptances.announced(hash(3), false);
+        for n in [1, 2] {
+            acceptances.connected(hash(n));
+            assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+        }
+        acceptances.connected(hash(3));
         assert_eq!(acceptances.heard_as(), Seen::Accepted);
+    }
+
+    #[test]
+    fn the_late_announcement_of_an_older_block_of_ours_does_not_speak_for_the_next_one() {
+        let mut acceptances = following();
+        acceptances.announced(hash(1), false);
+        acceptances.connected(hash(3));
+        assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+        acceptances.announced(hash(2), false);
+        assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+        acceptances.announced(hash(3), true);
+        assert_eq!(acceptances.heard_as(), Seen::Accepted);
+    }
+
+    #[test]
+    fn the_announcement_of_another_branch_does_not_speak_for_ours() {
+        let mut acceptances = following();
+        acceptances.announced(hash(9), false);
+        for n in [1, 2] {
+            acceptances.connected(hash(n));
+            assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+        }
+        acceptances.taken_back(hash(9));
+        acceptances.announced(hash(1), false);
+        assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+        acceptances.announced(hash(2), true);
+        assert_eq!(acceptances.heard_as(), Seen::Accepted);
+    }
+
+    #[test]
+    fn a_block_that_is_taken_back_leaves_those_below_announced() {
+        let mut acceptances = following();
+        for n in [1, 2] {
+            acceptances.announced(hash(n), false);
+        }
+        acceptances.taken_back(hash(2));
+        acceptances.connected(hash(1));
+        assert_eq!(acceptances.heard_as(), Seen::Accepted);
+        acceptances.connected(hash(2));
+        assert_eq!(acceptances.heard_as(), Seen::Rawtx);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut acceptances = following();
+        (0..=REMEMBERED as u8).for_each(|n| acceptances.connected(hash(n)));
+        assert_eq!(acceptances.unannounced.len(), REMEMBERED);
+        acceptances.announced(hash(REMEMBERED as u8), true);
+        assert_eq!(acceptances.heard_as(), Seen::Accepted);
+        (0..=REMEMBERED as u8).for_each(|n| acceptances.announced(hash(n), false));
+        assert_eq!(acceptances.ahead.len(), REMEMBERED);
     }
 }

@@ -112,8 +112,7 @@ impl MempoolSync {
             ChainNews::Connected => {
                 self.spoil();
                 self.eviction.block_ends();
-                // Blocks from before the first reading are fetched: `sequence` is ahead of them.
-                if let Some(tip) = tip.filter(|_| self.whole) {
+                if let Some(tip) = tip {
                     self.acceptances.connected(tip.hash);
                 }
             }
@@ -143,8 +142,8 @@ impl MempoolSync {
     }
 
     /// The node said that it disconnected a block.
-    pub(super) fn block_disconnected(&mut self) {
-        self.acceptances.taken_back();
+    pub(super) fn block_disconnected(&mut self, hash: BlockHash) {
+        self.acceptances.taken_back(hash);
         self.spoil();
         self.eviction.block_ends();
     }

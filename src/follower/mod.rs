@@ -340,7 +340,7 @@ impl Follower {
                 self.chain.block_announced(hash, follows, now);
             }
             SequenceEvent::BlockDisconnected => {
-                self.mempool.block_disconnected();
+                self.mempool.block_disconnected(hash);
                 self.chain.block_disconnected(hash, now, actions);
             }
         }

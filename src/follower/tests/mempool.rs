@@ -336,6 +336,30 @@ fn what_is_accepted_before_a_block_that_overtook_it_is_asked_about() {
     assert_eq!(rig.accepted(3, 7), ["Accepted 3"]);
 }
 
+/// The whole mempool, after a start: what is fetched then takes minutes.
+#[test]
+fn what_is_accepted_before_such_a_block_is_asked_about_while_what_a_reading_brought_is_fetched() {
+    let mut rig = Rig::following_at(apart());
+    reading_after_reconnect(&mut rig);
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
+    assert_eq!(rig.read(&[1], 5), ["MempoolSnapshot 1", "Transactions 1"]);
+    assert_eq!(rig.rawblock(&block(id(100).hash, 1)), ["Connect 101"]);
+    rig.rawtx(2);
+    assert_eq!(rig.accepted(2, 5), ["Rawtx 2"]);
+}
+
+/// `sequence` is ahead of blocks that are missing.
+#[test]
+fn blocks_from_before_the_first_reading_are_no_reason_to_ask() {
+    let mut rig = Rig::new(config::Bitcoind::default(), Some(id(100)));
+    rig.tell(FollowerEvent::Found(apart()));
+    rig.looked(100, Relation::Same);
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    rig.rawblock(&block(id(100).hash, 1));
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 5), ["Accepted 1"]);
+}
+
 #[test]
 fn what_was_asked_before_a_reading_is_asked_again_after_it() {
     let mut rig = Rig::following();
