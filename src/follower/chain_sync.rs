@@ -10,8 +10,9 @@
 //! without pause, so the second reason counts only once until what was asked anew has ended: blocks
 //! were fetched, there are none to fetch, or we wait. A feed that is connected always counts.
 //!
-//! News may be late as well. A block that a look made us disconnect is announced and comes over
-//! `rawblock` after that: it is connected only if the node, asked again, has it ([`RecentBlocks`]).
+//! News may be late as well. A block that a look made us disconnect, or that was announced before a
+//! look and is not in what that shows, comes over `rawblock` after that: it is connected only if
+//! the node, asked again, has it ([`RecentBlocks`]).
 
 use std::time::Instant;
 
@@ -141,6 +142,7 @@ impl ChainSync {
         let Some(want) = self.want.take_if(|_| due) else {
             return;
         };
+        self.recent.look_begins();
         self.call = Some(ChainCall::Look(LookOf::at(self.tip, want.prompted)));
         actions.push(Action::Call(Call::Look { ours: self.tip }));
     }
@@ -263,6 +265,9 @@ impl ChainSync {
             return None;
         }
         self.node_tip = Some(look.node.bestblockhash);
+        if let Some(above) = look.above() {
+            self.recent.looked(above);
+        }
         let evidence = self.evidence(look, now);
         let waited = self.waiting.take();
         let action = fork::decide(of.ours, look, evidence);

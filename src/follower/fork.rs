@@ -42,6 +42,19 @@ pub struct TipComparison {
     pub relation: Relation,
 }
 
+impl TipComparison {
+    /// The node's blocks above the last common one; `None` if these are not all.
+    pub(super) fn above(&self) -> Option<&[BlockHash]> {
+        let above: &[BlockHash] = match &self.relation {
+            Relation::Same => &[],
+            Relation::Ahead(next) | Relation::Parted { next, .. } => next,
+            Relation::Empty | Relation::Unrelated => return None,
+        };
+        let is_all = |last: &BlockHash| *last == self.node.bestblockhash;
+        Some(above).filter(|above| above.last().is_none_or(is_all))
+    }
+}
+
 /// What to do after a look.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ChainAction {

@@ -18,7 +18,12 @@ pub(super) struct RecentBlocks {
     connected: VecDeque<BlockHash>,
     /// The node said over `sequence` that it disconnected these.
     told: VecDeque<BlockHash>,
-    /// A look made us disconnect these. News of them that are late may still come.
+    /// It said that it connected these, which are not ours.
+    announced: VecDeque<BlockHash>,
+    /// The same before the last look began.
+    asked: VecDeque<BlockHash>,
+    /// A look made us disconnect these, or the node had announced them and did not have them any
+    /// more. News of them that are late may still come.
     undone: VecDeque<BlockHash>,
 }
 
@@ -38,9 +43,9 @@ impl RecentBlocks {
     }
 
     pub(super) fn connect(&mut self, hash: BlockHash) {
-        remember(&mut self.connected, hash, CONNECTED);
-        self.told.retain(|gone| *gone != hash);
+        self.forget(hash);
         self.undone.retain(|gone| *gone != hash);
+        remember(&mut self.connected, hash, CONNECTED);
     }
 
     /// After a look: from our tip down to the fork.
@@ -59,17 +64,45 @@ impl RecentBlocks {
 
     /// The node said over `sequence` that it connected it, maybe long ago.
     pub(super) fn announced(&mut self, hash: BlockHash) {
-        self.told.retain(|gone| *gone != hash);
+        self.forget(hash);
+        if !self.connected.contains(&hash) {
+            remember(&mut self.announced, hash, CONNECTED);
+        }
     }
 
     /// The node said over `sequence` that it disconnected it.
     pub(super) fn taken_back(&mut self, hash: BlockHash) {
+        self.forget(hash);
         remember(&mut self.told, hash, DISCONNECTED);
     }
 
     /// What the node said before does not count any more.
     pub(super) fn forget_notices(&mut self) {
-        self.told.clear();
+        for told in [&mut self.told, &mut self.announced, &mut self.asked] {
+            told.clear();
+        }
+    }
+
+    pub(super) fn look_begins(&mut self) {
+        for hash in self.announced.drain(..) {
+            remember(&mut self.asked, hash, CONNECTED);
+        }
+    }
+
+    /// `above`: what the node has above the last block that it has in common with us.
+    pub(super) fn looked(&mut self, above: &[BlockHash]) {
+        let is_there = |hash: &BlockHash| above.contains(hash) || self.connected.contains(hash);
+        let gone = self.asked.iter().filter(|hash| !is_there(hash));
+        for hash in gone {
+            remember(&mut self.undone, *hash, DISCONNECTED);
+        }
+        self.asked.retain(|hash| above.contains(hash));
+    }
+
+    fn forget(&mut self, hash: BlockHash) {
+        for told in [&mut self.told, &mut self.announced, &mut self.asked] {
+            told.retain(|known| *known != hash);
+        }
     }
 }
 

@@ -125,3 +125,40 @@ fn a_tip_from_before_the_start_that_was_undone_is_not_connected_by_late_news_of_
     rig.looked(99, Relation::Same);
     assert!(!rig.rawblock(&ours).contains(&"Connect 100".to_owned()));
 }
+
+/// Found by `tests/simulation`: `rawblock` was late by seconds.
+#[test]
+fn a_block_that_was_announced_before_a_look_and_is_not_there_is_not_connected_by_late_news() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    rig.announced(next.block_hash());
+    assert_eq!(rig.pass(500), ["Look"]);
+    rig.looked(100, Relation::Same);
+    assert_eq!(rig.rawblock(&next), ["Look"]);
+    // The node has it again.
+    rig.looked(101, Relation::Ahead(vec![next.block_hash()]));
+    assert_eq!(rig.fetched(&next), ["Connect 101"]);
+}
+
+#[test]
+fn a_block_that_is_announced_during_a_look_is_connected_when_it_comes() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.rawblock(&block(id(7).hash, 1)), ["Look"]);
+    rig.announced(next.block_hash());
+    rig.looked(100, Relation::Same);
+    assert_eq!(rig.rawblock(&next), ["Connect 101"]);
+}
+
+/// A look shows a window of what is ahead.
+#[test]
+fn a_block_that_was_announced_and_is_beyond_what_a_look_shows_is_connected_when_it_comes() {
+    let mut rig = Rig::following();
+    let first = block(rig.tip_hash(), 1);
+    let second = block(first.block_hash(), 2);
+    rig.announced(second.block_hash());
+    rig.until("Look");
+    rig.looked(102, Relation::Ahead(vec![first.block_hash()]));
+    assert_eq!(rig.fetched(&first), ["Connect 101"]);
+    assert_eq!(rig.rawblock(&second), ["Connect 102"]);
+}
