@@ -18,8 +18,8 @@ const REMEMBERED: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Acceptances {
-    /// Blocks were disconnected, and the mempool was not read since: what comes may be older than
-    /// that, and older than what the mempool held before.
+    /// Blocks were disconnected, or nothing was heard for a while, and the mempool was not read
+    /// since: what comes may be older than that, and older than what the mempool held before.
     is_unread: bool,
     /// The mempool was read since `sequence` was connected, with the number of its next change.
     /// Blocks from before that are fetched: `sequence` is ahead of them.
@@ -31,6 +31,14 @@ pub(super) struct Acceptances {
 }
 
 impl Acceptances {
+    /// Monitoring was stopped: what had been announced by then is not known any more.
+    pub(super) fn stopped() -> Self {
+        Self {
+            is_unread: true,
+            ..Self::default()
+        }
+    }
+
     /// As what an acceptance counts: if it may be old, the node is asked.
     pub(super) fn heard_as(&self) -> Seen {
         match self.is_unread || !self.unannounced.is_empty() {

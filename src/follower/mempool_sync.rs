@@ -69,6 +69,7 @@ impl MempoolSync {
         *self = Self {
             calls,
             reading: self.reading.take(),
+            acceptances: Acceptances::stopped(),
             ..Self::default()
         };
     }

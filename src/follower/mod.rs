@@ -11,7 +11,7 @@
 //!    waited for, not followed backwards.
 //! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never
 //!    what `rawtx` carried; and what `sequence` said before a block that is ours already, or before
-//!    a disconnect, is asked about ([`acceptances`]).
+//!    a disconnect or a stop, is asked about ([`acceptances`]).
 //!
 //! # Flow
 //!

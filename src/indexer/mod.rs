@@ -18,13 +18,15 @@
 //! ([`Handle::step_times`]).
 //!
 //! An input with many scripts is applied in portions, between others that wait, and answered after
-//! the last one. So is what removed addresses leave, and what the mempool has lost.
+//! the last one. So is what removed addresses leave, and what the mempool has lost; of the latter
+//! nothing more is told once monitoring is stopped.
 //!
 //! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
 //! mempool is read again at start.
 
 mod handle;
+mod inputs;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,11 +38,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use handle::{Done, Handle, IndexerStopped, InputRefused};
+pub use inputs::must_last;
 
 use handle::{Command, InputJob, Sent, added_by, note_owner};
+use inputs::{cut, in_parts, is_block, is_large, size_of};
 
 use crate::store::{OwnerEdits, StoreError, StoreReader, Writer};
-use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Portion, Tracker, Transition};
+use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Tracker, Transition};
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
@@ -145,6 +149,7 @@ pub fn spawn(
         head: publish,
         follow_ups,
         large: VecDeque::new(),
+        is_stopped: false,
         step_times,
         budget: BUDGET,
     };
@@ -181,6 +186,8 @@ struct Indexer {
     follow_ups: mpsc::Sender<FollowUp>,
     /// Inputs that are applied a portion at a time, between others.
     large: VecDeque<InputJob>,
+    /// Monitoring is. A start without it has nothing to evict.
+    is_stopped: bool,
     step_times: HistogramVec,
     budget: Duration,
 }
@@ -224,6 +231,9 @@ impl Indexer {
             return Ok(());
         }
         self.set_oldest(Some(Instant::now()));
+        if self.is_stopped {
+            self.tracker.put_off_evictions();
+        }
         if self.tracker.is_evicting() {
             jobs.push_back(InputJob::unanswered(Input::EvictMore));
             self.commit(jobs)?;
@@ -273,6 +283,7 @@ impl Indexer {
             }
             Command::Monitoring { on, answer } => {
                 self.writer.remember_monitoring(on)?;
+                self.is_stopped = !on;
                 _ = answer.send(());
             }
             Command::Consumer {
@@ -308,14 +319,7 @@ impl Indexer {
         while let Some(command) = next {
             match command {
                 Command::Input(mut job) if is_large(&job.input) && !self.is_too_early(&job) => {
-                    if let Input::Watch { scripts, now } = job.input {
-                        let is_last = true;
-                        job.input = Input::WatchPart {
-                            scripts,
-                            is_last,
-                            now,
-                        };
-                    }
+                    job.input = in_parts(job.input);
                     self.large.push_back(job);
                 }
                 Command::Input(job) => {
@@ -396,103 +400,6 @@ impl Indexer {
         }
         self.count_step(step, began);
         Ok(())
-    }
-}
-
-/// Whether an input is applied a portion at a time.
-fn is_large(input: &Input) -> bool {
-    match input {
-        Input::Watch { scripts, .. } => scripts.len() > PORTION,
-        Input::OpenScan { scripts, .. } => scripts.len() > PORTION,
-        _ => false,
-    }
-}
-
-/// Takes a portion off a large input. `None`: what is left is the last one.
-fn cut(input: &mut Input) -> Option<Input> {
-    match input {
-        Input::WatchPart { scripts, now, .. } if scripts.len() > PORTION => {
-            let rest = scripts.split_off(PORTION);
-            Some(Input::WatchPart {
-                scripts: std::mem::replace(scripts, rest),
-                is_last: false,
-                now: *now,
-            })
-        }
-        Input::OpenScan { scan, scripts, .. } if scripts.len() > PORTION => {
-            let rest = scripts.split_off(PORTION);
-            Some(Input::ScanScripts {
-                scan: *scan,
-                scripts: std::mem::replace(scripts, rest),
-            })
-        }
-        _ => None,
-    }
-}
-
-/// What an input adds to a batch, in about the rows of one transaction. Blocks, and the ends of a
-/// scan and of a baseline, which do not say how much they look at, fill one.
-fn size_of(input: &Input) -> usize {
-    match input {
-        Input::Watch { scripts, .. } | Input::WatchPart { scripts, .. } => scripts.len().max(1),
-        Input::Baseline {
-            scripts, outputs, ..
-        } => (scripts.len() + outputs.len()).max(1),
-        Input::BaselinePart {
-            portion: Portion::Last,
-            ..
-        } => BATCH,
-        Input::BaselinePart { outputs, .. } => outputs.len().max(1),
-        Input::Unwatch { scripts, .. }
-        | Input::ScanScripts { scripts, .. }
-        | Input::OpenScan { scripts, .. } => scripts.len().max(1),
-        Input::ScanBlocks { blocks, .. } => blocks
-            .iter()
-            .map(|block| block.transactions.len())
-            .sum::<usize>()
-            .max(1),
-        Input::Start { .. }
-        | Input::Connect { .. }
-        | Input::Disconnect { .. }
-        | Input::CloseScan { .. }
-        | Input::EvictMissing { .. }
-        | Input::EvictMore
-        | Input::MempoolSnapshot { .. }
-        | Input::Forget => BATCH,
-        Input::SkipPruned { .. } | Input::Policy(_) => 1,
-        Input::TxSeen { .. } | Input::TxRemoved { .. } => 1,
-    }
-}
-
-/// Whether an input is about blocks, as large as they are.
-fn is_block(input: &Input) -> bool {
-    matches!(
-        input,
-        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. }
-    )
-}
-
-/// Whether a change by this input must survive a power loss.
-pub fn must_last(input: &Input) -> bool {
-    match input {
-        Input::Start { .. }
-        | Input::Connect { .. }
-        | Input::Disconnect { .. }
-        | Input::Watch { .. }
-        | Input::Baseline { .. } => true,
-        // Its last part makes those before it last.
-        Input::BaselinePart { portion, .. } => *portion == Portion::Last,
-        Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
-        // A scan goes on from where the store says that it is.
-        Input::ScanBlocks { .. } | Input::SkipPruned { .. } | Input::Forget => false,
-        Input::ScanScripts { .. } => false,
-        Input::WatchPart { is_last, .. } => *is_last,
-        Input::TxSeen { .. }
-        | Input::TxRemoved { .. }
-        | Input::EvictMissing { .. }
-        | Input::EvictMore
-        | Input::MempoolSnapshot { .. }
-        | Input::Policy(_) => false,
     }
 }
 

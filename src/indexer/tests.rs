@@ -174,6 +174,7 @@ fn indexer(writer: Writer, inbox: mpsc::Receiver<Sent>, budget: Duration) -> Ind
         head: watch::channel(0).0,
         follow_ups: mpsc::channel(1).0,
         large: VecDeque::new(),
+        is_stopped: false,
         step_times: count_step_times(),
         budget,
     }
@@ -469,11 +470,14 @@ async fn what_was_being_forgotten_at_the_stop_goes_after_the_next_start() {
     thread.join().unwrap().unwrap();
 }
 
-#[test]
-fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() {
-    let folder = tempdir().unwrap();
-    let (writer, reader) = open(folder.path(), "boot");
-    let (_inbox_end, inbox) = mpsc::channel(8);
+fn verdict() -> (InputJob, Answered) {
+    let (spared, now) = (Vec::new(), NOW);
+    job(Input::EvictMissing { spared, now })
+}
+
+/// One that evicts nine payments, two at a time, after its verdict.
+fn evicting(writer: Writer) -> (Indexer, Answered) {
+    let (_, inbox) = mpsc::channel(8);
     let mut indexer = indexer(writer, inbox, BUDGET);
     indexer.tracker = Tracker::new([7; 16]).in_portions_of(4);
     let (mut inputs, mut txids) = (vec![start(), watch(1, false)], Vec::new());
@@ -485,27 +489,64 @@ fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() 
         inputs.push(Input::TxSeen { tx, seen, now });
     }
     inputs.push(Input::TxRemoved { txids });
-    let verdict = || Input::EvictMissing {
-        spared: Vec::new(),
-        now: NOW,
-    };
     let mut jobs: VecDeque<_> = inputs.into_iter().map(|input| job(input).0).collect();
-    let (first, mut said_first) = job(verdict());
+    let (first, said) = verdict();
     jobs.push_back(first);
-    let left = || reader.unconfirmed_txs().count();
     while !jobs.is_empty() {
         indexer.commit(&mut jobs).unwrap();
     }
+    (indexer, said)
+}
+
+#[test]
+fn what_the_mempool_has_lost_is_evicted_in_portions_without_being_asked_again() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (mut indexer, mut said_first) = evicting(writer);
+    let left = || reader.unconfirmed_txs().count();
     let mut portions = vec![left()];
     while indexer.has_more() {
-        indexer.go_on(&mut jobs).unwrap();
+        indexer.go_on(&mut VecDeque::new()).unwrap();
         portions.push(left());
     }
     assert_eq!(portions, [7, 5, 3, 1, 0]);
-    let (last, mut said_last) = job(verdict());
+    let (last, mut said_last) = verdict();
     indexer.commit(&mut VecDeque::from([last])).unwrap();
     let is_evicting = |said: &mut Answered| said.try_recv().unwrap().unwrap().is_evicting;
     assert!(is_evicting(&mut said_first) && !is_evicting(&mut said_last));
+}
+
+/// The mempool is read again at the next start, which is the last word on what is left.
+#[test]
+fn while_monitoring_is_stopped_nothing_more_is_evicted() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (mut indexer, _) = evicting(writer);
+    let left = || reader.unconfirmed_txs().count();
+    let switch = |indexer: &mut Indexer, on| {
+        let answer = oneshot::channel().0;
+        let switched = indexer.carry_out(Command::Monitoring { on, answer });
+        switched.unwrap();
+    };
+    let go_on = |indexer: &mut Indexer| {
+        for _ in 0..9 {
+            indexer.go_on(&mut VecDeque::new()).unwrap();
+        }
+    };
+    switch(&mut indexer, false);
+    go_on(&mut indexer);
+    assert_eq!((left(), indexer.has_more()), (7, false));
+    // The follower gave it before it heard of the stop.
+    let late = VecDeque::from([verdict().0]);
+    indexer.commit(&mut { late }).unwrap();
+    go_on(&mut indexer);
+    assert_eq!((left(), indexer.has_more()), (5, false));
+    switch(&mut indexer, true);
+    go_on(&mut indexer);
+    assert_eq!(left(), 5, "nobody has read the mempool yet");
+    indexer.commit(&mut VecDeque::from([verdict().0])).unwrap();
+    go_on(&mut indexer);
+    assert_eq!(left(), 0);
 }
 
 /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.

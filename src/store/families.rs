@@ -93,6 +93,11 @@ pub const MIB: usize = 1 << 20;
 const CACHE: usize = 64 * MIB;
 /// Not yet sorted into files, all families together.
 const WRITE_BUFFERS: usize = 64 * MIB;
+/// Write-ahead logs, all together.
+const LOGS: usize = 64 * MIB;
+/// What rows that are written take on the disk beside their files, for a while: in logs, and in
+/// files that are being written anew. No more than what is written.
+pub const BESIDE_FILES: u64 = (LOGS + WRITE_BUFFERS) as u64;
 /// Tables that are kept open at most; a quarter of the files that the process may open, if that is
 /// less. Sockets need most of them.
 const OPEN_FILES: i32 = 256;
@@ -114,7 +119,7 @@ pub fn database_options(recovery: DBRecoveryMode) -> Options {
     options.set_db_write_buffer_size(WRITE_BUFFERS);
     // Families that are seldom written would otherwise keep old logs for long, and make the next
     // start slow.
-    options.set_max_total_wal_size(64 * MIB as u64);
+    options.set_max_total_wal_size(LOGS as u64);
     options.set_bytes_per_sync(MIB as u64);
     options.set_max_background_jobs(2);
     options.set_log_level(LogLevel::Warn);

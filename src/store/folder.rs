@@ -7,11 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rocksdb::{DB, ErrorKind, IteratorMode, Options, properties};
-use rustix::fs::statvfs;
+use rustix::fs::{StatVfs, statvfs};
 
 use super::codec::StoredValue;
 use super::families::{
-    DEFAULT, FAMILIES, META, MIB, POWER_FAILED, PROCESS_DIED, TXS, database_options, families, meta,
+    BESIDE_FILES, DEFAULT, FAMILIES, META, MIB, POWER_FAILED, PROCESS_DIED, TXS, database_options,
+    families, meta,
 };
 use super::{FORMAT, StoreError};
 
@@ -237,12 +238,18 @@ const RAW_TXS_SINCE: u32 = 6;
 pub type FreeSpace = fn(&Path) -> Option<u64>;
 
 pub fn free_space(folder: &Path) -> Option<u64> {
-    let found = statvfs(folder).ok()?;
-    found.f_bavail.checked_mul(found.f_frsize)
+    free_of(&statvfs(folder).ok()?)
 }
 
-/// A folder of a format before that needs room before it can be brought up: its transactions are
-/// written anew, and until the end the old ones are there too.
+/// A file system that tells nothing says that it has no blocks at all.
+fn free_of(told: &StatVfs) -> Option<u64> {
+    let told = Some(told).filter(|told| told.f_blocks > 0)?;
+    told.f_bavail.checked_mul(told.f_frsize)
+}
+
+/// A folder of a format before [`RAW_TXS_SINCE`] needs room before it can be brought up: its
+/// transactions are written anew, and until the end the old ones are there too. `free` is asked of
+/// the folder that they are in, which may be on a disk of its own.
 pub fn refuse_without_room(
     path: &Path,
     raw: &DB,
@@ -257,8 +264,8 @@ pub fn refuse_without_room(
         properties::CUR_SIZE_ALL_MEM_TABLES,
     ];
     let size = |name| raw.property_int_value_cf(raw.cf_handle(TXS)?, name).ok()?;
-    let needed: u64 = sizes.into_iter().filter_map(size).sum();
-    match free(path) {
+    let needed = needed_for(sizes.into_iter().filter_map(size).sum());
+    match free(&path.join("db")) {
         Some(free) if free < needed => Err(StoreError::io(
             path,
             "bring the store up to the format of this release",
@@ -269,5 +276,32 @@ pub fn refuse_without_room(
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+fn needed_for(rows: u64) -> u64 {
+    rows + rows.min(BESIDE_FILES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_written_anew_take_more_than_their_files() {
+        assert_eq!(needed_for(10), 20);
+        assert_eq!(needed_for(1 << 40), (1 << 40) + (128 << 20));
+    }
+
+    #[test]
+    fn a_file_system_that_tells_nothing_is_not_full() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut told = statvfs(folder.path()).expect("it is there");
+        (told.f_blocks, told.f_bavail, told.f_frsize) = (100, 5, 4096);
+        assert_eq!(free_of(&told), Some(5 * 4096));
+        told.f_bavail = 0;
+        assert_eq!(free_of(&told), Some(0));
+        (told.f_blocks, told.f_frsize) = (0, 0);
+        assert_eq!(free_of(&told), None);
     }
 }

@@ -180,6 +180,11 @@ impl Tracker {
         self.mempool.next_evicted().is_some()
     }
 
+    /// What is being evicted, and is not yet, is left in the mempool until the next verdict.
+    pub fn put_off_evictions(&mut self) {
+        self.mempool.put_off_evictions();
+    }
+
     /// Whether there are rows of forgotten scripts.
     pub fn is_forgetting(&self) -> bool {
         !self.forgetting.is_empty()

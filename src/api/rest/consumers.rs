@@ -319,12 +319,14 @@ fn named(
             Err(ApiError::invalid_field("confirmations", what))
         }
         None => Ok(None),
-        Some(list) if list.0.is_empty() && !blocks => {
+        Some(list) if list.count() == 0 && !blocks => {
             let what =
                 "\"all\" or an array of addresses, which may be empty when \"blocks\" is true";
             Err(ApiError::invalid_field("addresses", what))
         }
-        Some(list) => Ok(Some(distinct(list.parse(network)?))),
+        Some(list) => Ok(Some(distinct(
+            list.parse(network)?.into_iter().map(|it| it.0),
+        ))),
     }
 }
 

@@ -74,7 +74,11 @@ impl EventQueries {
             let network = view.encoder.network;
             let addresses = match &texts[..] {
                 [text] => vec![address::parse(text, network)?],
-                texts => address::parse_all("address", texts.iter().map(String::as_str), network)?,
+                texts => address::parse_all(
+                    "address",
+                    texts.iter().map(|text| Ok(text.as_str())),
+                    network,
+                )?,
             };
             let from = begin(view, &addresses, after.as_deref())?;
             Ok((addresses, from))

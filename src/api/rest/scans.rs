@@ -73,7 +73,7 @@ impl Request for ScanList {
     )];
 
     fn concerns(&self) -> Option<String> {
-        Some(address::count(self.addresses.0.len()))
+        Some(address::count(self.addresses.count()))
     }
 }
 
@@ -106,7 +106,10 @@ pub async fn scan_history_of_list(
     scan: ScanList,
 ) -> Result<Answer, ApiError> {
     let listed = scan.addresses;
-    let parse = move |view: &StoreView<'_>| listed.parse(view.encoder.network);
+    let parse = move |view: &StoreView<'_>| {
+        let parsed = listed.parse(view.encoder.network)?;
+        Ok(parsed.into_iter().map(|(address, _)| address).collect())
+    };
     let addresses = scans.reads.run_long(parse).await?;
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
     let (answer, cursor) = begin_answered(scans, principal, addresses, true, range).await?;

@@ -62,7 +62,7 @@ impl Request for AddAddresses {
     ];
 
     fn concerns(&self) -> Option<String> {
-        Some(address::count(self.addresses.0.len()))
+        Some(address::count(self.addresses.count()))
     }
 }
 
@@ -135,13 +135,11 @@ fn requests(
     asked: AddAddresses,
     history: HistoryOption,
 ) -> Result<Vec<WatchRequest>, ApiError> {
-    let Addresses(listed) = asked.addresses;
-    let texts = listed.iter().map(|listed| listed.address.as_str());
-    let addresses = address::parse_all("addresses", texts, view.encoder.network)?;
+    let listed = asked.addresses.parse(view.encoder.network)?;
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut requests: Vec<WatchRequest> = Vec::new();
-    for (address, listed) in addresses.into_iter().zip(listed) {
+    for (address, listed) in listed {
         let label = listed.label.map(|Label(label)| label);
         let place = *places.entry(address.script).or_insert(requests.len());
         match requests.get_mut(place) {
@@ -174,7 +172,7 @@ pub async fn remove_address(scans: &Scans, address: &str) -> Result<Answer, ApiE
 }
 
 /// The addresses without repetitions, in order.
-pub fn distinct(addresses: Vec<KnownAddress>) -> Vec<KnownAddress> {
+pub fn distinct(addresses: impl IntoIterator<Item = KnownAddress>) -> Vec<KnownAddress> {
     let mut seen = HashSet::new();
     addresses
         .into_iter()

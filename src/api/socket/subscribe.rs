@@ -123,8 +123,10 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let listed = asked.addresses;
-        let parse =
-            move |view: &StoreView<'_>| Ok(distinct(listed.parse(view.encoder.network)?).into());
+        let parse = move |view: &StoreView<'_>| {
+            let parsed = listed.parse(view.encoder.network)?;
+            Ok(distinct(parsed.into_iter().map(|(address, _)| address)).into())
+        };
         let wanted = Subscription {
             addresses: self.services.reads.run_long(parse).await?,
             many: true,

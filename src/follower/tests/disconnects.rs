@@ -16,6 +16,21 @@ fn what_is_heard_after_a_disconnect_and_before_a_reading_is_asked_about() {
     assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
 }
 
+/// What the feed told before the stop may still wait when monitoring goes on.
+#[test]
+fn what_is_heard_after_a_start_and_before_a_reading_is_asked_about() {
+    let mut rig = disconnecting();
+    rig.tell(FollowerEvent::Monitoring(false));
+    rig.tell(FollowerEvent::Monitoring(true));
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 5), ["Rawtx 1"]);
+    rig.looked(0, Relation::Same);
+    rig.until("ReadMempool");
+    rig.read(&[1], 6);
+    rig.rawtx(2);
+    assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
+}
+
 /// Blocks are being fetched.
 fn disconnecting() -> Rig {
     let mut rig = Rig::following();

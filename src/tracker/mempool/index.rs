@@ -360,6 +360,11 @@ impl Mempool {
         }
     }
 
+    /// What is to be evicted waits for another verdict, or for a reading.
+    pub fn put_off_evictions(&mut self) {
+        self.leaving.append(&mut self.evicting);
+    }
+
     /// Which is to be evicted next: parents go first, so that what a child took from them is never
     /// given back.
     pub fn next_evicted(&self) -> Option<Txid> {

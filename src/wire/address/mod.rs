@@ -61,17 +61,19 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
 }
 
 /// Reads addresses of the list of this name. The refusal names the first bad ones by their places,
-/// with their code if it is the same, else `invalid_address`.
+/// with their code if it is the same, else `invalid_address`. What is no text comes with what must
+/// be in its place.
 pub fn parse_all<'a>(
     list: &str,
-    texts: impl Iterator<Item = &'a str>,
+    texts: impl Iterator<Item = Result<&'a str, String>>,
     network: Network,
 ) -> Result<Vec<KnownAddress>, ApiError> {
     let (mut known, mut bad) = (Vec::new(), Vec::new());
     for (place, text) in texts.enumerate() {
-        match parse(text, network) {
-            Ok(address) => known.push(address),
-            Err(error) => bad.push(error.at(list, place)),
+        match text.map(|text| parse(text, network)) {
+            Ok(Ok(address)) => known.push(address),
+            Ok(Err(error)) => bad.push(error.at(list, place)),
+            Err(what) => bad.push(ApiError::invalid_field(&format!("{list}[{place}]"), &what)),
         }
         if bad.len() == BAD_NAMED {
             break;
@@ -174,7 +176,8 @@ mod tests {
     #[test]
     fn of_a_list_the_first_ten_bad_ones_are_named() {
         let refused = |texts: &[&str]| {
-            let parsed = parse_all("addresses", texts.iter().copied(), Network::Regtest);
+            let texts = texts.iter().copied().map(Ok);
+            let parsed = parse_all("addresses", texts, Network::Regtest);
             parsed.expect_err("some are bad")
         };
         let error = refused(&[REGTEST, MAIN[0], REGTEST, "hello"]);

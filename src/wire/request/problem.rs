@@ -114,7 +114,7 @@ fn expectation(expected: &dyn Expected) -> String {
     }
 }
 
-fn kind(value: Unexpected<'_>) -> &'static str {
+pub(super) fn kind(value: Unexpected<'_>) -> &'static str {
     match value {
         Unexpected::Unit | Unexpected::Option => "null",
         Unexpected::Bool(_) => "a boolean",

@@ -1,9 +1,8 @@
+use bitcoin::Network;
 use serde::Deserialize;
 
 use super::history::HistoryOption;
-use super::types::{
-    AddressSelection, Addresses, Depths, Label, Labelled, Limit, Unlabelled, Whole,
-};
+use super::types::{AddressSelection, Addresses, Depths, Label, Labelled, Limit, Whole};
 use super::*;
 
 const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
@@ -233,10 +232,6 @@ fn a_wrong_value_names_the_field_what_was_expected_and_what_came() {
             "must be an array of 1 to 10000 addresses, not a string.",
         ),
         (
-            "\"addresses\":[7]",
-            "The field \"addresses[0]\" must be an address as a string, or",
-        ),
-        (
             "\"wanted\":\"some\"",
             "The field \"wanted\" must be \"all\" or an array of 1 to 10000 addresses.",
         ),
@@ -276,22 +271,20 @@ fn a_wrong_value_names_the_field_what_was_expected_and_what_came() {
 
 #[test]
 fn what_is_right_is_read() {
-    let body = with(
-        r#""addresses":["x",{"address":"y","label":"z"}],"wanted":"all","label":"l",
+    let all = r#""addresses":["known",{"address":"known","label":"z"}],"wanted":"all","label":"l",
            "confirmations":[6,1,6,144],"snapshot":false,"blocks_back":1,
-           "history":{"from_height":4294967295}"#,
-    )
-    .unwrap();
-    let Addresses(listed) = body.addresses.unwrap();
-    let listed: Vec<_> = listed
+           "history":{"from_height":4294967295}"#;
+    let body = with(&all.replace("known", ADDRESS)).unwrap();
+    let listed = body.addresses.unwrap().parse(Network::Regtest).unwrap();
+    let labels: Vec<_> = listed
         .into_iter()
-        .map(|listed| (listed.address, listed.label.map(|Label(label)| label)))
+        .map(|(known, said)| (known.text, said.label.map(|Label(label)| label)))
         .collect();
     assert_eq!(
-        listed,
+        labels,
         [
-            ("x".to_owned(), None),
-            ("y".to_owned(), Some("z".to_owned()))
+            (ADDRESS.to_owned(), None),
+            (ADDRESS.to_owned(), Some("z".to_owned()))
         ]
     );
     assert_eq!(body.address, "x");
@@ -305,31 +298,51 @@ fn what_is_right_is_read() {
     assert_eq!((absent.label, absent.history), (None, None));
     assert_eq!(absent.confirmations, None);
     let empty = with(r#""wanted":[]"#).unwrap();
-    assert_eq!(
-        empty.wanted,
-        Some(AddressSelection(Some(Addresses(Vec::new()))))
-    );
+    let AddressSelection(part) = empty.wanted.unwrap();
+    assert_eq!(part.map(|part| part.count()), Some(0));
+}
+
+fn list(values: &str) -> Result<usize, ApiError> {
+    let body = with(&format!("\"wanted\":[{values}]")).unwrap();
+    let part = body.wanted.unwrap().0.unwrap();
+    part.parse(Network::Regtest).map(|parsed| parsed.len())
 }
 
 #[test]
 fn one_bad_address_refuses_the_list_and_is_named_by_its_place() {
-    let list = |texts: &[&str]| {
-        Addresses(
-            texts
-                .iter()
-                .map(|text| Unlabelled::from((*text).to_owned()))
-                .collect(),
-        )
-        .parse(bitcoin::Network::Regtest)
-    };
-    assert_eq!(list(&[ADDRESS, ADDRESS]).unwrap().len(), 2);
-    let error = list(&[ADDRESS, "x"]).unwrap_err();
+    let good = format!("\"{ADDRESS}\"");
+    assert_eq!(list(&format!("{good},{good}")).unwrap(), 2);
+    let error = list(&format!("{good},\"x\"")).unwrap_err();
     assert_eq!(error.code, "invalid_address");
-    assert!(
-        error.message.starts_with("addresses[1]: "),
-        "{}",
-        error.message
-    );
+    let message = error.message;
+    assert!(message.starts_with("addresses[1]: "), "{message}");
+}
+
+#[test]
+fn a_value_that_is_no_address_hides_no_other_bad_one_of_the_list() {
+    let refused = |values: &str| {
+        let error = list(values).unwrap_err();
+        (error.code, error.message)
+    };
+    let expected = |place: usize, kind: &str| {
+        format!(
+            "The field \"addresses[{place}]\" must be an address as a string, or {{\"address\": \"<address>\"}}, not {kind}."
+        )
+    };
+    assert_eq!(refused("7"), ("invalid_field", expected(0, "a number")));
+    let kinds = ["null", "a boolean", "a number", "a number", "an array"];
+    let all: Vec<_> = (0..)
+        .zip(kinds)
+        .map(|(n, kind)| expected(n, kind))
+        .collect();
+    let (code, message) = refused("null,true,-7,0.5,[1,{}]");
+    assert_eq!((code, message), ("invalid_field", all.join(" ")));
+    let (code, message) = refused(&format!("\"x\",{{\"address\":\"{ADDRESS}\"}},7,\"y\""));
+    assert_eq!(code, "invalid_address");
+    assert!(message.contains(&expected(2, "a number")), "{message}");
+    for place in ["addresses[0]: ", "addresses[3]: "] {
+        assert!(message.contains(place), "{message}");
+    }
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bitcoin::Network;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 
+use super::problem::kind;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
 
@@ -142,6 +143,23 @@ impl FromText for Labelled {
     const EXPECTED: &'static str = ADDRESS;
 }
 
+/// What says an address.
+pub trait SaysAddress: FromText {
+    fn address(&self) -> &str;
+}
+
+impl SaysAddress for Unlabelled {
+    fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl SaysAddress for Labelled {
+    fn address(&self) -> &str {
+        &self.address
+    }
+}
+
 impl From<String> for Unlabelled {
     fn from(address: String) -> Self {
         Self { address }
@@ -167,13 +185,34 @@ impl From<String> for Labelled {
 
 /// 1 to 10 000 addresses, each as text or as an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses<T>(pub Vec<T>);
+pub struct Addresses<T>(Vec<Listed<T>>);
 
-impl Addresses<Unlabelled> {
-    /// All of them, or a refusal that names the first bad ones by their places.
-    pub fn parse(&self, network: Network) -> Result<Vec<KnownAddress>, ApiError> {
-        let texts = self.0.iter().map(|element| element.address.as_str());
-        address::parse_all("addresses", texts, network)
+/// One of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Listed<T> {
+    Address(T),
+    /// Another kind of value. It is refused with the other bad ones of the list.
+    Other(&'static str),
+}
+
+impl<T: SaysAddress> Addresses<T> {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them, each with what was said of it, or a refusal that names the first bad ones by
+    /// their places.
+    pub fn parse(self, network: Network) -> Result<Vec<(KnownAddress, T)>, ApiError> {
+        let texts = self.0.iter().map(|listed| match listed {
+            Listed::Address(said) => Ok(said.address()),
+            Listed::Other(kind) => Err(format!("{}, not {kind}", T::EXPECTED)),
+        });
+        let known = address::parse_all("addresses", texts, network)?;
+        let said = self.0.into_iter().filter_map(|listed| match listed {
+            Listed::Address(said) => Some(said),
+            Listed::Other(_) => None,
+        });
+        Ok(known.into_iter().zip(said).collect())
     }
 }
 
@@ -195,6 +234,55 @@ impl<'de> Deserialize<'de> for AddressSelection {
     }
 }
 
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for Any<T> {
+            type Value = Listed<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Listed<T>, E> {
+                Ok(Listed::Address(T::from(text.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Listed<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries)).map(Listed::Address)
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Listed<T>, E> {
+                Ok(Listed::Other(kind(Unexpected::Unit)))
+            }
+
+            fn visit_bool<E: Error>(self, flag: bool) -> Result<Listed<T>, E> {
+                Ok(Listed::Other(kind(Unexpected::Bool(flag))))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Listed<T>, E> {
+                Ok(Listed::Other(kind(Unexpected::Unsigned(number))))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Listed<T>, E> {
+                Ok(Listed::Other(kind(Unexpected::Signed(number))))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Listed<T>, E> {
+                Ok(Listed::Other(kind(Unexpected::Float(number))))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut inner: A) -> Result<Listed<T>, A::Error> {
+                while inner.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Listed::Other(kind(Unexpected::Seq)))
+            }
+        }
+
+        deserializer.deserialize_any(Any(PhantomData))
+    }
+}
+
 /// Reads a list, or nothing when the word `"all"` may stand in its place, and does.
 struct List<T> {
     or_all: bool,
@@ -211,7 +299,7 @@ impl<T> List<T> {
 }
 
 impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
-    type Value = Option<Vec<T>>;
+    type Value = Option<Vec<Listed<T>>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = if self.or_all { "\"all\" or " } else { "" };
@@ -228,7 +316,7 @@ impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(TextOrObject(element)) = elements.next_element()? {
+        while let Some(element) = elements.next_element()? {
             list.push(element);
         }
         match list.len() {
