@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
-use super::renewal::SOON;
 use super::{CertificateFiles, Pair};
 use crate::remedy::Remedy;
 
@@ -67,14 +66,12 @@ pub fn examine(
             stops_start: false,
         });
     };
-    if pair.not_after <= now + SOON {
+    if pair.ends_soon(now) {
         let what = format!("the certificate ends soon, on {ends}");
         unwise(what, Remedy::RenewCertificate);
     }
-    if pair.not_before > now {
-        let begins = httpdate::fmt_http_date(pair.not_before);
-        let what = format!("the certificate begins only on {begins}, by the clock of this machine");
-        unwise(what, Remedy::SetClock);
+    if let Some(problem) = pair.begins_later(now) {
+        unwise(problem.what, problem.remedy);
     }
     let mode = fs::metadata(&files.key).map(|key| key.permissions().mode());
     if mode.is_ok_and(|mode| mode & OPEN_TO_OTHERS != 0) {

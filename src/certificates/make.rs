@@ -14,8 +14,8 @@ use rcgen::{
 
 use super::CertificateFiles;
 
-/// As long as Apple's systems take one for.
-const GOOD_FOR: Duration = Duration::from_secs(825 * 86_400);
+/// With the time before: Apple's systems refuse one that is good for more than 825 days in all.
+const GOOD_FOR: Duration = Duration::from_secs(820 * 86_400);
 /// So long before now it begins, for clocks that are behind.
 const BEFORE: Duration = Duration::from_secs(86_400);
 
@@ -125,4 +125,24 @@ fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
             named(cause)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pair;
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_good_for_less_than_825_days() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        let files = CertificateFiles {
+            cert: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        };
+        make(&files, &[], now).expect("the folder is ours");
+        let pair = Pair::read(&files, now).expect("a good pair");
+        let good_for = pair.not_after.duration_since(pair.not_before);
+        let days = good_for.expect("it ends after it begins").as_secs() / 86_400;
+        assert!((800..825).contains(&days), "{days} days");
+    }
 }

@@ -3,9 +3,11 @@
 //!
 //! # Laws
 //!
-//! 1. A pair is taken whole or not at all: the certificate is good now, its key is the one that it
-//!    was made for, and both parse. Whatever else the files hold (one of them renewed and the other
-//!    not yet, half a file, none) is a [`CertificateProblem`] that names one cause and its remedy.
+//! 1. A pair is taken whole or not at all: the certificate has not ended, its key is the one that
+//!    it was made for, and both parse. Whatever else the files hold (one of them renewed and the
+//!    other not yet, half a file, none) is a [`CertificateProblem`] that names one cause and its
+//!    remedy. One that has not begun is taken only if there is none that is good now: the clock of
+//!    a machine that starts may be behind.
 //! 2. Who has a good pair keeps it: files that are no good leave the last good pair in force, which
 //!    the log and [`CertificateStatus`] say. Only at a start is there nothing to keep; then the
 //!    daemon does not start.
@@ -13,8 +15,8 @@
 //! 4. Nothing of a key is ever shown, and a key that is made here is readable by its owner alone.
 //!
 //! ```text
-//! files --stat every second, SIGHUP--> pair (read, checked) --good--> in force --> server: each handshake
-//!                                                           --bad---> problem: log, /status
+//! files --changed, SIGHUP, no good before--> pair (read, checked) --good--> in force --> server: each handshake
+//! (looked at every second)                                  --bad---> problem: log, /status
 //! ```
 
 mod examine;

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::Error;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -17,6 +17,10 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use super::CertificateFiles;
 use crate::remedy::Remedy;
+
+/// So long before its end a certificate is called one that ends soon, or for the last quarter of its
+/// time if that is shorter.
+const SOON: Duration = Duration::from_secs(21 * 86_400);
 
 /// What is wrong with the files of a pair.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,17 +69,7 @@ impl Pair {
             CertificateProblem::new(what, Remedy::NamePair)
         })?;
         let certified = CertifiedKey::new(chain, key);
-        match certified.keys_match() {
-            Ok(()) | Err(Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-            Err(_) => {
-                let what = format!(
-                    "the certificate in {} was not made for the key in {}",
-                    files.cert.display(),
-                    files.key.display()
-                );
-                return Err(CertificateProblem::new(what, Remedy::FitPair));
-            }
-        }
+        check_fit(&certified, files)?;
         if not_after <= now {
             let what = format!(
                 "the certificate in {} ended on {}",
@@ -91,6 +85,37 @@ impl Pair {
             not_after,
         })
     }
+
+    pub(super) fn ends_soon(&self, now: SystemTime) -> bool {
+        let good_for = self.not_after.duration_since(self.not_before);
+        self.not_after <= now + SOON.min(good_for.unwrap_or_default() / 4)
+    }
+
+    /// That it is not good yet, if that is so.
+    pub(super) fn begins_later(&self, now: SystemTime) -> Option<CertificateProblem> {
+        (self.not_before > now).then(|| {
+            let begins = httpdate::fmt_http_date(self.not_before);
+            let what =
+                format!("the certificate begins only on {begins}, by the clock of this machine");
+            CertificateProblem::new(what, Remedy::SetClock)
+        })
+    }
+}
+
+fn check_fit(certified: &CertifiedKey, files: &CertificateFiles) -> Result<(), CertificateProblem> {
+    let cert = files.cert.display();
+    let cause = match certified.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => return Ok(()),
+        Err(Error::InconsistentKeys(_)) => {
+            let key = files.key.display();
+            let what = format!("the certificate in {cert} was not made for the key in {key}");
+            return Err(CertificateProblem::new(what, Remedy::FitPair));
+        }
+        Err(Error::InvalidCertificate(cause)) => cause.to_string(),
+        Err(cause) => cause.to_string(),
+    };
+    let what = format!("{cert} holds a certificate that cannot be used by TLS here ({cause})");
+    Err(CertificateProblem::new(what, Remedy::NamePair))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
@@ -154,5 +179,57 @@ fn name(name: &GeneralName) -> Option<String> {
             v4.or_else(|_| v6()).ok().map(|address| address.to_string())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_not_called_one_of_another_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = CertificateFiles {
+            cert: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        };
+        let key = KeyPair::generate().expect("a key");
+        let mut parameters = CertificateParams::default();
+        let mut unknown = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        unknown.set_criticality(true);
+        parameters.custom_extensions.push(unknown);
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        fs::write(&files.cert, certificate.pem()).expect("ours");
+        fs::write(&files.key, key.serialize_pem()).expect("ours");
+        let problem = Pair::read(&files, SystemTime::now()).expect_err("nobody knows that");
+        assert!(
+            problem.what.contains("cannot be used by TLS here") && problem.what.contains("ritical"),
+            "{problem}"
+        );
+        assert_eq!(problem.remedy, Remedy::NamePair);
+    }
+
+    #[test]
+    fn a_short_certificate_ends_soon_in_its_last_quarter() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        let now = SystemTime::now();
+        let files = CertificateFiles { cert, key };
+        super::super::make(&files, &[], now).expect("the folder is ours");
+        let mut pair = Pair::read(&files, now).expect("a good pair");
+        pair.not_before = now;
+        for (days, soon) in [(6, 2), (47, 12), (90, 21), (820, 21)] {
+            pair.not_after = now + days * DAY;
+            let left = |left| pair.not_after - left * DAY;
+            assert!(!pair.ends_soon(left(soon + 1)), "{days}");
+            assert!(pair.ends_soon(left(soon - 1)), "{days}");
+        }
     }
 }

@@ -18,8 +18,6 @@ use super::{CertificateFiles, CertificateProblem, Pair};
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// So long before its end a certificate is called one that ends soon.
-pub(super) const SOON: Duration = Duration::from_secs(21 * 86_400);
 /// Between two log lines about it.
 const REMIND_INTERVAL: Duration = Duration::from_secs(86_400);
 
@@ -76,32 +74,45 @@ impl Certificates {
         self.state().status.clone()
     }
 
-    /// Follows the files until `stop`; each change of `asked` is a look at once. Files that have
-    /// not changed are not read again, unless they were no good: the clock may have been wrong.
-    pub async fn follow(self, mut asked: watch::Receiver<u64>, stop: CancellationToken) {
+    /// Follows the files until `stop`; with each change of `reloads` they are read at once. Files
+    /// that have not changed are else not read again, unless they were no good: what was in the way
+    /// (the clock, a disk, too many open files) may have passed.
+    pub async fn follow(self, mut reloads: watch::Receiver<u64>, stop: CancellationToken) {
         loop {
-            tokio::select! {
+            let asked = tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(LOOK_INTERVAL) => {}
-                Ok(()) = asked.changed() => {}
-            }
+                () = sleep(LOOK_INTERVAL) => false,
+                Ok(()) = reloads.changed() => true,
+            };
             // They may lie on a disk that does not answer.
             let this = self.clone();
-            let _ = spawn_blocking(move || this.look(SystemTime::now())).await;
+            let _ = spawn_blocking(move || this.look(SystemTime::now(), asked)).await;
         }
     }
 
-    /// Takes over what the files hold if they have changed and are good.
-    fn look(&self, now: SystemTime) {
-        let (files, before, is_bad) = {
+    /// Takes over what the files hold if they are good and have changed, or if somebody `asked`.
+    fn look(&self, now: SystemTime, asked: bool) {
+        let (
+            CertificateStatus {
+                files,
+                pair,
+                problem,
+                ..
+            },
+            before,
+        ) = {
             let state = self.state();
-            let is_bad = state.status.problem.is_some();
-            (state.status.files.clone(), state.seen.clone(), is_bad)
+            (state.status.clone(), state.seen.clone())
         };
         // Before they are read: what is written meanwhile is another change.
         let seen = stamps(&files);
-        if is_bad || seen != before {
-            self.taken(Pair::read(&files, now), seen, now);
+        if asked || problem.is_some() || seen != before {
+            let is_good = pair.not_before <= now && now < pair.not_after;
+            let read = Pair::read(&files, now).and_then(|next| {
+                let too_early = next.begins_later(now).filter(|_| is_good);
+                too_early.map_or(Ok(next), Err)
+            });
+            self.taken(read, seen, now);
         }
         self.remind(now);
     }
@@ -109,24 +120,28 @@ impl Certificates {
     fn taken(&self, read: Result<Pair, CertificateProblem>, seen: [Stamp; 2], now: SystemTime) {
         let mut state = self.state();
         state.seen = seen;
+        // Logged without the lock: handshakes take it.
         match read {
             Ok(pair) => {
+                let names = pair.names.join(" ");
                 let ends = httpdate::fmt_http_date(pair.not_after);
-                tracing::info!(
-                    names = pair.names.join(" "),
-                    ends,
-                    "TLS: the certificate was read again; new connections get it"
-                );
                 state.status.pair = pair;
                 state.status.since = now;
                 state.status.problem = None;
                 state.reminded = None;
+                drop(state);
+                tracing::info!(
+                    names,
+                    ends,
+                    "TLS: the certificate was read again; new connections get it"
+                );
             }
             Err(problem) => {
-                if state.status.problem.as_ref() != Some(&problem) {
+                let before = state.status.problem.replace(problem.clone());
+                drop(state);
+                if before.as_ref() != Some(&problem) {
                     tracing::warn!("TLS: the certificate of before stays in force: {problem}");
                 }
-                state.status.problem = Some(problem);
             }
         }
     }
@@ -139,10 +154,11 @@ impl Certificates {
             now.duration_since(last)
                 .is_ok_and(|time| time >= REMIND_INTERVAL)
         });
-        if ends > now + SOON || !is_due {
+        if !state.status.pair.ends_soon(now) || !is_due {
             return;
         }
         state.reminded = Some(now);
+        drop(state);
         let date = httpdate::fmt_http_date(ends);
         match ends <= now {
             true => tracing::error!(
@@ -214,11 +230,11 @@ mod tests {
         symlink(at.join("first"), &live).expect("ours");
         let certificates = Certificates::load(files_in(&live)).expect("a good pair");
         fs::remove_file(&live).expect("ours");
-        certificates.look(now);
+        certificates.look(now, false);
         let status = certificates.status();
         assert!(status.problem.is_some() && !status.pair.names.contains(&"shop.example".into()));
         symlink(at.join("second"), &live).expect("ours");
-        certificates.look(now);
+        certificates.look(now, false);
         let status = certificates.status();
         assert_eq!(status.problem, None);
         assert_eq!(status.pair.names[0], "shop.example");
@@ -235,10 +251,10 @@ mod tests {
         let next = files_in(&at.join("next"));
         fs::rename(next.cert, files.cert).expect("ours");
         fs::rename(next.key, files.key).expect("ours");
-        certificates.look(now + 900 * DAY);
+        certificates.look(now + 900 * DAY, false);
         let problem = certificates.status().problem.expect("it has ended by then");
         assert_eq!(problem.remedy, crate::remedy::Remedy::RenewCertificate);
-        certificates.look(now);
+        certificates.look(now, false);
         let status = certificates.status();
         assert_eq!(
             (status.problem, &*status.pair.names[0]),
@@ -247,13 +263,49 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_that_begins_later_waits_while_the_one_in_force_is_good() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        let at = folder.path();
+        made(at, "pair", &[], now);
+        let files = files_in(&at.join("pair"));
+        let certificates = Certificates::load(files.clone()).expect("a good pair");
+        made(at, "next", &["shop.example".to_owned()], now + 3 * DAY);
+        let next = files_in(&at.join("next"));
+        fs::rename(next.cert, files.cert).expect("ours");
+        fs::rename(next.key, files.key).expect("ours");
+        let name = |now| {
+            certificates.look(now, false);
+            certificates.status().pair.names[0].clone()
+        };
+        assert_ne!(name(now), "shop.example");
+        let problem = certificates.status().problem.expect("it has not begun");
+        assert_eq!(problem.remedy, crate::remedy::Remedy::SetClock);
+        assert_eq!(name(now + 4 * DAY), "shop.example");
+        assert_eq!(certificates.status().problem, None);
+    }
+
+    #[test]
+    fn who_asks_has_files_read_that_have_not_changed() {
+        let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
+        made(folder.path(), "pair", &[], now);
+        let files = files_in(&folder.path().join("pair"));
+        let certificates = Certificates::load(files).expect("a good pair");
+        let since = |now, asked| {
+            certificates.look(now, asked);
+            certificates.status().since
+        };
+        assert_ne!(since(now + DAY, false), now + DAY);
+        assert_eq!(since(now + DAY, true), now + DAY);
+    }
+
+    #[test]
     fn the_end_of_the_one_in_force_is_said_once_a_day() {
         let (folder, now) = (tempfile::tempdir().expect("a folder"), SystemTime::now());
-        made(folder.path(), "pair", &[], now - 820 * DAY);
+        made(folder.path(), "pair", &[], now - 815 * DAY);
         let files = files_in(&folder.path().join("pair"));
         let certificates = Certificates::load(files).expect("it is good for five days");
         let reminded = |now| {
-            certificates.look(now);
+            certificates.look(now, false);
             certificates.state().reminded
         };
         assert_eq!(reminded(now), Some(now));
