@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::{Limits, TrustedProxy};
 use crate::{engineio, open_files, server, socketio};
 
 /// Of a stop, for answers that are being worked on.
 const DRAIN_TIME: Duration = Duration::from_millis(1000);
 
-pub fn server_limits(limits: &Limits) -> server::Limits {
+pub fn server_limits(limits: &Limits, proxies: &[TrustedProxy]) -> server::Limits {
     let open_files = open_files::limit();
     if let Some(problem) = open_files::problem(limits.connections, open_files) {
         tracing::warn!("{problem}");
@@ -16,6 +16,7 @@ pub fn server_limits(limits: &Limits) -> server::Limits {
     server::Limits {
         connections: limits.connections.min(open_files::for_clients(open_files)),
         connections_per_address: limits.connections_per_address,
+        proxies: proxies.iter().map(TrustedProxy::network).collect(),
         unfinished_handshakes: limits.unfinished_handshakes,
         drain_time: DRAIN_TIME,
         ..server::Limits::default()
@@ -47,7 +48,7 @@ mod tests {
         let limits = Limits::default();
         let pings = socketio_config(&limits).engine;
         assert!(
-            server_limits(&limits).idle_time >= (pings.ping_interval + pings.ping_timeout) * 2,
+            server_limits(&limits, &[]).idle_time >= (pings.ping_interval + pings.ping_timeout) * 2,
             "a polling client answers pings on a connection that idles meanwhile"
         );
     }

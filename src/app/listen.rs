@@ -84,7 +84,11 @@ pub fn credentials_problem(config: &Config) -> Option<String> {
 }
 
 pub async fn bind(config: &Config) -> Result<Bound> {
-    let (listen, limits) = (&config.server.listen, server_limits(&config.limits));
+    let Config { server, limits, .. } = config;
+    let (listen, limits) = (
+        &server.listen,
+        server_limits(limits, &server.trusted_proxies),
+    );
     let addresses = listen_addresses(listen).await?;
     let clients = bind_at(listen, &addresses, limits.clone(), LISTEN).await?;
     let metrics = match &config.metrics.listen {

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::auth::{self, Guard, TokensTask};
 use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
@@ -162,6 +163,11 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     tracing::info!("listening on {}", urls.join(" and "));
     for address in metrics_at {
         tracing::info!("metrics and health at http://{address}");
+        if !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                "metrics.listen: whoever reaches {address} reads the metrics, names of consumers among them, without a token"
+            );
+        }
     }
     Ok(Running {
         addrs,
@@ -184,6 +190,7 @@ fn listening(bound: &Bound, certificates: Option<Certificates>) -> Result<api::L
         addresses: bound.clients.local_addrs()?,
         metrics: metrics.transpose()?.unwrap_or_default(),
         usage: bound.clients.usage(),
+        metrics_usage: bound.metrics.as_ref().map(Server::usage),
         certificates,
     })
 }
@@ -218,7 +225,11 @@ fn serve(
     let stop = stop.clone();
     let metrics = async move {
         if let Some(metrics) = metrics {
-            metrics.serve(handler, stop).await;
+            // So its limits are not taken for those of the other port in the log.
+            let serving = metrics.serve(handler, stop);
+            serving
+                .instrument(tracing::error_span!(METRICS_LISTEN))
+                .await;
         }
     };
     join(clients, metrics).map(|_| ())

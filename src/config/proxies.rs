@@ -10,6 +10,10 @@ use ipnet::IpNet;
 pub struct TrustedProxy(IpNet);
 
 impl TrustedProxy {
+    pub fn network(&self) -> IpNet {
+        self.0
+    }
+
     /// `address` is in its canonical form.
     pub fn has(&self, address: IpAddr) -> bool {
         self.0.contains(&address)

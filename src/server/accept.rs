@@ -21,7 +21,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How many that are turned away are told why at a time, without a slot; the rest is dropped.
 const TOLD: usize = 64;
 /// How long that may take for one of them.
-const TELLING: Duration = Duration::from_secs(1);
+pub(super) const TELLING: Duration = Duration::from_secs(1);
 
 /// Seconds after which somebody who was turned away may try again.
 const RETRY_AFTER: u32 = 10;
@@ -72,16 +72,16 @@ impl<'a> Acceptor<'a> {
         loop {
             let connection = self.take_slot().await;
             let (stream, address) = self.accept().await;
-            let Ok(place) = self.counts.addresses.enter(address.ip()) else {
+            let Some(place) = self.counts.addresses.enter(address.ip()) else {
                 drop(connection);
                 self.turn_away(stream, address, tasks);
                 continue;
             };
-            let (unfinished, displaced) = self.counts.unfinished.enter();
+            let (unfinished, displaced) = self.counts.unfinished.enter(address.ip());
             let now = Instant::now();
             if displaced && self.displacing.may_say(now) {
                 tracing::warn!(
-                    "limits.unfinished_handshakes is reached: each further connection costs the oldest one that has not sent its first request"
+                    "limits.unfinished_handshakes is reached: each further connection costs the oldest one, of the address that has most of them, that has not sent its first request"
                 );
             }
             let arrival = Arrival {
@@ -114,6 +114,7 @@ impl<'a> Acceptor<'a> {
         }
         if self.full.may_say(Instant::now()) {
             tracing::warn!(
+                limit = self.counts.connections,
                 "the limit of open connections is reached: new clients wait until others leave"
             );
         }

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{Accepted, Arrival};
+use super::accept::{Accepted, Arrival, TELLING};
 use super::answer::TimedBody;
 use super::idle::IdleTracker;
 use super::{HTTP_1_1_REQUIRED, KEEP_ALIVE, Limits, MAX_HEAD, Peer, SHUTDOWN_GRACE, tls};
@@ -35,6 +35,10 @@ pub(super) struct Connections {
     pub shutdown: CancellationToken,
     pub abort: CancellationToken,
 }
+
+/// Bytes of an answer that TLS has sealed and the client not taken: one record. The rest waits where
+/// it is counted.
+const SEALED: usize = 16 * 1024;
 
 /// What a client has begun with.
 enum Opening {
@@ -80,7 +84,12 @@ impl Connections {
         let opening = async {
             let first = tls::first_byte(&stream).await?;
             match tls::is_handshake(first) {
-                true => Ok(Opening::Tls(Box::new(acceptor.accept(stream).await?))),
+                true => {
+                    let accepting = acceptor
+                        .accept_with(stream, |tls| tls.set_buffer_limit(Some(SEALED)))
+                        .await?;
+                    Ok(Opening::Tls(Box::new(accepting)))
+                }
                 false => Ok(Opening::Plain(stream)),
             }
         };
@@ -157,13 +166,19 @@ impl Connections {
                         if error.is_parse_version_h2()
                             && let Some(parts) = http.into_parts()
                         {
-                            refuse_http_2(parts.io.into_inner()).await;
+                            tokio::select! {
+                                () = refuse_http_2(parts.io.into_inner()) => {}
+                                () = self.abort.cancelled() => {}
+                                () = displaced.notified() => {}
+                            }
                         }
                     }
                     break;
                 }
                 () = self.abort.cancelled() => break,
-                () = displaced.notified(), if !tracker.had_a_request() => break,
+                () = displaced.notified() => if !tracker.had_a_request() {
+                    break;
+                },
                 () = self.shutdown.cancelled(), if !ending => {
                     ending = true;
                     std::pin::Pin::new(&mut http).graceful_shutdown();
@@ -199,7 +214,7 @@ pub(super) fn builder() -> http1::Builder {
 /// Says that HTTP/1.1 is required. What the client still sends is read and thrown away, because
 /// closing a TCP connection with unread bytes resets it and the client may not see the answer.
 async fn refuse_http_2(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let _ = timeout(SHUTDOWN_GRACE, async {
+    let _ = timeout(TELLING, async {
         stream.write_all(HTTP_1_1_REQUIRED).await?;
         stream.shutdown().await?;
         let mut discarded = [0; 1024];

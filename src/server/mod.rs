@@ -12,8 +12,10 @@
 //!    upgraded (as a [`ConnectionSlot`] in its extensions), so that whoever takes over the socket
 //!    can go on counting it: hyper's connection ends with the upgrade.
 //! 3. A connection is unfinished until the head of its first request has come, the handshake of TLS
-//!    before it included. Beyond [`Limits::unfinished_handshakes`] the oldest of them is dropped:
-//!    whoever means well is done in a moment, so a flood pushes out its own.
+//!    before it included. Beyond [`Limits::unfinished_handshakes`] the oldest one of the address
+//!    that has most of them is dropped: a flood pushes out its own, and if it comes from everywhere,
+//!    whoever means well is done in a moment. Half of the connections are never unfinished ones, nor
+//!    those of one address.
 //! 4. A connection without a request in work ends [`Limits::header_time`] after accept if it never
 //!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
 //!    a later head too. hyper's own timer is off: it runs while a connection idles between two
@@ -52,6 +54,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderName;
 use hyper::{Request, Response};
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -90,10 +93,12 @@ pub struct Peer {
 pub struct Limits {
     /// Open at the same time.
     pub connections: usize,
-    /// Of them those of one address, of an IPv6 network of 64 bits; those from 127.0.0.1 and ::1
-    /// are not counted.
+    /// Of them those of one address, of an IPv6 network of 64 bits, and half at most; those from
+    /// 127.0.0.1 and ::1 are not counted.
     pub connections_per_address: usize,
-    /// Of them those that have not sent the head of their first request.
+    /// Whose connections are not counted either: proxies, behind which many may be.
+    pub proxies: Vec<IpNet>,
+    /// Of them those that have not sent the head of their first request, and half at most.
     pub unfinished_handshakes: usize,
     /// From accept to the end of the first request's head.
     pub header_time: Duration,
@@ -111,6 +116,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             connections_per_address: 1000,
+            proxies: Vec::new(),
             unfinished_handshakes: 1000,
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(90),

@@ -1,3 +1,4 @@
+mod limits;
 mod tls;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,6 +198,19 @@ async fn http_2_is_told_that_http_1_1_is_required() {
     assert_eq!(answer, [&settings[..], &go_away].concat());
 }
 
+#[tokio::test(start_paused = true)]
+async fn http_2_is_told_in_a_moment_and_does_not_hold_its_place() {
+    let mut client = play(b"");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.write_all(preface).await.expect("written");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.expect("readable");
+    assert_eq!(answer, HTTP_1_1_REQUIRED);
+    sleep(Duration::from_secs(2)).await;
+    let more = client.write_all(preface).await;
+    more.expect_err("nobody reads any more");
+}
+
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_head_is_dropped() {
     let running = start(Limits {
@@ -295,7 +309,10 @@ where
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         at: Instant::now(),
         slot: Arc::new(()),
-        unfinished: Counts::new(&Limits::default()).unfinished.enter().0,
+        unfinished: Counts::new(&Limits::default())
+            .unfinished
+            .enter([127, 0, 0, 1].into())
+            .0,
     };
     tokio::spawn(async move { connection.http(server, arrival, false, handler).await });
     client
@@ -443,68 +460,6 @@ async fn a_panic_ends_its_connection_only() {
     assert_eq!(read_to_end(&mut stream).await, "");
     other.write_all(GET).await.expect("written");
     read_until(&mut other, "/ 0").await;
-}
-
-#[tokio::test]
-async fn beyond_the_cap_clients_wait_for_a_slot() {
-    let running = start(Limits {
-        connections: 1,
-        ..Limits::default()
-    })
-    .await;
-    let mut first = connect(&running).await;
-    first
-        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .expect("written");
-    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
-    let mut second = connect(&running).await;
-    second
-        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .expect("written");
-    pass(Duration::ZERO).await;
-    assert_eq!(
-        running.waiting.load(Ordering::SeqCst),
-        1,
-        "the second is not served yet"
-    );
-    drop(first);
-    until(|| running.waiting.load(Ordering::SeqCst) == 2).await;
-    running.gate.notify_waiters();
-    read_until(&mut second, "/wait 0").await;
-}
-
-#[tokio::test]
-async fn an_upgraded_connection_keeps_its_slot_as_long_as_its_owner_does() {
-    let running = start(Limits {
-        connections: 1,
-        ..Limits::default()
-    })
-    .await;
-    let mut first = connect(&running).await;
-    first
-        .write_all(
-            b"GET /keep HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!",
-        )
-        .await
-        .expect("written");
-    read_until(&mut first, "101 Switching").await;
-    first.write_all(b"?").await.expect("written");
-    read_until(&mut first, "?").await;
-    let mut second = connect(&running).await;
-    second
-        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .expect("written");
-    pass(Duration::ZERO).await;
-    assert_eq!(
-        running.waiting.load(Ordering::SeqCst),
-        0,
-        "the only slot is taken"
-    );
-    drop(first);
-    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
 }
 
 #[tokio::test]

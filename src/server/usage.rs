@@ -1,11 +1,13 @@
 //! How many connections are open, by address and in all, and how many are still before their first
 //! request.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use tokio::sync::{Notify, Semaphore};
 
 use super::Limits;
@@ -37,7 +39,8 @@ impl Usage {
             LimitUse {
                 name: "connections",
                 limit: counts.connections,
-                used: counts.connections - counts.slots.available_permits(),
+                // Not the permits: who waits for the next client holds one.
+                used: counts.addresses.all(),
                 // They wait.
                 refused: 0,
             },
@@ -50,7 +53,7 @@ impl Usage {
             LimitUse {
                 name: "unfinished_handshakes",
                 limit: counts.unfinished.most,
-                used: lock(&counts.unfinished.places).by_number.len(),
+                used: lock(&counts.unfinished.places).count,
                 refused: counts.unfinished.displaced.load(Ordering::Relaxed),
             },
         ]
@@ -59,7 +62,7 @@ impl Usage {
 
 #[derive(Debug)]
 pub(super) struct Counts {
-    connections: usize,
+    pub(super) connections: usize,
     pub(super) slots: Arc<Semaphore>,
     pub(super) addresses: Arc<Addresses>,
     pub(super) unfinished: Arc<Unfinished>,
@@ -68,16 +71,18 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let connections = limits.connections.min(Semaphore::MAX_PERMITS);
+        let half = connections.div_ceil(2);
         Arc::new(Self {
             connections,
             slots: Arc::new(Semaphore::new(connections)),
             addresses: Arc::new(Addresses {
-                most: limits.connections_per_address,
+                most: limits.connections_per_address.min(half),
+                proxies: limits.proxies.clone(),
                 open: Mutex::default(),
                 refused: AtomicU64::new(0),
             }),
             unfinished: Arc::new(Unfinished {
-                most: limits.unfinished_handshakes,
+                most: limits.unfinished_handshakes.min(half),
                 places: Mutex::default(),
                 displaced: AtomicU64::new(0),
             }),
@@ -85,67 +90,90 @@ impl Counts {
     }
 }
 
-/// Open connections by address.
+/// Open connections, in all and by address.
 #[derive(Debug)]
 pub(super) struct Addresses {
     most: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    /// Not counted by address.
+    proxies: Vec<IpNet>,
+    open: Mutex<Open>,
     refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_network: HashMap<IpAddr, usize>,
 }
 
 /// One of an address's connections, until it is dropped.
 #[derive(Debug)]
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
-    key: IpAddr,
+    /// `None`: not counted by address.
+    network: Option<IpAddr>,
 }
 
 impl Addresses {
-    /// `Ok(None)`: connections of this address are not counted. `Err`: it has as many as it may.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<AddressPlace>, ()> {
-        let Some(key) = key(address) else {
-            return Ok(None);
-        };
+    /// `None`: this address has as many as it may.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
+        let network = self.says_who(address).then(|| network(address));
         let mut open = lock(&self.open);
-        let count = open.entry(key).or_default();
-        if *count >= self.most {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(());
+        if let Some(network) = network {
+            let count = open.by_network.entry(network).or_default();
+            if *count >= self.most {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            *count += 1;
         }
-        *count += 1;
-        Ok(Some(AddressPlace {
+        open.all += 1;
+        Some(AddressPlace {
             addresses: self.clone(),
-            key,
-        }))
+            network,
+        })
+    }
+
+    /// Not so the addresses from which everybody on this machine comes, or behind a proxy.
+    fn says_who(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_own = address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST;
+        !is_own && !self.proxies.iter().any(|it| it.contains(&address))
+    }
+
+    fn all(&self) -> usize {
+        lock(&self.open).all
     }
 
     fn busiest(&self) -> usize {
-        lock(&self.open).values().copied().max().unwrap_or(0)
+        let open = lock(&self.open);
+        open.by_network.values().copied().max().unwrap_or(0)
     }
 }
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
         let mut open = lock(&self.addresses.open);
-        if let Some(count) = open.get_mut(&self.key) {
+        open.all -= 1;
+        let Some(network) = self.network else {
+            return;
+        };
+        if let Some(count) = open.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.key);
+                open.by_network.remove(&network);
             }
         }
     }
 }
 
 /// What counts as one address: with IPv6 a network of 64 bits, which is the least that anybody is
-/// given. `None`: the address from which everybody on this machine comes says nothing about who it
-/// is; a proxy here may have thousands of clients.
-fn key(address: IpAddr) -> Option<IpAddr> {
+/// given.
+fn network(address: IpAddr) -> IpAddr {
     const NETWORK: u128 = !0 << 64;
     match address.to_canonical() {
-        IpAddr::V4(ip) if ip == std::net::Ipv4Addr::LOCALHOST => None,
-        IpAddr::V6(ip) if ip == std::net::Ipv6Addr::LOCALHOST => None,
-        IpAddr::V6(ip) => Some(IpAddr::V6((u128::from(ip) & NETWORK).into())),
-        v4 => Some(v4),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & NETWORK).into()),
+        v4 => v4,
     }
 }
 
@@ -159,38 +187,65 @@ pub(super) struct Unfinished {
 
 #[derive(Debug, Default)]
 struct Places {
-    /// In the order of their beginning.
-    by_number: BTreeMap<u64, Arc<Notify>>,
+    /// Those of one address in the order of their beginning; none is without any.
+    by_network: HashMap<IpAddr, BTreeMap<u64, Arc<Notify>>>,
+    count: usize,
     last: u64,
+}
+
+impl Places {
+    fn remove(&mut self, network: IpAddr, number: u64) -> Option<Arc<Notify>> {
+        let of_one = self.by_network.get_mut(&network)?;
+        let removed = of_one.remove(&number)?;
+        if of_one.is_empty() {
+            self.by_network.remove(&network);
+        }
+        self.count -= 1;
+        Some(removed)
+    }
+
+    /// Takes out the oldest of whoever has most, the older one of two that have as many.
+    fn remove_of_busiest(&mut self) -> Option<Arc<Notify>> {
+        let oldest = |(network, places): (&IpAddr, &BTreeMap<u64, _>)| {
+            let (number, _) = places.first_key_value()?;
+            Some((places.len(), Reverse(*number), *network))
+        };
+        let (_, Reverse(number), network) = self.by_network.iter().filter_map(oldest).max()?;
+        self.remove(network, number)
+    }
 }
 
 /// One of them, until its first request has come.
 #[derive(Debug)]
 pub(super) struct UnfinishedPlace {
     unfinished: Arc<Unfinished>,
+    network: IpAddr,
     number: u64,
     /// Told when it has to make room.
     pub(super) displaced: Arc<Notify>,
 }
 
 impl Unfinished {
-    /// Beyond the limit the oldest makes room: who means well is done in a moment. The flag says
-    /// whether one had to.
-    pub(super) fn enter(self: &Arc<Self>) -> (UnfinishedPlace, bool) {
-        let displaced = Arc::new(Notify::new());
+    /// Beyond the limit the oldest of the address that has most makes room: who means well is done
+    /// in a moment. The flag says whether one had to.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> (UnfinishedPlace, bool) {
+        let (network, displaced) = (network(address), Arc::new(Notify::new()));
         let mut places = lock(&self.places);
-        let is_full = places.by_number.len() >= self.most;
-        let oldest = is_full.then(|| places.by_number.pop_first()).flatten();
+        let is_full = places.count >= self.most;
+        let oldest = is_full.then(|| places.remove_of_busiest()).flatten();
         places.last += 1;
+        places.count += 1;
         let number = places.last;
-        places.by_number.insert(number, displaced.clone());
+        let of_one = places.by_network.entry(network).or_default();
+        of_one.insert(number, displaced.clone());
         drop(places);
-        if let Some((_, oldest)) = &oldest {
+        if let Some(oldest) = &oldest {
             self.displaced.fetch_add(1, Ordering::Relaxed);
             oldest.notify_one();
         }
         let place = UnfinishedPlace {
             unfinished: self.clone(),
+            network,
             number,
             displaced,
         };
@@ -200,7 +255,7 @@ impl Unfinished {
 
 impl Drop for UnfinishedPlace {
     fn drop(&mut self) {
-        lock(&self.unfinished.places).by_number.remove(&self.number);
+        lock(&self.unfinished.places).remove(self.network, self.number);
     }
 }
 
@@ -229,38 +284,53 @@ mod tests {
             counts.addresses.enter(address)
         };
         let (first, second) = (enter("192.0.2.1"), enter("::ffff:192.0.2.1"));
-        assert!(first.is_ok() && second.is_ok());
-        assert!(enter("192.0.2.1").is_err());
-        assert!(enter("192.0.2.2").is_ok(), "another has its own");
+        assert!(first.is_some() && second.is_some());
+        assert!(enter("192.0.2.1").is_none());
+        assert!(enter("192.0.2.2").is_some(), "another has its own");
         drop(first);
-        assert!(enter("192.0.2.1").is_ok(), "it came back");
+        assert!(enter("192.0.2.1").is_some(), "it came back");
 
         let _held = [enter("2001:db8::1"), enter("2001:db8::ffff:0:0:1")];
-        assert!(enter("2001:db8::5").is_err());
-        assert!(enter("2001:db8:0:1::1").is_ok());
+        assert!(enter("2001:db8::5").is_none());
+        assert!(enter("2001:db8:0:1::1").is_some());
         let used = Usage(counts.clone()).limits()[1];
         assert_eq!((used.limit, used.used, used.refused), (2, 2, 2));
         for free in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let many: Vec<_> = (0..9).map(|_| enter(free)).collect();
-            assert!(many.iter().all(|it| matches!(it, Ok(None))), "{free}");
+            assert!(many.iter().all(Option::is_some), "{free}");
         }
         drop((second, _held));
-        assert_eq!(lock(&counts.addresses.open).len(), 0, "nothing is left");
+        let open = lock(&counts.addresses.open);
+        assert_eq!((open.all, open.by_network.len()), (0, 0), "nothing is left");
     }
 
     #[tokio::test]
     async fn the_oldest_that_has_not_begun_makes_room() {
         let counts = counts(2);
-        let ((oldest, _), (newer, _)) = (counts.unfinished.enter(), counts.unfinished.enter());
-        let (newest, made_room) = counts.unfinished.enter();
+        let enter = || counts.unfinished.enter(IpAddr::from([192, 0, 2, 1]));
+        let ((oldest, _), (newer, _)) = (enter(), enter());
+        let (newest, made_room) = enter();
         assert!(made_room);
         oldest.displaced.notified().await;
         drop(oldest);
         drop(newer);
-        let (_other, made_room) = counts.unfinished.enter();
+        let (_other, made_room) = enter();
         assert!(!made_room, "one that has begun has left its place");
         let used = Usage(counts.clone()).limits()[2];
         assert_eq!((used.limit, used.used, used.refused), (2, 2, 1));
         drop(newest);
+    }
+    #[test]
+    fn who_has_most_unfinished_connections_makes_room_not_the_oldest_of_all() {
+        let counts = counts(4);
+        let enter = |last| counts.unfinished.enter(IpAddr::from([192, 0, 2, last])).0;
+        let (slow, _flood) = (enter(1), [(); 9].map(|()| enter(2)));
+        let places = lock(&counts.unfinished.places);
+        let held = |last| places.by_network[&IpAddr::from([192, 0, 2, last])].len();
+        assert_eq!((held(1), held(2)), (1, 3));
+        drop(places);
+        drop((slow, _flood));
+        let places = lock(&counts.unfinished.places);
+        assert_eq!((places.count, places.by_network.len()), (0, 0));
     }
 }

@@ -183,7 +183,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper_util", &["engineio", "server", "api", "bitcoind"]),
     ("tokio_tungstenite", &["engineio"]),
     ("governor", &["limits"]),
-    ("ipnet", &["config", "webhooks"]),
+    ("ipnet", &["server", "config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "doctor", "main", "token"]),

@@ -1,0 +1,102 @@
+//! How many connections there may be, and which.
+
+use super::*;
+
+#[tokio::test]
+async fn beyond_the_cap_clients_wait_for_a_slot() {
+    let running = start(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
+    let mut first = connect(&running).await;
+    first
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    let mut second = connect(&running).await;
+    second
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    pass(Duration::ZERO).await;
+    assert_eq!(
+        running.waiting.load(Ordering::SeqCst),
+        1,
+        "the second is not served yet"
+    );
+    drop(first);
+    until(|| running.waiting.load(Ordering::SeqCst) == 2).await;
+    running.gate.notify_waiters();
+    read_until(&mut second, "/wait 0").await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_slot_as_long_as_its_owner_does() {
+    let running = start(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
+    let mut first = connect(&running).await;
+    first
+        .write_all(
+            b"GET /keep HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!",
+        )
+        .await
+        .expect("written");
+    read_until(&mut first, "101 Switching").await;
+    first.write_all(b"?").await.expect("written");
+    read_until(&mut first, "?").await;
+    let mut second = connect(&running).await;
+    second
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    pass(Duration::ZERO).await;
+    assert_eq!(
+        running.waiting.load(Ordering::SeqCst),
+        0,
+        "the only slot is taken"
+    );
+    drop(first);
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn silent_clients_leave_half_of_the_connections_to_others() {
+    let running = start(Limits {
+        connections: 4,
+        header_time: PATIENCE * 9,
+        ..Limits::default()
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(connect(&running).await);
+    }
+    let mut stream = connect(&running).await;
+    stream.write_all(GET).await.expect("written");
+    read_until(&mut stream, "/ 0").await;
+}
+
+#[tokio::test]
+async fn the_usage_is_that_of_clients_alone() {
+    let mut usage = None;
+    let running = start_with(Limits::default(), |server| {
+        usage = Some(server.usage());
+        server
+    })
+    .await;
+    let used = || usage.as_ref().map(|usage| usage.limits()[0].used);
+    assert_eq!(used(), Some(0));
+    let mut held = Vec::new();
+    for count in 1..=3 {
+        let mut stream = connect(&running).await;
+        stream.write_all(GET).await.expect("written");
+        read_until(&mut stream, "/ 0").await;
+        assert_eq!(used(), Some(count));
+        held.push(stream);
+    }
+}
