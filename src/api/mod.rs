@@ -143,6 +143,7 @@ pub struct Listening {
     /// Likewise of `metrics.listen`.
     pub metrics: Vec<SocketAddr>,
     pub usage: server::Usage,
+    pub metrics_usage: Option<server::Usage>,
     /// `None`: there is no TLS.
     pub certificates: Option<Certificates>,
 }

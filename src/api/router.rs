@@ -161,7 +161,7 @@ impl Router {
                     route: None,
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
-                    may_know: !self.services.auth.is_on(),
+                    may_know: entrance == Entrance::Clients && !self.services.auth.is_on(),
                 };
                 self.rest(matched, request, seen).await
             }
@@ -257,8 +257,11 @@ impl Router {
             true => access.take(caller, Cost::Costly),
             false => Ok(()),
         };
-        // What is open costs no more than a refusal.
         let Some(needed) = needed else {
+            // What is open at both entrances costs no more than a refusal.
+            if route.scope.is_some() {
+                access.take(caller, Cost::Request)?;
+            }
             take_costly(caller)?;
             return Ok(Principal::nobody());
         };

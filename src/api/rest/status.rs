@@ -189,8 +189,13 @@ impl Overview {
             self.subscriptions.limit(),
             self.events.waiting.limit(),
         ];
+        let metrics = self.listening.metrics_usage.as_ref().map(|usage| {
+            let [connections, ..] = usage.limits();
+            held("metrics_connections", connections.limit, connections.used)
+        });
         let in_use = in_use.into_iter().chain(self.listening.usage.limits());
         let in_use = in_use
+            .chain(metrics)
             .chain(self.access.limits())
             .chain(self.quotas.limits()?);
         let shape = |limit, used, refused| object! { limit, ?used, ?refused };

@@ -48,6 +48,27 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_which_limit_it_is() {
 }
 
 #[tokio::test]
+async fn metrics_count_where_no_token_is_asked_for_and_health_does_not() {
+    let daemon = limited(|limits| limits.requests_per_second = 1).await;
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("host", "localhost:5005");
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let answer = daemon.router.handle_metrics(request, PEER).await;
+        assert!(!answer.headers().contains_key("satwatch-cursor"));
+        answer.status()
+    };
+    let mut last = StatusCode::OK;
+    for _ in 0..1000 {
+        last = ask("/metrics").await;
+        if last != StatusCode::OK {
+            break;
+        }
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ask("/health/live").await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn costly_requests_have_a_limit_of_their_own() {
     let daemon = limited(|limits| limits.costly_per_minute = 1).await;
     let add = |n| json!({"addresses": [address(n).to_string()], "history": "none"}).to_string();

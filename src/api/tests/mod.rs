@@ -142,6 +142,7 @@ impl Daemon {
                 addresses: vec![([127, 0, 0, 1], 5005).into()],
                 metrics: Vec::new(),
                 usage: server::Usage::of_nobody(),
+                metrics_usage: None,
                 certificates: None,
             },
             socketio: socketio::Config::default(),
