@@ -18,8 +18,8 @@ use x509_cert::ext::pkix::name::GeneralName;
 use super::CertificateFiles;
 use crate::remedy::Remedy;
 
-/// So long before its end a certificate is called one that ends soon, or for the last quarter of its
-/// time if that is shorter.
+/// So long before its end a certificate is called one that ends soon, or for the last quarter of
+/// its time if that is shorter.
 const SOON: Duration = Duration::from_secs(21 * 86_400);
 
 /// What is wrong with the files of a pair.

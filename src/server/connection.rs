@@ -36,8 +36,8 @@ pub(super) struct Connections {
     pub abort: CancellationToken,
 }
 
-/// Bytes of an answer that TLS has sealed and the client not taken: one record. The rest waits where
-/// it is counted.
+/// Bytes of an answer that TLS has sealed and the client not taken: one record. The rest waits
+/// where it is counted.
 const SEALED: usize = 16 * 1024;
 
 /// What a client has begun with.

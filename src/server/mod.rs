@@ -13,9 +13,9 @@
 //!    can go on counting it: hyper's connection ends with the upgrade.
 //! 3. A connection is unfinished until the head of its first request has come, the handshake of TLS
 //!    before it included. Beyond [`Limits::unfinished_handshakes`] the oldest one of the address
-//!    that has most of them is dropped: a flood pushes out its own, and if it comes from everywhere,
-//!    whoever means well is done in a moment. Half of the connections are never unfinished ones, nor
-//!    those of one address.
+//!    that has most of them is dropped: a flood pushes out its own, and if it comes from all over,
+//!    whoever means well is done in a moment. Unfinished ones are half of the connections at most,
+//!    and so are those of one address.
 //! 4. A connection without a request in work ends [`Limits::header_time`] after accept if it never
 //!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
 //!    a later head too. hyper's own timer is off: it runs while a connection idles between two

@@ -343,7 +343,9 @@ fn metrics_have_an_address_of_their_own_where_nothing_else_is() {
     }
     assert_eq!(status["limits"]["metrics_connections"]["limit"], 64);
     let warning = "reads the metrics, names of consumers among them, without a token";
-    assert!(daemon.log().contains(warning));
+    wait_until("the warning", || {
+        daemon.log().contains(warning).then_some(())
+    });
 }
 
 /// `satwatch` with these words, and the settings for these files; as another user if it says so.
