@@ -65,7 +65,7 @@ impl Caller {
 /// What counts against the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
-    /// A request or an event.
+    /// A request, a connect to Socket.IO or an event.
     Request,
     /// Something that costs much, besides.
     Costly,

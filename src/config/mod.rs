@@ -189,8 +189,8 @@ settings! {
         rest_bytes: usize = 256 << 20, whole(1 << 20..=1 << 40);
         /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
         packet_bytes: usize = 1_000_000, whole(1024..=1 << 30);
-        /// Requests over REST and events over Socket.IO of one client: a token or, without one, an
-        /// address. Ten times as many may come at once.
+        /// Requests over REST, connects and events over Socket.IO of one client: a token or,
+        /// without one, an address. Ten times as many may come at once.
         requests_per_second: u32 = 5000, whole(1..=1_000_000);
         /// Of them those that cost much, and credentials that are wrong.
         costly_per_minute: u32 = 3000, whole(1..=1_000_000);

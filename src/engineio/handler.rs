@@ -90,6 +90,17 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (session, now);
     }
 
+    /// Why the session is to end now, by what the layer above knows beside the client's packets.
+    /// Asked whenever the session is about to wait, whatever its transport does and also while
+    /// [`Work`] is under way. `Pending` means that the waker of `cx` was registered.
+    ///
+    /// Not asked again after `Ready`: the work is dropped, nothing more is taken from the client,
+    /// and the transport has a moment for what is queued. Must be quick and must not block.
+    fn poll_end(&self, session: &Arc<Self::Session>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let _ = (session, cx);
+        Poll::Pending
+    }
+
     /// The session ended; called exactly once for each `open`, also when the session's task panics
     /// or is aborted. Unfinished work has been dropped.
     fn close(&self, session: &Arc<Self::Session>, reason: CloseReason);

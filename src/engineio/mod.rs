@@ -24,7 +24,9 @@
 //!    does not take its answers gets none of its further requests handled. What is sent beside
 //!    answers is pulled: [`Handler::poll_next`] is asked when the transport can take something and
 //!    the outbox is empty, so nothing is queued for a slow client.
-//! 7. Nothing here knows what the messages mean; this folder imports nothing of the crate around
+//! 7. A layer above that wants a session to end is heard whatever the client does:
+//!    [`Handler::poll_end`] is asked whenever the task is about to wait.
+//! 8. Nothing here knows what the messages mean; this folder imports nothing of the crate around
 //!    it.
 //!
 //! ```text

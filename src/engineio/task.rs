@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -29,12 +29,17 @@ use super::session::{Output, PollAnswer, PostAnswer, Session, SocketRole};
 use super::websocket::{SocketEvent, WebSocket};
 
 /// How long a deadline may be away when there is none.
-const FAR: std::time::Duration = std::time::Duration::from_secs(86_400);
+const FAR: Duration = Duration::from_secs(86_400);
+
+/// How long a session that [`Handler::poll_end`] ends may take to get rid of what is queued.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Event {
     Command(SessionCommand),
     Socket(SocketRole, SocketEvent),
     Closing(CloseReason),
+    /// The layer above wants no more of the session.
+    Ended(CloseReason),
     WorkDone,
     /// The outbox has something.
     Pump,
@@ -69,6 +74,8 @@ pub(super) struct SessionTask<H: Handler> {
     /// The outbox and the layer above have nothing to be sent, as far as the task knows: it asks
     /// again when it was woken or something has happened but that the transport took more.
     is_drained: bool,
+    /// The layer above has said that it wants no more of the session.
+    has_ended: bool,
 }
 
 impl<H: Handler> SessionTask<H> {
@@ -98,6 +105,7 @@ impl<H: Handler> SessionTask<H> {
             wakes_at: None,
             may_be_full: false,
             is_drained: false,
+            has_ended: false,
         })
     }
 
@@ -157,7 +165,23 @@ impl<H: Handler> SessionTask<H> {
                 OutboxSignal::Close(reason) => Event::Closing(reason),
             });
         }
+        if let Poll::Ready(reason) = self.poll_end(cx) {
+            return Poll::Ready(Event::Ended(reason));
+        }
         self.poll_deadline(cx, now, sleep)
+    }
+
+    /// Asked once for each time that the task waits: a client that sends without end does not keep
+    /// it from that.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        match &self.known {
+            Some(known) if !self.has_ended => {
+                let end = self.handler.poll_end(&known.state, cx);
+                self.has_ended = end.is_ready();
+                end
+            }
+            _ => Poll::Pending,
+        }
     }
 
     /// Looked at last and set only when the task is about to wait, because a deadline moves with
@@ -211,16 +235,25 @@ impl<H: Handler> SessionTask<H> {
                 self.machine.abandon(CloseReason::PingTimeout)
             }
             Event::Closing(reason) => self.close(now, reason),
+            Event::Ended(reason) => {
+                self.work_over(now);
+                self.flush_outbox();
+                self.machine.close_until(now, reason, now + END_TIMEOUT);
+            }
             Event::Socket(role, event) => match event {
                 SocketEvent::Received(frame) => self.machine.frame(now, role, frame),
                 SocketEvent::Written => self.machine.written(now, role),
                 SocketEvent::Progressed => self.machine.write_progressed(now, role),
                 SocketEvent::Ended(end) => self.machine.socket_ended(now, role, end),
             },
-            Event::WorkDone => {
-                self.work = None;
-                self.machine.resume(now);
-            }
+            Event::WorkDone => self.work_over(now),
+        }
+    }
+
+    /// The work is done, or is not wanted any more.
+    fn work_over(&mut self, now: Instant) {
+        if self.work.take().is_some() {
+            self.machine.resume(now);
         }
     }
 
@@ -281,11 +314,15 @@ impl<H: Handler> SessionTask<H> {
         if reason == CloseReason::SlowConsumer {
             return self.machine.abandon(reason);
         }
-        if self.machine.is_open() {
-            while let Next::Group(group) = self.outbox.take() {
-                self.machine.send(group);
-            }
-            self.machine.close(now, reason);
+        self.flush_outbox();
+        self.machine.close(now, reason);
+    }
+
+    fn flush_outbox(&mut self) {
+        while self.machine.is_open()
+            && let Next::Group(group) = self.outbox.take()
+        {
+            self.machine.send(group);
         }
     }
 

@@ -28,7 +28,8 @@ impl Default for Config {
 /// What [`super::SocketIoHandler`] holds its clients to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerConfig {
-    /// From the opening of a session until it has joined its first namespace; authorization counts.
+    /// From the opening of a session, or since it has left its last namespace, until it has joined
+    /// one; authorization counts.
     pub connect_timeout: Duration,
     /// Namespaces that one client may be in at a time.
     pub max_namespaces: usize,

@@ -76,10 +76,19 @@ struct State {
     incomplete: Option<Box<Incomplete>>,
     /// Which socket is asked next for something to send.
     turn: usize,
-    /// When the first namespace must have been joined, until it has.
+    /// While the client is in no namespace: when it must have joined one.
     connect_by: Option<Instant>,
     /// Of a client of revision 4.
     implicit_connect: Option<ImplicitConnect>,
+}
+
+impl State {
+    /// A client has left a namespace.
+    fn left(&mut self, limits: &Limits) {
+        if self.namespaces.joined().next().is_none() {
+            self.connect_by = Some(now() + limits.config.connect_timeout);
+        }
+    }
 }
 
 impl Connection {
@@ -268,6 +277,7 @@ impl Connection {
             PacketBody::Disconnect => match state.namespaces.client_leaves(namespace)? {
                 Some(socket) => {
                     socket.leave();
+                    state.left(&self.limits);
                     Action::Left(socket)
                 }
                 None => Action::Nothing,
@@ -419,6 +429,7 @@ impl Disconnect for Connection {
                 return;
             }
             socket.leave();
+            state.left(&self.limits);
             // Under the lock, or the answer to the client's next CONNECT could come before it.
             self.queue(encode::disconnect(socket.namespace()));
         }

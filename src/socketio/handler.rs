@@ -60,6 +60,13 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Ready when this client is wanted no more: all its namespaces are left, and its session ends
+    /// at once, whatever its transport or work that [`Handler::event`] returned does; that is
+    /// dropped. Pending: the waker was registered. Must be quick and must not block.
+    fn poll_end(&self, _socket: &Socket, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     /// The client left the namespace; called exactly once for each `connected`. Nothing can be sent
     /// to it any more.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);

@@ -33,6 +33,8 @@
 //!   the connection, because the session reads nothing while it is authorized. So no second CONNECT
 //!   overtakes the first; one to a namespace that the client is in closes the connection, as there.
 //! - Packets for a namespace that the server has just disconnected are ignored (see [`namespace`]).
+//! - A session that has left its last namespace is closed when it joins none within the connect
+//!   timeout; the reference server closes only those that never joined one.
 //! - There is no connection state recovery: `pid` and `offset` in a CONNECT are taken and ignored,
 //!   as a server does that has it switched off.
 //! - Clients are not asked for acknowledgements; one that comes is checked and dropped.

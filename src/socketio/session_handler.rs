@@ -9,7 +9,7 @@ use super::connect::{ConnectRequest, DisconnectReason};
 use super::connection::{Action, Connection, DisconnectListener, Limits, Violation};
 use super::encode::Encoded;
 use super::handler::Handler;
-use super::socket::Socket;
+use super::socket::{Disconnect, Socket};
 use crate::engineio::{
     self, ByteBudget, CloseReason, Handshake, Message, MessageGroup, Outbox, Work,
 };
@@ -168,6 +168,20 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
 
     fn tick(&self, connection: &Arc<Connection>, now: Instant) {
         connection.tick(now);
+    }
+
+    fn poll_end(&self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        // Each is asked, because each has to know the waker.
+        let mut is_wanted = true;
+        connection.any_socket(|socket| {
+            is_wanted &= self.shared.handler.poll_end(socket, cx).is_pending();
+            false
+        });
+        if is_wanted {
+            return Poll::Pending;
+        }
+        connection.disconnect_all();
+        Poll::Ready(CloseReason::ForcedClose)
     }
 
     fn close(&self, connection: &Arc<Connection>, reason: CloseReason) {

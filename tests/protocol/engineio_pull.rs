@@ -133,8 +133,9 @@ fn service() -> Service<Source> {
     Service::new(Config::default(), Source::default())
 }
 
-async fn serve<S>(service: Service<Source>, stream: S)
+pub async fn serve<H, S>(service: Service<H>, stream: S)
 where
+    H: Handler,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = service_fn(move |request: Request<Incoming>| {
@@ -220,7 +221,12 @@ async fn counted_websocket(
     (socket, writes)
 }
 
-async fn http(service: &Service<Source>, method: Method, sid: &str, body: &str) -> String {
+pub async fn http<H: Handler>(
+    service: &Service<H>,
+    method: Method,
+    sid: &str,
+    body: &str,
+) -> String {
     let request = Request::builder()
         .method(method)
         .uri(format!("/engine.io/?EIO=4&transport=polling{sid}"))

@@ -4,6 +4,7 @@ mod engineio;
 mod engineio_3;
 mod engineio_bounds;
 mod engineio_conformance;
+mod engineio_end;
 mod engineio_frames;
 mod engineio_pull;
 mod engineio_rig;

@@ -82,8 +82,6 @@ pub enum ReadError {
     Page(#[from] PageError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    #[error("its token has ended")]
-    Ended,
 }
 
 impl Client {
@@ -243,6 +241,15 @@ impl Client {
         .flatten()
     }
 
+    /// Ready when its principal is let in no longer.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.principal.has_ended() {
+            return Poll::Ready(());
+        }
+        let end = self.with(|state| state.ended.as_mut().poll(cx));
+        end.unwrap_or(Poll::Pending)
+    }
+
     /// The next packet.
     pub fn poll_next(
         &self,
@@ -250,11 +257,11 @@ impl Client {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
         if self.principal.has_ended() {
-            return Poll::Ready(Err(ReadError::Ended));
+            // `poll_end`, which is asked next, says so.
+            return Poll::Pending;
         }
         let mut state = self.lock();
         let Some(ClientState {
-            ended,
             reader,
             bytes,
             consumer,
@@ -276,7 +283,7 @@ impl Client {
         {
             return Poll::Ready(Ok(packet));
         }
-        ended.as_mut().poll(cx).map(|()| Err(ReadError::Ended))
+        Poll::Pending
     }
 }
 

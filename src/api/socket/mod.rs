@@ -7,7 +7,9 @@
 //!    where its cursor says (`crate::events`, rules 2 to 4).
 //! 2. The work for a packet ends by itself, and the next packet is looked at when it is done. Reads
 //!    of the store are made off the runtime.
-//! 3. A connection reads a consumer or has subscriptions of its own, not both: an event that both
+//! 3. Whose token has ended has its session ended at once, whatever its transport or the work for
+//!    its packet does ([`Client::poll_end`]); places and leases come back with that.
+//! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both
 //!    want would be told twice.
 //!
 //! ```text
@@ -43,7 +45,7 @@ use crate::socketio::{
 use crate::wire::error::shortened;
 use crate::wire::json::object;
 use crate::wire::{ApiError, NAMESPACE, address};
-use client::{Client, ReadError};
+use client::Client;
 #[cfg(test)]
 pub use requests::EVENTS;
 
@@ -105,12 +107,16 @@ impl SocketApi {
         };
         let (access, at) = (&self.0.access, caller(request));
         let admitted = self.0.auth.admit(credential);
+        let caller = match &admitted {
+            Ok(principal) => Caller::of(principal, &at),
+            Err(_) => at.clone(),
+        };
+        access.take(&caller, Cost::Request)?;
         if admitted.is_err() && credential != Credential::None {
             access.take(&at, Cost::Costly)?;
         }
         let principal = admitted?;
         principal.require(Scope::Read)?;
-        let caller = Caller::of(&principal, &at);
         Ok((principal, caller))
     }
 }
@@ -179,12 +185,6 @@ impl socketio::Handler for SocketApi {
         };
         match client.poll_next(&self.0, cx) {
             Poll::Ready(Ok(packet)) => Poll::Ready(packet),
-            Poll::Ready(Err(ReadError::Ended)) => {
-                // It is not to come back by itself, as it would when its transport just ends.
-                client.leave();
-                socket.disconnect(true);
-                Poll::Pending
-            }
             Poll::Ready(Err(cause)) => {
                 // It comes back with the cursor that it has, and is told what to do. Its transport
                 // just ends: after the packet of a close python-socketio does not come back.
@@ -199,6 +199,11 @@ impl socketio::Handler for SocketApi {
 
     fn is_full(&self, socket: &Socket) -> bool {
         socket.kept::<Client>().is_some_and(Client::is_full)
+    }
+
+    fn poll_end(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+        let client = socket.kept::<Client>();
+        client.map_or(Poll::Pending, |client| client.poll_end(cx))
     }
 
     fn disconnected(&self, socket: &Socket, _reason: DisconnectReason) {

@@ -19,14 +19,14 @@ use crate::engineio::internals::outbox;
 use crate::engineio::{Handler, Handshake};
 
 /// A daemon and a token of each scope.
-struct Guarded {
-    daemon: Daemon,
+pub(super) struct Guarded {
+    pub(super) daemon: Daemon,
     tokens: Vec<Token>,
     texts: Vec<TokenText>,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let daemon = Daemon::start().await;
         let some = address(1).to_string();
         daemon
@@ -54,12 +54,12 @@ impl Guarded {
         guarded
     }
 
-    fn put_in_force(&self, tokens: &[Token]) {
+    pub(super) fn put_in_force(&self, tokens: &[Token]) {
         let tokens = InForce::Tokens(tokens.to_vec());
         self.daemon.services.auth.put_in_force(tokens);
     }
 
-    fn text(&self, scope: Scope) -> &str {
+    pub(super) fn text(&self, scope: Scope) -> &str {
         let place = Scope::ALL.iter().position(|it| *it == scope);
         self.texts[place.expect("it is one")].reveal()
     }

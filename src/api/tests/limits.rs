@@ -111,6 +111,28 @@ async fn events_over_socket_io_count_and_the_session_stays_open() {
 }
 
 #[tokio::test]
+async fn connects_over_socket_io_count_and_the_session_stays_open() {
+    let daemon = limited(|limits| limits.requests_per_second = 1).await;
+    let mut client = daemon.client().await;
+    let mut number = 0;
+    let refusal = loop {
+        number += 1;
+        assert!(number < 1000, "never refused");
+        client.say("1").await;
+        client.say("0").await;
+        let answer = client.hear().await;
+        if let Some(refusal) = answer.strip_prefix('4') {
+            break serde_json::from_str::<Value>(refusal).unwrap();
+        }
+        assert!(answer.starts_with("0{"), "{answer}");
+        client.expect("connected").await;
+    };
+    assert_eq!(refusal["data"]["code"], "rate_limited");
+    assert_eq!(refusal["data"]["limit"], "requests_per_second");
+    assert!(!client.outbox.is_closed());
+}
+
+#[tokio::test]
 async fn handshakes_count_and_what_carries_a_session_does_not() {
     let daemon = limited(|limits| limits.requests_per_second = 1).await;
     let ask = async |query: &str| {

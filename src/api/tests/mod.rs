@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod consumers;
 mod cursors;
+mod ended;
 mod held;
 mod lag;
 mod limits;
@@ -343,7 +344,11 @@ impl Client {
         if let Next::Group(group) = self.queue.take() {
             return Poll::Ready(packet_text(group));
         }
-        self.layer.poll_next(&self.session, cx).map(packet_text)
+        let next = self.layer.poll_next(&self.session, cx);
+        if next.is_pending() && self.layer.poll_end(&self.session, cx).is_ready() {
+            return self.poll_packet(cx);
+        }
+        next.map(packet_text)
     }
 
     /// The next packet if there is one.

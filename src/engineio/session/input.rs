@@ -283,14 +283,16 @@ impl Session {
 
     /// The layer above ends the session. All of its outbox has been given to `send` before.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.close_until(now, reason, now + self.limits.close_timeout);
+    }
+
+    /// As [`close`](Self::close), with a time of its own for what is queued.
+    pub fn close_until(&mut self, now: Instant, reason: CloseReason, until: Instant) {
         self.tick(now);
         if self.phase != Phase::Open {
             return;
         }
-        self.phase = Phase::Closing {
-            reason,
-            until: now + self.limits.close_timeout,
-        };
+        self.phase = Phase::Closing { reason, until };
         self.drop_probe(None);
         if let Transport::Polling { waiting, .. } = self.transport {
             let is_final = reason == CloseReason::ForcedClose;

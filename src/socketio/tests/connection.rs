@@ -167,27 +167,78 @@ async fn a_client_that_joins_nothing_is_closed_in_time() {
         connect_timeout: Duration::from_secs(45),
         ..LayerConfig::default()
     };
-    let clients = [Client::new(), Client::new(), Client::with(config, 100)];
-    let [idle, refused, left] = &clients;
-    refused.text("0/private").await;
-    left.text("0").await;
-    left.text("1").await;
+    let mut clients = vec![Client::with(config, 100)];
+    for packets in [
+        &["0/private"][..],
+        &["0", "1"],
+        &["0", r#"2["leave"]"#],
+        &["0", "1", "0/private"],
+        // These are in a namespace.
+        &["0", "1", "0"],
+        &["0", "0/custom", "1"],
+    ] {
+        let client = Client::new();
+        for packet in packets {
+            client.text(packet).await;
+        }
+        clients.push(client);
+    }
+    let closing = || clients.iter().map(Client::closing).collect::<Vec<_>>();
     let wait = async |time| {
         tokio::time::sleep(time).await;
         clients.iter().for_each(Client::tick);
     };
     wait(Duration::from_millis(44_999)).await;
-    assert_eq!((idle.closing(), refused.closing()), (None, None));
+    assert_eq!(closing(), [None; 7]);
     wait(Duration::from_millis(2)).await;
-    assert_eq!(
-        (idle.closing(), refused.closing()),
-        (
-            Some(CloseReason::ForcedClose),
-            Some(CloseReason::ForcedClose)
-        )
-    );
+    let closed = Some(CloseReason::ForcedClose);
+    let expected = [closed, closed, closed, closed, closed, None, None];
+    assert_eq!(closing(), expected);
     wait(Duration::from_secs(100)).await;
-    assert_eq!(left.closing(), None);
+    assert_eq!(closing(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_join_begins_when_the_last_namespace_is_left() {
+    let client = Client::joined().await;
+    client.wait(Duration::from_secs(100)).await;
+    client.text("1").await;
+    client.wait(Duration::from_millis(44_999)).await;
+    assert_eq!(client.closing(), None);
+    client.wait(Duration::from_millis(2)).await;
+    assert_eq!(client.closing(), Some(CloseReason::ForcedClose));
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_wanted_leaves_everything_and_its_session_ends() {
+    let mut client = Client::joined().await;
+    client.text("0/custom").await;
+    client.received();
+    client.logged();
+    let poll_end = |client: &Client| {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        client.layer.poll_end(&client.session, &mut cx)
+    };
+    assert_eq!(poll_end(&client), Poll::Pending);
+    client
+        .app
+        .unwanted
+        .lock()
+        .unwrap()
+        .push("/custom".to_owned());
+    let closed = CloseReason::ForcedClose;
+    assert_eq!(poll_end(&client), Poll::Ready(closed));
+    assert_eq!(client.received(), ["1", "1/custom,"]);
+    let told = "server namespace disconnect";
+    assert_eq!(
+        client.logged(),
+        [
+            format!("disconnected / {told}"),
+            format!("disconnected /custom {told}")
+        ]
+    );
+    assert_eq!(client.closing(), Some(closed));
+    assert_eq!(poll_end(&client), Poll::Pending, "nobody is left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,8 @@ struct App {
     waiting: Arc<Mutex<Vec<Encoded>>>,
     /// Namespaces of the sockets that were asked for something, in order.
     asked: Arc<Mutex<Vec<String>>>,
+    /// Namespaces whose sockets are not wanted any more.
+    unwanted: Arc<Mutex<Vec<String>>>,
 }
 
 impl App {
@@ -135,6 +137,14 @@ impl Handler for App {
 
     fn is_full(&self, socket: &Socket) -> bool {
         socket.namespace() == "/custom" && self.waiting.lock().unwrap().len() > 2
+    }
+
+    fn poll_end(&self, socket: &Socket, _: &mut Context<'_>) -> Poll<()> {
+        let unwanted = self.unwanted.lock().unwrap();
+        match unwanted.iter().any(|it| it == socket.namespace()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
