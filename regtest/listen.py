@@ -5,7 +5,8 @@ to the connection. Notes about the connection go to standard error. Python's own
     listen.py URL ADDRESS [--payments N] [--deadline SECONDS]
 
 With --payments it ends with exit code 0 once N different transactions came in `new_transactions`,
-and with 1 when that takes longer than the deadline.
+and with 1 when that takes longer than the deadline. A daemon with tokens takes the one in the
+environment variable SATWATCH_TOKEN, of scope watch, or read when the address is watched already.
 
 This is a Socket.IO client in its smallest form, over HTTP long-polling (Engine.IO 4, Socket.IO 5):
 a session is opened, CONNECT and the subscription are posted, then one GET after the other brings
@@ -29,6 +30,7 @@ SEPARATOR = "\x1e"  # between the packets of one polling body
 LONGEST_PAUSE = 10  # seconds between two attempts to connect
 # These carry a cursor that is no place to come back to: events before it may not have come yet.
 NO_PLACE = ("connected", "lagged", "error")
+TOKEN = os.environ.get("SATWATCH_TOKEN")
 
 
 class Session:
@@ -43,7 +45,7 @@ class Session:
         self.path += "&sid=" + urllib.parse.quote(opened["sid"])
         # The daemon answers a poll with a ping when it has nothing else: longer silence is an end.
         self.timeout = (opened["pingInterval"] + opened["pingTimeout"]) / 1000
-        self.send("40")
+        self.send("40" + json.dumps({"token": TOKEN}))
 
     def connection(self):
         return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)

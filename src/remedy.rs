@@ -143,7 +143,9 @@ pub enum Remedy {
     TokenOrLoopback { port: u16 },
 
     /// The tokens file is lost or cannot be used.
-    #[error("put it back as it was, or begin anew without tokens: satwatch token off")]
+    #[error(
+        "put it back as it was, or begin anew without it (move it away): satwatch token new --name me --scope admin"
+    )]
     RestoreTokens,
 
     #[error("put a token into it that satwatch token generate printed, or take the setting out")]

@@ -5,7 +5,8 @@
 //! else to standard error.
 
 use std::io::{Write, stderr, stdout};
-use std::time::{Duration, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
@@ -14,6 +15,11 @@ use crate::cli::{TokenCommand, TokenScope};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::store::{self, RememberedAuth};
+
+/// So long a daemon may take before it is said that it has not.
+const TAKEN_WITHIN: Duration = Duration::from_secs(3);
+/// Between two looks for that.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What `satwatch token` does. An error says why it did not.
 pub fn carry_out(config: &Config, command: TokenCommand) -> Result<()> {
@@ -79,7 +85,9 @@ fn good(seen: FileSeen) -> Result<TokensFile, String> {
     match seen {
         FileSeen::Good(file) => Ok(file),
         FileSeen::Missing => Err("there are no tokens".to_owned()),
-        FileSeen::Unreadable(why) => Err(format!("the tokens file cannot be used ({why})")),
+        FileSeen::Unreadable(why) => Err(format!(
+            "the tokens file cannot be used ({why}); put it back as it was, or move it away"
+        )),
     }
 }
 
@@ -98,7 +106,7 @@ fn new(config: &Config, name: &str, scope: Scope, lifetime: Option<Duration>) ->
     if closes {
         note(
             "This is the first token: from now on every request needs one. Scripts, browsers and Socket.IO \
-             clients without a token are refused, and their sessions end within a second; this stays so when \
+             clients without a token are refused, and their sessions end; this stays so when \
              the last token is revoked or expires. The way back: satwatch token off",
         );
     }
@@ -106,7 +114,35 @@ fn new(config: &Config, name: &str, scope: Scope, lifetime: Option<Duration>) ->
         "The token {name} of scope {scope}; it is shown this once:"
     ));
     say(&mut stdout(), text.reveal());
+    tell_who_has_taken_it(config);
     Ok(())
+}
+
+/// A change is in force when a daemon has taken it.
+fn tell_who_has_taken_it(config: &Config) {
+    let (path, store) = (config.tokens_file(), &config.store.path);
+    let FileSeen::Good(file) = TokensFile::look(&path) else {
+        return;
+    };
+    let (path, store) = (path.display(), store.display());
+    let began = Instant::now();
+    loop {
+        if !store::is_in_use(&config.store.path) {
+            return note(&format!(
+                "No daemon uses {store} now; the next one that starts there takes {path}."
+            ));
+        }
+        let seen = store::remembered_auth(&config.store.path);
+        if matches!(seen, Ok(Some(seen)) if seen.mark.serial >= file.serial) {
+            return note("The daemon has taken it.");
+        }
+        if began.elapsed() > TAKEN_WITHIN {
+            return note(&format!(
+                "The daemon that uses {store} has not taken {path} yet: its log and GET /status say why."
+            ));
+        }
+        sleep(LOOK);
+    }
 }
 
 fn list(config: &Config) -> Result<()> {
@@ -190,14 +226,13 @@ fn revoke(config: &Config, wanted: &str) -> Result<()> {
         let left = file.live(now_ms()).count();
         Ok((file, left))
     })?;
-    note(&format!(
-        "The token {wanted} is revoked; its sessions end within a second."
-    ));
+    note(&format!("The token {wanted} is revoked."));
     if left == 0 {
         note(
             "No token is left, and every request is refused. A new one: satwatch token new; or the way back: satwatch token off",
         );
     }
+    tell_who_has_taken_it(config);
     Ok(())
 }
 
@@ -225,17 +260,22 @@ fn off(config: &Config) -> Result<()> {
             "Tokens that stay in the file ({kept}) are good again with the next satwatch token new."
         ));
     }
+    tell_who_has_taken_it(config);
     Ok(())
 }
 
 fn accept(config: &Config) -> Result<()> {
-    let tokens = change(config, |seen| {
+    let (on, tokens) = change(config, |seen| {
         let file = good(seen)?;
-        let tokens = file.tokens.len();
-        Ok((file, tokens))
+        let said = (file.on, file.tokens.len());
+        Ok((file, said))
     })?;
-    note(&format!(
-        "The file is taken as it is, with its {tokens} tokens."
-    ));
+    note(&match on {
+        true => format!("The file is accepted as it is, with its {tokens} tokens."),
+        false => "The file is accepted as it is: it says that authentication is off, so whoever \
+                  reaches the daemon may do everything."
+            .to_owned(),
+    });
+    tell_who_has_taken_it(config);
     Ok(())
 }

@@ -87,7 +87,7 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     refuse_to_be_open(&config, &place).await?;
     refuse_taken_port(&config).await?;
     let (found, writer, reader) = open_store(&config).await?;
-    let (bound, begun) = match serve_with(&config, &place, &reader).await {
+    let (bound, place, begun) = match serve_with(&config, &reader).await {
         Ok(found) => found,
         Err(error) => {
             writer.close()?;
@@ -322,16 +322,17 @@ async fn refuse_to_be_open(config: &Config, place: &auth::Place) -> Result<()> {
     Ok(())
 }
 
-/// The ports, and the credentials that it begins with.
+/// The ports, and the credentials that it begins with there.
 async fn serve_with(
     config: &Config,
-    place: &auth::Place,
     reader: &StoreReader,
-) -> Result<(Bound, auth::Begun)> {
+) -> Result<(Bound, auth::Place, auth::Begun)> {
     let bound = bind(config).await?;
-    let (place, remembered) = (place.clone(), reader.remembered_auth()?);
-    let begun = spawn_blocking(move || auth::begin(&place, remembered, now_ms()));
-    Ok((bound, begun.await??))
+    // By what is listened on: a name may mean another address from one question to the next.
+    let place = credentials(config, &bound.clients.local_addrs()?);
+    let (at, remembered) = (place.clone(), reader.remembered_auth()?);
+    let begun = spawn_blocking(move || auth::begin(&at, remembered, now_ms()));
+    Ok((bound, place, begun.await??))
 }
 
 /// A start that cannot serve leaves the store alone, which may be one of an earlier format. It is

@@ -23,6 +23,7 @@
 //! satwatch token (`crate::token`), the first token
 //! ```
 
+mod begin;
 mod credential;
 mod guard;
 mod judge;
@@ -33,6 +34,7 @@ mod sessions;
 mod tokens_file;
 mod tokens_task;
 
+pub use begin::{BeginError, Begun, Place, begin, outlook};
 pub use credential::Credential;
 pub use guard::{Guard, LoggedIn};
 pub use judge::{InForce, Problem};
@@ -42,4 +44,4 @@ pub(crate) use scope::needed;
 pub use secret::{TokenHash, TokenId, TokenText};
 pub use sessions::SessionSecrets;
 pub use tokens_file::{ChangeError, FileSeen, Token, TokensFile, change};
-pub use tokens_task::{BeginError, Begun, Place, TokensTask, begin, outlook};
+pub use tokens_task::TokensTask;

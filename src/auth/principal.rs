@@ -150,6 +150,11 @@ impl Principal {
         }
     }
 
+    /// Whether it was asked who they are.
+    pub fn is_somebody(&self) -> bool {
+        !matches!(self.0, Who::Nobody)
+    }
+
     pub fn may(&self, needed: Scope) -> bool {
         self.require(needed).is_ok()
     }

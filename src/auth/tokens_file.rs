@@ -25,6 +25,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use bitcoin::hashes::{Hash, sha256};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use super::{Scope, TokenHash, TokenId, TokenText};
@@ -153,11 +154,22 @@ impl TokensFile {
     /// What is at a path.
     pub fn look(path: &Path) -> FileSeen {
         let read = |file: File| {
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
             let mut text = String::new();
             file.take(BYTES + 1).read_to_string(&mut text)?;
             Ok(text)
         };
-        match File::open(path).and_then(read) {
+        let mut options = OpenOptions::new();
+        // A pipe is not waited for.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        match options
+            .read(true)
+            .custom_flags(flags)
+            .open(path)
+            .and_then(read)
+        {
             Ok(text) if text.len() as u64 > BYTES => {
                 FileSeen::Unreadable(format!("it is longer than {BYTES} bytes"))
             }
@@ -258,8 +270,7 @@ pub fn change<T>(
         .mode(0o700)
         .create(folder)
         .map_err(failed)?;
-    let lock = private(&beside(path, "lock")).map_err(failed)?;
-    give_to_owner_of(folder, &lock);
+    let lock = open_lock(&beside(path, "lock"), folder).map_err(failed)?;
     lock.lock().map_err(failed)?;
     let seen = TokensFile::look(path);
     let before = match &seen {
@@ -279,6 +290,25 @@ pub fn change<T>(
     Ok(told)
 }
 
+/// Whoever owns the folder may have put a link there: it is not followed, and only what is made here
+/// is given away.
+fn open_lock(path: &Path, folder: &Path) -> io::Result<File> {
+    match private().create_new(true).open(path) {
+        Ok(made) => {
+            give_to_owner_of(folder, &made)?;
+            Ok(made)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let found = private().open(path)?;
+            match found.metadata()?.is_file() {
+                true => Ok(found),
+                false => Err(io::Error::other("the lock beside it is no file")),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
     let new = beside(path, "new");
     // One that a death has left; whoever holds the lock may.
@@ -286,11 +316,15 @@ fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = private(&new)?;
-    give_to_owner_of(folder, &file);
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let mut file = private().create_new(true).open(&new)?;
+    let written = give_to_owner_of(folder, &file)
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&new, path));
+    if let Err(error) = written {
+        _ = fs::remove_file(&new);
+        return Err(error);
+    }
     File::open(folder)?.sync_all()
 }
 
@@ -302,21 +336,83 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 }
 
 /// Whoever administers the machine may run the command as another user than the daemon's, which has
-/// to read the file.
-fn give_to_owner_of(folder: &Path, file: &File) {
-    let owners =
-        fs::metadata(folder).and_then(|of| Ok((of.uid(), of.gid(), file.metadata()?.uid())));
-    if let Ok((user, group, ours)) = owners
-        && user != ours
-        && let Err(error) = fchown(file, Some(user), Some(group))
-    {
-        tracing::warn!(%error, "{} belongs to another user", folder.display());
+/// to read the file. `made`: by this process, since the owner of the folder could have put anything
+/// else there.
+fn give_to_owner_of(folder: &Path, made: &File) -> io::Result<()> {
+    let (folder, ours) = (fs::metadata(folder)?, made.metadata()?.uid());
+    // The superuser reads it as it is.
+    if folder.uid() == ours || folder.uid() == 0 {
+        return Ok(());
     }
+    fchown(made, Some(folder.uid()), Some(folder.gid())).map_err(|error| {
+        let what = format!("its folder belongs to another user, who could not read it: {error}");
+        io::Error::new(error.kind(), what)
+    })
 }
 
-/// For its user only.
-fn private(path: &Path) -> io::Result<File> {
+/// For its user only. Neither a link is followed, nor a pipe waited for.
+fn private() -> OpenOptions {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path)
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags(flags.bits().cast_signed());
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn add(path: &Path, name: &str) -> Result<TokenId, ChangeError> {
+        change(path, 0, 1000, |seen| {
+            let mut file = match seen {
+                FileSeen::Good(file) => file,
+                _ => TokensFile::default(),
+            };
+            let id = file.add(name, Scope::Read, &TokenText::random(), None, 1000)?;
+            Ok((file, id))
+        })
+    }
+
+    #[test]
+    fn what_somebody_put_in_place_of_the_lock_or_the_new_file_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, theirs) = (
+            folder.path().join("tokens.toml"),
+            folder.path().join("theirs"),
+        );
+        fs::write(&theirs, "theirs").expect("ours");
+        let lock = beside(&path, "lock");
+        symlink(&theirs, &lock).expect("ours");
+        assert!(add(&path, "a").is_err());
+        fs::remove_file(&lock).expect("ours");
+        symlink(folder.path().join("nothing"), &lock).expect("ours");
+        assert!(add(&path, "a").is_err());
+        assert!(!folder.path().join("nothing").exists() && !path.exists());
+        fs::remove_file(&lock).expect("ours");
+        fs::create_dir(&lock).expect("ours");
+        assert!(add(&path, "a").is_err());
+        fs::remove_dir(&lock).expect("ours");
+        symlink(&theirs, beside(&path, "new")).expect("ours");
+        add(&path, "a").expect("nothing is in the way");
+        add(&path, "b").expect("the lock is there");
+        assert_eq!(fs::read_to_string(&theirs).expect("ours"), "theirs");
+        assert!(!fs::symlink_metadata(&path).expect("ours").is_symlink());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("tokens.toml");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo can be run").success());
+        for path in [pipe.as_path(), folder.path()] {
+            let seen = TokensFile::look(path);
+            assert!(matches!(seen, FileSeen::Unreadable(_)), "{seen:?}");
+        }
+    }
 }

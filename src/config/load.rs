@@ -73,7 +73,9 @@ impl Config {
             sources.expand(home.as_deref());
             sources.reachable_by_others();
             let first = &mut sources.config.auth.first_token_file;
-            let credential = credentials.filter(|path| path.exists());
+            // One that cannot be looked at is none that is not there.
+            let is_there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
+            let credential = credentials.filter(is_there);
             *first = first.take().or(credential);
             sources.half_a_login();
             sources.half_of_tls();

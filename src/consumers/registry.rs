@@ -207,10 +207,16 @@ impl Consumers {
     /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives
     /// up between the store's rows and the memory would leave a consumer here that is gone after a
     /// restart.
-    pub async fn forget(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
+    /// `may`: whether the one that there is then may be removed.
+    pub async fn forget(
+        &self,
+        name: &str,
+        may: impl FnOnce(&store::ConsumerRow) -> Result<(), ApiError>,
+    ) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
         let _kept = self.shared.retention.read().await;
         let known = self.get(name)?;
+        may(&known.wants)?;
         let moving = known.progress.moving.lock().await;
         let edits = vec![ConsumerEdit::Forget];
         self.shared.write(name, edits, true).await?;

@@ -19,7 +19,7 @@ use crate::reads::Reads;
 use crate::store::{self, ChainInfo, Cutoff};
 use crate::test_end::{IndexerThread, StoreFolder};
 use crate::tracker::{Baseline, Input, ScriptHash, WatchRequest};
-use crate::wire::EventEncoder;
+use crate::wire::{ApiError, EventEncoder};
 
 const NOW: u64 = 1_754_336_318_173;
 const NAME: &str = "shop";
@@ -413,7 +413,7 @@ async fn retention_makes_acks_and_definitions_wait() {
         // Each would move the place to where what is deleted now is not known to be unwanted.
         let mut ack = Box::pin(consumer.move_to(1, None, Vec::new(), NOW));
         let mut define = Box::pin(world.define(None, None));
-        let mut forget = Box::pin(world.consumers.forget(NAME));
+        let mut forget = Box::pin(world.consumers.forget(NAME, |_| Ok(())));
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..10 {
             assert!(ack.as_mut().poll(&mut cx).is_pending());
@@ -432,6 +432,20 @@ async fn retention_makes_acks_and_definitions_wait() {
     let world = world.again().await;
     assert_eq!(world.consumer().unread().await.unwrap().missed, None);
     assert_eq!(world.reader.first_seq().unwrap(), 4);
+}
+
+#[tokio::test]
+async fn consumer_that_may_not_be_removed_stays() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    let refused = world.consumers.forget(NAME, |known| {
+        assert_eq!(*known, consumer.wants);
+        Err(ApiError::stopping())
+    });
+    assert!(refused.await.is_err());
+    assert!(world.consumers.get(NAME).is_ok());
+    assert!(world.consumers.forget(NAME, |_| Ok(())).await.is_ok());
+    assert!(world.consumers.get(NAME).is_err());
 }
 
 #[tokio::test]

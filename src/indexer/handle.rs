@@ -121,6 +121,21 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// One whose thread gets to nothing that it is sent, while the other half is kept.
+    #[cfg(test)]
+    pub(crate) fn busy() -> (Self, impl Send + 'static) {
+        let (inbox, waiting) = mpsc::channel(super::INBOX);
+        let (publish, head) = watch::channel(0);
+        let handle = Self {
+            inbox,
+            oldest: Arc::default(),
+            blocks: Arc::new(Semaphore::new(super::WAITING_BLOCKS)),
+            head,
+            step_times: super::count_step_times(),
+        };
+        (handle, (waiting, publish))
+    }
+
     /// Applies an input and answers after its commit.
     pub async fn apply(&self, input: Input) -> Result<Done, InputRefused> {
         self.apply_of(input, None).await

@@ -121,6 +121,11 @@ fn look_at_auth(path: &Path) -> Result<Option<RememberedAuth>, StoreError> {
     RememberedAuth::read(entries, corrupt).map(Some)
 }
 
+/// Whether a process uses the store in a folder.
+pub fn is_in_use(path: &Path) -> bool {
+    matches!(refuse_if_in_use(path), Err(StoreError::InUse { .. }))
+}
+
 /// The lock is let go of at once: a daemon that starts now tries for longer than that.
 fn refuse_if_in_use(path: &Path) -> Result<(), StoreError> {
     let Ok(lock) = File::open(path.join("lock")) else {

@@ -133,7 +133,7 @@ pub use consumers::{
     Webhook, WebhookStop,
 };
 pub use error::StoreError;
-pub use inspect::{Inspected, inspect, remembered_auth};
+pub use inspect::{Inspected, inspect, is_in_use, remembered_auth};
 pub use owners::{Owned, OwnerEdits, TokenKey};
 pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Snapshot, StoreReader, UtxoPage};
 pub use retention::{Cutoff, PRUNE_LIMIT};

@@ -253,7 +253,7 @@ fn others_are_listened_to_once_there_is_a_token() {
 }
 
 #[test]
-fn a_lost_file_refuses_a_start_until_it_is_back_or_switched_off() {
+fn a_lost_file_refuses_a_start_until_it_is_back_or_begun_anew() {
     let node = Node::start();
     let mut daemon = Daemon::start(&node);
     let token = daemon.new_token("me", "admin");
@@ -275,10 +275,23 @@ fn a_lost_file_refuses_a_start_until_it_is_back_or_switched_off() {
         // What the file alone says is looked at with the settings.
         let said = daemon.refused(if wrong.is_none() { 1 } else { 2 });
         assert!(said.contains(&Remedy::RestoreTokens.to_string()), "{said}");
+        if wrong.is_some() {
+            let anew = daemon.try_token(&["new", "--name", "anew", "--scope", "admin"]);
+            let said = String::from_utf8_lossy(&anew.stderr).into_owned();
+            assert!(said.contains("or move it away"), "{said}");
+        }
         fs::write(&path, &whole).expect("the folder is ours");
         daemon.restart();
         daemon.wait_status(&token, 200);
     }
+    // Begun anew it is not open in between.
+    fs::remove_file(&path).expect("the folder is ours");
+    daemon.stop();
+    let anew = daemon.new_token("anew", "admin");
+    daemon.restart();
+    assert_eq!(daemon.get("/status").status, 401);
+    assert_eq!(daemon.get_as(&token, "/status").status, 401);
+    assert_eq!(daemon.get_as(&anew, "/status").status, 200);
     fs::remove_file(&path).expect("the folder is ours");
     daemon.stop();
     daemon.token(&["off"]);
@@ -290,6 +303,50 @@ fn a_lost_file_refuses_a_start_until_it_is_back_or_switched_off() {
     daemon.wait_status(&token, 200);
     daemon.token(&["off"]);
     daemon.wait_status("", 200);
+}
+
+#[test]
+fn the_command_says_whether_a_daemon_has_taken_the_file() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let says = |daemon: &Daemon, words: &[&str]| {
+        let output = daemon.try_token(words);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let new = |name| ["new", "--name", name, "--scope", "read"];
+    let said = says(&daemon, &new("a"));
+    assert!(said.contains("The daemon has taken it."), "{said}");
+    assert_eq!(daemon.get("/status").status, 401, "as it was said");
+    daemon.stop();
+    let said = says(&daemon, &["revoke", "a"]);
+    assert!(said.contains("No daemon uses"), "{said}");
+    daemon.restart();
+    // A lost file is not taken.
+    daemon.set("auth.tokens_file", "elsewhere.toml");
+    let said = says(&daemon, &new("b"));
+    assert!(said.contains("has not taken elsewhere.toml yet"), "{said}");
+    assert_eq!(daemon.get("/status").status, 401);
+}
+
+#[test]
+fn the_first_token_may_come_from_the_service_manager() {
+    let (node, credentials) = (Node::start(), tempfile::tempdir().expect("a folder"));
+    let variable = format!("CREDENTIALS_DIRECTORY={}", credentials.path().display());
+    let mut daemon = Daemon::launched_by(&["env", &variable], &node, &[]);
+    daemon.stop();
+    let file = credentials.path().join("satwatch_first_token");
+    // One that cannot be looked at is not overlooked.
+    std::os::unix::fs::symlink(&file, &file).expect("the folder is ours");
+    let said = daemon.refused(2);
+    let remedy = Remedy::GenerateFirstToken.to_string();
+    assert!(said.contains(&remedy), "{said}");
+    fs::remove_file(&file).expect("the folder is ours");
+    let token = daemon.token(&["generate"]);
+    fs::write(&file, &token).expect("the folder is ours");
+    daemon.restart();
+    assert_eq!(daemon.get_as(&token, "/token").json["name"], "first");
+    assert_eq!(daemon.get("/status").status, 401);
 }
 
 #[test]

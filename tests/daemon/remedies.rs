@@ -62,7 +62,7 @@ followed! { REMEDIES, Remedy,
     Remedy::NamePair | Remedy::FitPair | Remedy::RenewCertificate | Remedy::CloseKey { .. } | Remedy::OpenKey { .. } => "what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps",
     Remedy::LetRead { .. } => "a_key_that_may_not_be_read_is_to_be_readable",
     Remedy::TokenOrLoopback { .. } => "others_are_listened_to_once_there_is_a_token",
-    Remedy::RestoreTokens => "a_lost_file_refuses_a_start_until_it_is_back_or_switched_off",
+    Remedy::RestoreTokens => "a_lost_file_refuses_a_start_until_it_is_back_or_begun_anew",
     Remedy::AcceptTokens => "an_older_file_is_refused_until_it_is_accepted",
     Remedy::GenerateFirstToken => "the_first_token_comes_from_a_file_once_a_store",
     // Its second half is for the machine's /etc/hosts; the test takes a name that stands there.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::wire::error::ApiError;
 
 /// Of each body and of each answer.
-const UNCOUNTED: usize = 4 * 1024;
+pub const UNCOUNTED: usize = 4 * 1024;
 /// One row of an answer, about.
 const ROW: u64 = 512;
 /// Rows that an answer which is rendered in parts holds at a time, about.

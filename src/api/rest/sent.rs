@@ -9,7 +9,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::budget::Charge;
+use super::budget::{Charge, UNCOUNTED};
 use super::route::Route;
 use super::session::FromPage;
 use crate::api::Services;
@@ -67,7 +67,12 @@ impl Sent {
             None
         } else {
             check_content_type(request.headers())?;
-            let reading = body(services.body_bytes, &mut held, request.into_body());
+            // Who is not known takes no room of those who are.
+            let limit = match principal.is_somebody() {
+                true => services.body_bytes,
+                false => services.body_bytes.min(UNCOUNTED),
+            };
+            let reading = read_body(limit, &mut held, request.into_body());
             let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
                 ApiError::new(
                     StatusCode::REQUEST_TIMEOUT,
@@ -125,13 +130,13 @@ impl Sent {
 }
 
 /// All of a body, at most `limit` bytes.
-async fn body<B>(limit: usize, held: &mut Charge, mut body: B) -> Result<Bytes, ApiError>
+async fn read_body<B>(limit: usize, held: &mut Charge, mut body: B) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let too_large = || {
         let message = format!(
-            "The body is larger than {limit} bytes (limits.body_bytes); send less at a time."
+            "The body is larger than {limit} bytes, which this route takes (see limits.body_bytes); send less at a time."
         );
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     };

@@ -81,7 +81,8 @@ pub async fn log_in(
         secrets,
         edits,
     } = begun;
-    let written = sessions.indexer.edit_auth(edits, true).await;
+    // Whom a power failure has forgotten logs in again.
+    let written = sessions.indexer.edit_auth(edits, false).await;
     written.map_err(|_| ApiError::stopping())?;
     let token = principal.token();
     let mut answer = respond::ok(&object! {
@@ -100,8 +101,10 @@ pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer,
     let mut answer = respond::ok(&object! { success: true });
     if let Some((id, page_key)) = &page.halves {
         let edits = sessions.auth.log_out(id, page_key);
-        let written = sessions.indexer.edit_auth(edits, true).await;
-        written.map_err(|_| ApiError::stopping())?;
+        if !edits.is_empty() {
+            let written = sessions.indexer.edit_auth(edits, true).await;
+            written.map_err(|_| ApiError::stopping())?;
+        }
         let cookie = sessions.cookie.taken_back();
         answer.headers_mut().insert(SET_COOKIE, cookie);
     }

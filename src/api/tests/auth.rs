@@ -212,6 +212,22 @@ async fn every_route_takes_a_token_of_its_scope_and_no_less() {
     );
 }
 
+#[tokio::test]
+async fn bodies_of_who_is_not_known_are_small() {
+    let guarded = Guarded::start().await;
+    let spaces = |count| Full::from(" ".repeat(count));
+    for (count, refused) in [(4096, false), (4097, true)] {
+        let request = Request::get("/health/live")
+            .header("host", "localhost:5005")
+            .header("content-type", "application/json");
+        let (status, ..) = guarded
+            .daemon
+            .request(request.body(spaces(count)).unwrap())
+            .await;
+        assert_eq!(status == 413, refused, "{count}: {status}");
+    }
+}
+
 /// What each row of the table is for; a new row is to be thought about here, too.
 #[test]
 fn scopes_are_those_of_the_contract() {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Daemon, PEER};
 use crate::auth::{InForce, Scope, TokenText, TokensFile};
 use crate::clock::now_ms;
+use crate::config;
 use crate::server::Peer;
 use crate::store::SessionRow;
 
@@ -272,4 +273,31 @@ async fn over_tls_the_cookie_is_for_tls_alone() {
     let (_, headers, _) = page.log_in(&token, &[("origin", origin)]).await;
     assert!(headers[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
     assert!(headers.get(COOKIE).is_none());
+}
+
+#[tokio::test]
+async fn who_has_no_session_makes_the_daemon_write_nothing_and_may_not_ask_for_ever() {
+    let mut config = config::Config::default();
+    config.limits.requests_per_second = 1;
+    let page = Page {
+        daemon: Daemon::with(config).await,
+        file: TokensFile::default(),
+    };
+    let nobody = Session {
+        cookie: "satwatch_5005=a".to_owned(),
+        key: "b".to_owned(),
+    };
+    let steps = || {
+        let times = page.daemon.indexer.step_times();
+        times.with_label_values(&["other"]).get_sample_count()
+    };
+    let before = steps();
+    for _ in 0..1000 {
+        match page.with(&nobody, ("DELETE", "/session"), &[OWN]).await {
+            200 => assert_eq!(steps(), before),
+            429 => return,
+            other => panic!("answered {other}"),
+        }
+    }
+    panic!("never refused");
 }
