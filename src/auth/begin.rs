@@ -1,5 +1,5 @@
-//! What is in force from a start on: the tokens file as it is found, or the first token, from a file
-//! or the service manager.
+//! What is in force from a start on: the tokens file as it is found, or the first token, from a
+//! file or the service manager.
 
 use std::fs;
 use std::path::{Path, PathBuf};

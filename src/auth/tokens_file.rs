@@ -290,8 +290,8 @@ pub fn change<T>(
     Ok(told)
 }
 
-/// Whoever owns the folder may have put a link there: it is not followed, and only what is made here
-/// is given away.
+/// Whoever owns the folder may have put a link there: it is not followed, and only what is made
+/// here is given away.
 fn open_lock(path: &Path, folder: &Path) -> io::Result<File> {
     match private().create_new(true).open(path) {
         Ok(made) => {
