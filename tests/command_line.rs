@@ -242,6 +242,21 @@ fn every_example_of_the_settings_file_is_accepted() {
             false => format!("{line}\n"),
         })
         .collect();
+    // `--check` reads the files that the settings name.
+    let (code, token, _) = run(&mut satwatch(folder.path(), &["token", "generate"]));
+    assert_eq!(code, Some(0));
+    std::fs::write(folder.path().join("first_token"), token).expect("written");
+    let (code, _, log) = run(&mut satwatch(folder.path(), &["cert", "new"]));
+    assert_eq!(code, Some(0), "{log}");
+    let mut whole = whole;
+    for (example, made) in [
+        ("/etc/satwatch/cert.pem", "cert.pem"),
+        ("/etc/satwatch/key.pem", "key.pem"),
+        ("/run/secrets/satwatch_first_token", "first_token"),
+    ] {
+        assert!(whole.contains(example), "{example}");
+        whole = whole.replace(example, &folder.path().join(made).to_string_lossy());
+    }
     std::fs::write(folder.path().join("settings.toml"), whole).expect("written");
     let (code, _, log) = run(&mut satwatch(folder.path(), &["--check"]));
     assert_eq!(code, Some(0), "{log}");
