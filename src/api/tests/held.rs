@@ -110,6 +110,33 @@ async fn bodies_of_ten_thousand_connections_are_bounded_and_others_are_served() 
 }
 
 #[tokio::test]
+async fn where_no_token_is_needed_a_large_body_is_refused_and_holds_nothing() {
+    let daemon = Daemon::start().await;
+    let request = |method: &str, path: &str| {
+        let mut request = partial(false);
+        *request.method_mut() = method.parse().unwrap();
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    let (router, patience) = (&daemon.router, PATIENCE);
+    for (method, path) in [
+        ("POST", "/session"),
+        ("DELETE", "/session"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+    ] {
+        let answer = tokio::time::timeout(patience, router.handle(request(method, path), PEER));
+        assert_eq!(answer.await.expect(path).status(), 413, "{method} {path}");
+    }
+    let scrape = router.handle_metrics(request("GET", "/metrics"), PEER);
+    let refused = tokio::time::timeout(patience, scrape)
+        .await
+        .expect("metrics");
+    assert_eq!(refused.status(), 413);
+    assert_eq!(daemon.services.budget.held(), 0);
+}
+
+#[tokio::test]
 async fn a_body_that_ends_in_the_middle_changes_nothing_and_holds_nothing() {
     let daemon = Daemon::start().await;
     let refused = daemon.router.handle(partial(true), PEER).await;
