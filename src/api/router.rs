@@ -16,6 +16,7 @@ use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Mark, Matched, Route};
 use crate::api::rest::sent::Sent;
+use crate::api::rest::session::Asked;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
 use crate::api::{Services, credential, session};
@@ -49,6 +50,8 @@ struct Seen {
     concerns: Concerns,
     /// How far the log is.
     may_know: bool,
+    /// Its success is a change, if its route makes some.
+    changed: bool,
 }
 
 /// Answers the requests of all clients.
@@ -162,6 +165,7 @@ impl Router {
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
                     may_know: entrance == Entrance::Clients && !self.services.auth.is_on(),
+                    changed: true,
                 };
                 self.rest(matched, request, seen).await
             }
@@ -233,7 +237,11 @@ impl Router {
         let answering = route.answer(services.clone(), sent);
         if route.method != Method::GET {
             // What is being changed is changed, and told.
-            return answering.await;
+            let answered = answering.await;
+            return match needed {
+                Some(_) => answered,
+                None => self.note_who(seen, answered),
+            };
         }
         let mut answer = tokio::select! {
             biased;
@@ -253,16 +261,11 @@ impl Router {
         headers: &HeaderMap,
     ) -> Result<Principal, ApiError> {
         let (access, caller) = (&self.services.access, &mut seen.caller);
-        let take_costly = |caller: &Caller| match route.has(Mark::Costly) {
-            true => access.take(caller, Cost::Costly),
-            false => Ok(()),
-        };
         let Some(needed) = needed else {
             // What looks after the daemon is not kept out by what others do.
             if !route.path.starts_with("/health/") {
                 access.take(caller, Cost::Request)?;
             }
-            take_costly(caller)?;
             return Ok(Principal::nobody());
         };
         let credential = credential(headers);
@@ -276,8 +279,30 @@ impl Router {
         }
         let principal = admitted?;
         principal.require(needed)?;
-        take_costly(caller)?;
+        if route.has(Mark::Costly) {
+            access.take(caller, Cost::Costly)?;
+        }
         Ok(principal)
+    }
+
+    /// Finds out from the answer of an open route who asked. A credential that is wrong counts as
+    /// elsewhere; a good one is not kept out by those.
+    fn note_who(
+        &self,
+        seen: &mut Seen,
+        mut answered: Result<Answer, ApiError>,
+    ) -> Result<Answer, ApiError> {
+        match &mut answered {
+            Ok(answer) => match answer.extensions_mut().remove() {
+                Some(Asked(principal)) => seen.caller = Caller::of(&principal, &seen.caller),
+                None => seen.changed = false,
+            },
+            Err(error) if error.status == StatusCode::UNAUTHORIZED => {
+                self.services.access.take(&seen.caller, Cost::Costly)?;
+            }
+            Err(_) => {}
+        }
+        answered
     }
 
     /// The line of a change or a refusal.
@@ -293,7 +318,9 @@ impl Router {
         };
         match error {
             Some(error) => access.refused(caller, &what, concerns, error),
-            None if route.is_logged_change() => access.changed(caller, &what, concerns),
+            None if seen.changed && route.is_logged_change() => {
+                access.changed(caller, &what, concerns)
+            }
             None => {}
         }
     }

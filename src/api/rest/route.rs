@@ -158,7 +158,6 @@ routes! {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
     GET "/token" read nothing |_services, sent| Ok(token::token(&sent.principal));
-    #[Costly]
     POST "/session" open |services, sent| {
         session::log_in(&services.sessions, &sent.page, sent.body().await?).await
     };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::respond::{self, Answer};
 use crate::api::browser::PageKind;
 use crate::api::session::{self, Asking, SessionCookie};
-use crate::auth::{Credential, Guard, LoggedIn};
+use crate::auth::{Credential, Guard, LoggedIn, Principal};
 use crate::indexer;
 use crate::wire::error::ApiError;
 use crate::wire::json::object;
@@ -48,6 +48,10 @@ impl FromPage {
         }
     }
 }
+
+/// Goes with the answer to the router, for the access log: who began or ended a session.
+#[derive(Clone)]
+pub struct Asked(pub Principal);
 
 /// Begins and ends sessions.
 pub struct PageSessions {
@@ -93,6 +97,7 @@ pub async fn log_in(
     });
     let cookie = sessions.cookie.set(&secrets.id, page.secure);
     answer.headers_mut().insert(SET_COOKIE, cookie);
+    answer.extensions_mut().insert(Asked(principal));
     Ok(answer)
 }
 
@@ -100,10 +105,14 @@ pub async fn log_in(
 pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer, ApiError> {
     let mut answer = respond::ok(&object! { success: true });
     if let Some((id, page_key)) = &page.halves {
+        let credential = Credential::Session { id, page_key };
+        let principal = sessions.auth.admit(credential);
         let edits = sessions.auth.log_out(id, page_key);
         if !edits.is_empty() {
             let written = sessions.indexer.edit_auth(edits, true).await;
             written.map_err(|_| ApiError::stopping())?;
+            let principal = principal.unwrap_or_else(|_| Principal::nobody());
+            answer.extensions_mut().insert(Asked(principal));
         }
         let cookie = sessions.cookie.taken_back();
         answer.headers_mut().insert(SET_COOKIE, cookie);

@@ -224,10 +224,10 @@ async fn the_status_tells_every_limit_of_the_settings() {
 
 /// What is written to the log by this thread, while it is held.
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
-    fn begin() -> (Self, DefaultGuard) {
+    pub(super) fn begin() -> (Self, DefaultGuard) {
         let captured = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .json()
@@ -242,7 +242,7 @@ impl Captured {
     }
 
     /// The lines of the access log: message, who, address, what, whom it concerns, outcome.
-    fn lines(&self) -> Vec<[String; 6]> {
+    pub(super) fn lines(&self) -> Vec<[String; 6]> {
         let text = self.text();
         let lines = text
             .lines()

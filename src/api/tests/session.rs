@@ -7,6 +7,7 @@ use hyper::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use hyper::{HeaderMap, Request};
 use serde_json::{Value, json};
 
+use super::limits::Captured;
 use super::{Daemon, PEER};
 use crate::auth::{InForce, Scope, TokenText, TokensFile};
 use crate::clock::now_ms;
@@ -300,4 +301,39 @@ async fn who_has_no_session_makes_the_daemon_write_nothing_and_may_not_ask_for_e
         }
     }
     panic!("never refused");
+}
+
+#[tokio::test]
+async fn wrong_tokens_count_as_costly_and_keep_nobody_out() {
+    let mut config = config::Config::default();
+    config.limits.costly_per_minute = 1;
+    let mut page = Page {
+        daemon: Daemon::with(config).await,
+        file: TokensFile::default(),
+    };
+    let token = page.token("browser", Scope::Read);
+    let wrong = TokenText::random();
+    for status in [401, 429, 429] {
+        assert_eq!(page.log_in(wrong.reveal(), &[OWN]).await.0, status);
+    }
+    for _ in 0..3 {
+        assert_eq!(page.log_in(&token, &[OWN]).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn who_logs_in_and_out_is_in_the_log_and_what_ends_nothing_is_not() {
+    let mut page = Page::start().await;
+    let token = page.token("browser", Scope::Read);
+    let (log, _guard) = Captured::begin();
+    let session = page.session(&token).await;
+    for _ in 0..2 {
+        let status = page.with(&session, ("DELETE", "/session"), &[OWN]).await;
+        assert_eq!(status, 200);
+    }
+    let line = |what: &str| ["changed", "browser", "127.0.0.1", what, "", "ok"].map(str::to_owned);
+    assert_eq!(
+        log.lines(),
+        [line("POST /session"), line("DELETE /session")]
+    );
 }
