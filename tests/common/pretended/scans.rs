@@ -72,11 +72,12 @@ fn scripts_of(view: &MemoryView, scan: &ScanId) -> Vec<ScriptHash> {
     view.scan_scripts(scan, usize::MAX).expect("it reads")
 }
 
-/// From this height on the scripts of a scan are covered; `None` while a baseline is to come.
+/// From this height on the scripts of a scan are covered; `None` while a baseline is to come. One
+/// that is just being removed may still stand in it.
 fn first_covered(view: &MemoryView, scan: &ScanId) -> Option<u32> {
     let scripts = scripts_of(view, scan);
-    let coverages = scripts.iter().map(|script| &view.watches[script].coverage);
-    let firsts = coverages.map(|coverage| (!coverage.pending).then_some(coverage.from_height));
+    let rows = scripts.iter().filter_map(|script| view.watches.get(script));
+    let firsts = rows.map(|row| (!row.coverage.pending).then_some(row.coverage.from_height));
     firsts
         .collect::<Option<Vec<_>>>()
         .map(|firsts| firsts.into_iter().max().unwrap_or(0))
