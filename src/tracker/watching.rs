@@ -410,16 +410,13 @@ impl<V: View> TransitionBuilder<'_, V> {
             else {
                 continue;
             };
-            self.put_output(
-                input.previous_output,
-                Some(OutputRow {
-                    spent: Some(Spend {
-                        txid,
-                        height: Some(height),
-                    }),
-                    ..row
-                }),
-            )?;
+            // One that was created later is another of the same coinbase: nobody has spent it.
+            let is_older = row.height.is_none_or(|created| created <= height);
+            let spent = is_older.then_some(Spend {
+                txid,
+                height: Some(height),
+            });
+            self.put_output(input.previous_output, Some(OutputRow { spent, ..row }))?;
         }
         self.tracker.mempool.remove(&txid);
         let status = Status::Confirmed {

@@ -1,6 +1,8 @@
 //! Coinbases that come again, as they may where BIP 34 is not active.
 
-use satwatch::tracker::Status;
+use std::collections::VecDeque;
+
+use satwatch::tracker::{Input, Seen, Status};
 
 use crate::runner::Stretch;
 use crate::shorthand::{balance, history, out, status, told, watching};
@@ -201,4 +203,32 @@ fn a_script_that_was_added_between_the_two_knows_the_second_alone() {
     world.check();
     let _ = world.disconnect(1);
     world.check();
+}
+
+/// The node took its block back for a moment and told of that; the first was spent before anybody
+/// watched.
+#[test]
+fn a_baseline_that_finds_the_spender_of_the_first_in_its_block_leaves_the_second_unspent() {
+    let mut world = World::before_the_start();
+    world.late = Some(VecDeque::new());
+    let coinbase = world.coinbase(&[(1, 5_000)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let spend = tx(&[out(&coinbase, 0)], &[(2, 4_000)]);
+    let _ = world.mine(9, std::slice::from_ref(&spend));
+    world.late = None;
+    world.start(3);
+    world.snapshot();
+    world.watch(1, &[]);
+    world.slow_scans = true;
+    world.watch(2, &[]);
+    let _ = world.send(Input::TxSeen {
+        tx: (&spend).into(),
+        seen: Seen::Accepted,
+        now: 1,
+    });
+    let _ = world.mine_with(coinbase, &[]);
+    world.scan();
+    world.check();
+    assert_eq!(balance(&world, 1).confirmed, 5_000);
+    assert_eq!(balance(&world, 2).confirmed, 4_000);
 }
