@@ -14,6 +14,7 @@ use crate::auth::{self, FileSeen, Scope, Token, TokenId, TokenText, TokensFile};
 use crate::cli::{TokenCommand, TokenScope};
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::remedy::Remedy;
 use crate::store::{self, RememberedAuth};
 
 /// So long a daemon may take before it is said that it has not.
@@ -86,7 +87,8 @@ fn good(seen: FileSeen) -> Result<TokensFile, String> {
         FileSeen::Good(file) => Ok(file),
         FileSeen::Missing => Err("there are no tokens".to_owned()),
         FileSeen::Unreadable(why) => Err(format!(
-            "the tokens file cannot be used ({why}); put it back as it was, or move it away"
+            "the tokens file cannot be used ({why}); {}",
+            Remedy::RestoreTokens
         )),
     }
 }

@@ -174,7 +174,12 @@ impl TokensFile {
                 FileSeen::Unreadable(format!("it is longer than {BYTES} bytes"))
             }
             Ok(text) => Self::parse(&text).map_or_else(FileSeen::Unreadable, FileSeen::Good),
-            Err(error) if error.kind() == ErrorKind::NotFound => FileSeen::Missing,
+            // Below a file there is none: what is wrong with its folder, the store says.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                FileSeen::Missing
+            }
             Err(error) => FileSeen::Unreadable(error.to_string()),
         }
     }

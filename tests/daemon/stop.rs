@@ -198,7 +198,7 @@ fn sigterm_while_a_folder_of_an_earlier_format_is_brought_up_ends_it_and_the_nex
     daemon.restart();
     let log = daemon.log();
     assert!(
-        log.contains("the store has format 6 now") && !log.contains("are checked"),
+        log.contains("the store has format 7 now") && !log.contains("are checked"),
         "{log}"
     );
 }
