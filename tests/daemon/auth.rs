@@ -278,7 +278,7 @@ fn a_lost_file_refuses_a_start_until_it_is_back_or_begun_anew() {
         if wrong.is_some() {
             let anew = daemon.try_token(&["new", "--name", "anew", "--scope", "admin"]);
             let said = String::from_utf8_lossy(&anew.stderr).into_owned();
-            assert!(said.contains("or move it away"), "{said}");
+            assert!(said.contains(&Remedy::RestoreTokens.to_string()), "{said}");
         }
         fs::write(&path, &whole).expect("the folder is ours");
         daemon.restart();
