@@ -32,7 +32,7 @@ const NOW: u64 = 1_700_000_000_000;
 /// Addresses of one request.
 const BULK: u64 = 10_000;
 /// Outputs of one portion of a baseline.
-const PART: usize = 1000;
+const PART: usize = 500;
 
 fn tip() -> BlockId {
     BlockId {

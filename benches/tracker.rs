@@ -265,6 +265,18 @@ impl Path {
 
     fn empty(&mut self) {
         self.begin();
+        self.apply(Input::MempoolSnapshot {
+            tip: tip().hash,
+            txids: BTreeSet::new(),
+            now: 1,
+        });
+        self.apply(Input::EvictMissing {
+            spared: Vec::new(),
+            now: 1,
+        });
+        while self.tracker.is_evicting() {
+            self.apply(Input::EvictMore);
+        }
         assert_eq!(self.tracker.mempool_len(), 0);
     }
 }

@@ -32,8 +32,8 @@ use crate::tracker::{ApplyError, BlockId, Input, Portion, ScriptHash};
 /// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
 /// many, and the node takes 32 MB. Some 300 000 of the usual ones.
 const REQUEST: usize = 16 << 20;
-/// Scripts and outputs that are merged at once: the indexer needs some ten milliseconds for them.
-const PART: usize = 1000;
+/// Scripts and outputs that are merged at once: the indexer needs some five milliseconds for them.
+const PART: usize = 500;
 /// Outputs that are looked up in one go.
 const READ: usize = 20_000;
 /// Scripts that are added one after the other share a scan: it begins when none has come for the

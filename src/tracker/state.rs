@@ -12,8 +12,8 @@ use super::{
     View, WatchRequest, WatchRow,
 };
 
-/// Rows that one input takes away at most: some ten milliseconds.
-const PORTION: usize = 1000;
+/// Rows that one input takes away at most: some five milliseconds.
+const PORTION: usize = 500;
 
 /// The in-memory part of the state: fingerprints and the mempool's index. Everything else is rows.
 #[derive(Debug)]
