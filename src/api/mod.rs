@@ -31,6 +31,8 @@
 
 mod access;
 mod browser;
+#[doc(hidden)]
+pub mod internals;
 mod monitoring;
 mod quotas;
 mod rest;

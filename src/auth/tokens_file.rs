@@ -37,6 +37,8 @@ const NAME: usize = 64;
 
 /// What the file begins with.
 const HEAD: &str = "# Written by satwatch token; do not edit.\ncheck = \"";
+/// With the check.
+const LINES_OF_HEAD: usize = 2;
 
 fn check_of(text: &str) -> String {
     sha256::Hash::hash(text.as_bytes()).to_string()
@@ -119,8 +121,12 @@ impl TokensFile {
         let Some((_, rest)) = whole else {
             return Err("it is half written, or was not written by satwatch token".to_owned());
         };
-        // The parser's own words quote the line.
-        let raw: Raw = toml::from_str(rest).map_err(|error| error.message().to_owned())?;
+        let raw: Raw = toml::from_str(rest).map_err(|error| {
+            // The parser's own words show what stands there.
+            let before = error.span().and_then(|span| rest.get(..span.start));
+            let line = before.unwrap_or_default().matches('\n').count() + LINES_OF_HEAD + 1;
+            format!("line {line} is not as satwatch token writes it")
+        })?;
         let mut file = Self {
             serial: raw.serial,
             on: raw.authentication == Switch::On,

@@ -50,44 +50,23 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[Flag],
     ) -> Result<Self, ConfigError> {
-        let (mut sources, mut home, mut credentials) = (Sources::default(), None, None);
+        let mut sources = Sources::default();
         if let Some(path) = file {
             sources.add_file(path);
         }
-        for (name, value) in environment {
-            if name == "HOME" && !value.is_empty() {
-                home = Some(PathBuf::from(&value));
-            }
-            if name == "CREDENTIALS_DIRECTORY" {
-                credentials = Some(PathBuf::from(&value).join(FIRST_TOKEN));
-            }
-            if let Some(name) = name.to_str() {
-                sources.add_variable(name, value);
-            }
-        }
-        for given in flags {
-            let value = Given::Text(&given.value);
-            sources.add(given.flag, given.section, given.setting, &value);
-        }
-        if sources.problems.is_empty() {
-            sources.expand(home.as_deref());
-            sources.reachable_by_others();
-            let first = &mut sources.config.auth.first_token_file;
-            // One that cannot be looked at is none that is not there.
-            let is_there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
-            let credential = credentials.filter(is_there);
-            *first = first.take().or(credential);
-            sources.half_a_login();
-            sources.half_of_tls();
-        }
-        let Sources {
-            config, problems, ..
-        } = sources;
-        match problems.is_empty() {
-            true => Ok(config),
-            false => Err(ConfigError { problems }),
-        }
+        sources.load(environment, flags)
     }
+}
+
+/// [`Config::load`] with the text of a file, and no flags.
+pub fn load_text(
+    place: &str,
+    text: &str,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, ConfigError> {
+    let mut sources = Sources::default();
+    sources.add_text(place, text);
+    sources.load(environment, &[])
 }
 
 /// The credential of a service manager that holds the first token.
@@ -117,6 +96,48 @@ struct Sources {
 }
 
 impl Sources {
+    /// Behind a file: the environment and flags.
+    fn load(
+        mut self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[Flag],
+    ) -> Result<Config, ConfigError> {
+        let (mut home, mut credentials) = (None, None);
+        for (name, value) in environment {
+            if name == "HOME" && !value.is_empty() {
+                home = Some(PathBuf::from(&value));
+            }
+            if name == "CREDENTIALS_DIRECTORY" {
+                credentials = Some(PathBuf::from(&value).join(FIRST_TOKEN));
+            }
+            if let Some(name) = name.to_str() {
+                self.add_variable(name, value);
+            }
+        }
+        for given in flags {
+            let value = Given::Text(&given.value);
+            self.add(given.flag, given.section, given.setting, &value);
+        }
+        if self.problems.is_empty() {
+            self.expand(home.as_deref());
+            self.reachable_by_others();
+            let first = &mut self.config.auth.first_token_file;
+            // One that cannot be looked at is none that is not there.
+            let is_there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
+            let credential = credentials.filter(is_there);
+            *first = first.take().or(credential);
+            self.half_a_login();
+            self.half_of_tls();
+        }
+        let Sources {
+            config, problems, ..
+        } = self;
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigError { problems }),
+        }
+    }
+
     fn add_file(&mut self, path: &Path) {
         let place = path.display().to_string();
         match std::fs::read_to_string(path) {

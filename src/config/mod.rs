@@ -24,6 +24,12 @@ pub use load::{ConfigError, Flag, overlooked};
 pub use proxies::TrustedProxy;
 pub use targets::{AllowedTarget, is_host_name};
 
+/// No part of the interface: for the fuzz targets alone.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::load::load_text;
+}
+
 use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
 use read::{Given, boolean, hidden, list, one, optional, parsed, path, secret, text, whole, word};
 use targets::is_proxy;

@@ -140,6 +140,13 @@ pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;
 pub use writer::Writer;
 
+/// No part of the interface: for the fuzz targets alone.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::codec::rows::tx_of_format_5;
+    pub use super::codec::{Malformed, StoredValue, keys};
+}
+
 /// Version of keys, families and fields.
 pub const FORMAT: u32 = 7;
 

@@ -1,6 +1,6 @@
-//! Keys and seed words: what must not be shown again, neither to the client nor in the log.
+//! Keys, seed words and tokens: what must not be shown again, neither to the client nor in the log.
 //!
-//! They are known by their shape, so that a key with a mistyped letter is found, too.
+//! They are known by their shape, so that one with a mistyped letter is found, too.
 
 use bitcoin::base58;
 use percent_encoding::percent_decode_str;
@@ -27,7 +27,14 @@ pub fn is_in(text: &str) -> bool {
         let digits = after_scheme(word, "0x").unwrap_or(word);
         digits.len() == 64 && is_hex(digits)
     };
-    find(text).is_some() || forms(text).iter().any(|text| words(text).any(is_key))
+    let is_secret = |text: &String| is_token(text) || words(text).any(is_key);
+    find(text).is_some() || forms(text).iter().any(is_secret)
+}
+
+/// Of ours (`crate::auth`).
+fn is_token(text: &str) -> bool {
+    let length = |text: &str| text.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    text.split("sw_").skip(1).any(|behind| length(behind) >= 40)
 }
 
 /// The first key in a text, or the words of a seed.

@@ -1,7 +1,3 @@
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../bodies.rs"]
-mod bodies;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| satwatch_fuzz::request(data));

@@ -28,7 +28,7 @@
 //! ```
 
 pub mod address_queries;
-mod addresses;
+pub mod addresses;
 pub mod audit;
 pub mod body;
 pub mod budget;
@@ -43,6 +43,6 @@ pub mod sent;
 pub mod session;
 pub mod status;
 mod token;
-mod utxos;
+pub mod utxos;
 pub mod watchlist;
-mod webhooks;
+pub mod webhooks;

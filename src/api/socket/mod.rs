@@ -19,8 +19,8 @@
 //! ```
 
 mod client;
-mod consumers;
-mod requests;
+pub mod consumers;
+pub mod requests;
 mod subscribe;
 
 use std::net::{IpAddr, Ipv6Addr};

@@ -70,7 +70,7 @@ pub struct ZmqMessage {
 }
 
 /// Three frames as a message; `None` for anything that is not exactly one.
-pub(super) fn parse(frames: Vec<Vec<u8>>) -> Option<ZmqMessage> {
+pub fn parse(frames: Vec<Vec<u8>>) -> Option<ZmqMessage> {
     let [topic, body, number]: [Vec<u8>; 3] = frames.try_into().ok()?;
     let number = u32::from_le_bytes(number.try_into().ok()?);
     let (topic, body) = match topic.as_slice() {
@@ -106,7 +106,7 @@ fn parse_sequence(body: &[u8]) -> Option<Sequence> {
 
 /// What a message's number says about those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub enum Order {
     Next,
     Lost(u32),
     /// It went back: the node counts from 0 at its start.
@@ -115,12 +115,12 @@ pub(super) enum Order {
 
 /// The numbers of one topic on one address.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SequenceCounter {
+pub struct SequenceCounter {
     last: Option<u32>,
 }
 
 impl SequenceCounter {
-    pub(super) fn observe(&mut self, number: u32) -> Order {
+    pub fn observe(&mut self, number: u32) -> Order {
         let Some(last) = self.last.replace(number) else {
             return Order::Next;
         };

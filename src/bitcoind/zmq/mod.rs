@@ -20,6 +20,12 @@ use tokio::sync::mpsc;
 pub use message::{MessageBody, Sequence, SequenceEvent, ZmqMessage, ZmqTopic};
 use message::{Order, SequenceCounter, parse};
 
+/// No part of the interface: for the fuzz targets alone.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::message::{Order, SequenceCounter, parse};
+}
+
 use super::Endpoints;
 use super::http::is_out_of_files;
 use crate::clock::now_ms;
