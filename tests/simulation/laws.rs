@@ -101,13 +101,16 @@ fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
             transaction,
             ..
         } => {
-            // Only one that the node took back for a moment and gave again, while nobody looked:
-            // of its block nothing is known here.
+            // Only one that the node took back for a moment and gave again, while nobody looked, or
+            // that a scan of the old chain found spent: of its block nothing is known here.
             let is_from_before = || {
                 let covered = view.watches[script].coverage.from_height;
-                let mut before = node.node.chain.iter().take(covered as usize);
+                let before = node.node.chain.iter().take(covered as usize);
+                let undone = node.disconnected.iter().map(|hash| &node.blocks[hash]);
                 let is_it = |tx: &Transaction| tx.compute_txid() == transaction.txid;
-                before.any(|block| block.txdata.iter().any(is_it))
+                before
+                    .chain(undone)
+                    .any(|block| block.txdata.iter().any(is_it))
             };
             if transaction.status != Status::Evicted || !is_from_before() {
                 check_status(transaction, node);
