@@ -2,7 +2,7 @@
 """What slow and hostile readers cost the others, and whether they lose anything.
 
     contrib/bench/slow_readers.py --bin PATH/TO/satwatch [--quick 100] [--slow 1000]
-                                  [--answers 1000] [--subscriptions 100000] [--payments 300]
+                                  [--answers 1000] [--subscriptions 100000] [--payments 300] [--tls]
 
 Needs what fanout/run.py needs, and about 4000 open files. Everything is kept in a temporary folder
 and ended afterwards; it takes about three minutes. Clients that read at once are subscribed to one
@@ -22,12 +22,15 @@ the first phase, the second and their ratio; only ratios mean something on anoth
     resident     memory of the daemon at the end of the phase, and its peak until then
     kernel       memory of all TCP sockets of this machine
 
+With --tls the slow ones come over TLS; the others, who know none, through HAProxy, in both phases.
+
 Then all slow ones read on as fast as they can, until each has what the log says it should. Whoever
 had one event twice or lacks one ends the run, and so does an answer that is not whole.
 """
 
 import argparse
 import array
+import http.client
 import itertools
 import json
 import os
@@ -35,6 +38,8 @@ import pathlib
 import re
 import select
 import socket
+import ssl
+import subprocess
 import sys
 import tempfile
 import threading
@@ -55,6 +60,17 @@ BURST, MANY, OUTPUTS = 500, 100, 50
 # Addresses of one request, and events of one answer.
 LIST, PAGE = 10_000, 1000
 GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+# What is before the daemon when it speaks TLS, for those who do not: as many as there are.
+PROXY = """
+defaults
+    mode tcp
+    timeout connect 60s
+    timeout client 600s
+    timeout server 600s
+listen plain
+    bind 127.0.0.1:{}
+    server satwatch 127.0.0.1:{} ssl ca-file {} verifyhost localhost
+"""
 
 
 def main():
@@ -65,6 +81,7 @@ def main():
     options.add_argument("--answers", type=int, default=1000, help="over REST, not read")
     options.add_argument("--subscriptions", type=int, default=100_000, help="of the one reader")
     options.add_argument("--payments", type=int, default=300, help="by themselves, in each phase")
+    options.add_argument("--tls", action="store_true", help="the slow ones come over TLS")
     options = options.parse_args()
     options.interval = 10
     fanout.raise_limit(options.quick + 2 * (options.slow + options.answers) + 500)
@@ -78,15 +95,18 @@ def main():
             bench.end()
 
 
-def connect(port):
-    """With a small receive buffer, so that it is the daemon that holds what is not read."""
+def connect(at):
+    """With a small receive buffer, so that it is the daemon that holds what is not read. `at`: port
+    and, over TLS, the context.
+    """
+    port, context = at
     stream = socket.socket()
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
     # Segments as on a network; with those of the loopback a buffer as small takes next to nothing.
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
     stream.settimeout(60)
     stream.connect(("127.0.0.1", port))
-    return stream
+    return context.wrap_socket(stream, server_hostname="localhost") if context else stream
 
 
 def frame(text):
@@ -125,20 +145,20 @@ def messages(inbox):
 class Reader:
     """A client over WebSocket that comes back with its cursor when it is closed."""
 
-    def __init__(self, port, lists):
+    def __init__(self, at, lists):
         """`cursor` is what it may save; `numbers` are those of its events; `came_back` says how
         many it had at each connection but the first.
         """
-        self.port, self.lists, self.cursor = port, lists, None
+        self.at, self.lists, self.cursor = at, lists, None
         self.numbers, self.came_back = array.array("Q"), []
         self.connect()
         self.start = int(self.cursor.split("-")[1])
 
     def connect(self):
         """Reads until all subscriptions are answered."""
-        self.stream, self.inbox = connect(self.port), bytearray()
+        self.stream, self.inbox = connect(self.at), bytearray()
         self.unanswered, self.subscribing = len(self.lists), iter(self.lists)
-        self.stream.sendall(UPGRADE.format(self.port).encode() + frame(b"40"))
+        self.stream.sendall(UPGRADE.format(self.at[0]).encode() + frame(b"40"))
         while b"\r\n\r\n" not in self.inbox:
             self.inbox += self.receive(1)
         self.inbox.clear()
@@ -169,9 +189,9 @@ class Reader:
         try:
             self.inbox += self.receive(most)
             self.take_in()
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             pass
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             self.come_back()
 
     def come_back(self):
@@ -180,7 +200,7 @@ class Reader:
         while True:
             try:
                 return self.connect()
-            except (ConnectionError, TimeoutError):
+            except (ConnectionError, TimeoutError, ssl.SSLError):
                 self.stream.close()
 
     def take_in(self):
@@ -226,14 +246,14 @@ class Reader:
 class Answer:
     """A request whose answer is not read before the end."""
 
-    def __init__(self, port, path):
-        self.port, self.path, self.came_back = port, path, []
+    def __init__(self, at, path):
+        self.at, self.path, self.came_back = at, path, []
         self.ask()
 
     def ask(self):
-        self.stream = connect(self.port)
+        self.stream = connect(self.at)
         self.stream.sendall(
-            f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode()
+            f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.at[0]}\r\nConnection: close\r\n\r\n".encode()
         )
 
     def come_back(self):
@@ -253,12 +273,45 @@ class Answer:
                     return
                 if head.startswith(b"HTTP/1.1 200"):
                     raise SystemExit(f"not the answer of before: {bytes(body[:300])}")
-            except (ConnectionError, ValueError):
+            except (ConnectionError, ValueError, ssl.SSLError):
                 pass
             self.come_back()
 
 
 class Bench(fanout.Bench):
+    def __init__(self, folder, options):
+        super().__init__(folder, options)
+        self.at, self.proxy = (self.daemon.port, None), None
+        if options.tls:
+            self.speak_tls(folder)
+
+    def speak_tls(self, folder):
+        """The daemon on a port of its own, over TLS, and the proxy on the one that all know."""
+        port, cert, key = mempool.free_port(), folder / "cert.pem", folder / "key.pem"
+        settings = {"TLS__CERT": cert, "TLS__KEY": key, "LISTEN": f"127.0.0.1:{port}"}
+        environment = {f"SATWATCH__SERVER__{name}": str(it) for name, it in settings.items()}
+        self.daemon.environment |= environment
+        command = [self.daemon.program, "cert", "new"]
+        subprocess.run(command, env=self.daemon.environment, check=True, stdout=subprocess.DEVNULL)
+        self.at = port, ssl.create_default_context(cafile=cert)
+        (folder / "haproxy.cfg").write_text(PROXY.format(self.daemon.port, port, cert))
+        self.proxy = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"])
+        self.daemon.wait_ready = self.wait_ready
+
+    def wait_ready(self):
+        """The proxy is there before the daemon is."""
+        while True:
+            try:
+                return mempool.Daemon.wait_ready(self.daemon)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+
+    def end(self):
+        super().end()
+        if self.proxy:
+            self.proxy.kill()
+            self.proxy.wait()
+
     def run(self):
         options = self.options
         addresses = [history.address(n.to_bytes(20, "big")) for n in range(options.subscriptions)]
@@ -271,11 +324,11 @@ class Bench(fanout.Bench):
         start = self.daemon.get("/events?limit=1")["next"]
         alone = self.phase()
         lists = [addresses[n : n + LIST] for n in range(0, len(addresses), LIST)]
-        port, path = self.daemon.port, f"/events?after={start}&limit={PAGE}"
+        path = f"/events?after={start}&limit={PAGE}"
         page = self.daemon.get(path)["events"]
-        self.big = Reader(port, lists)
-        self.slow = [Reader(port, [[self.address]]) for _ in range(options.slow)]
-        self.answers = [Answer(port, path) for _ in range(options.answers)]
+        self.big = Reader(self.at, lists)
+        self.slow = [Reader(self.at, [[self.address]]) for _ in range(options.slow)]
+        self.answers = [Answer(self.at, path) for _ in range(options.answers)]
         hostile = threading.Thread(target=self.linger, daemon=True)
         self.is_over = False
         hostile.start()

@@ -4,6 +4,9 @@ use url::Url;
 
 /// `scheme://host[:port]` as browsers send it in `Origin`, what they send for local files, or the
 /// star.
+/// Bytes of a name (RFC 1035), a colon and a port.
+const LONGEST_HOST: usize = 253 + 6;
+
 pub fn is_origin(text: &str) -> bool {
     matches!(text, "*" | "null" | "file://")
         || text
@@ -12,7 +15,7 @@ pub fn is_origin(text: &str) -> bool {
 }
 
 pub fn is_host(text: &str) -> bool {
-    !text.is_empty()
+    (1..=LONGEST_HOST).contains(&text.len())
         && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@*".contains(c))
 }
 

@@ -46,8 +46,15 @@ pub fn find(text: &str) -> Option<SecretKind> {
     forms.iter().find_map(|text| words(text).find_map(key))
 }
 
+/// The part of a text that is looked at: nothing behind it is shown, and no key is as long.
+fn beginning(text: &str) -> &str {
+    const MOST_BYTES: usize = 4096;
+    &text[..text.floor_char_boundary(MOST_BYTES)]
+}
+
 /// A text as it came and percent-decoded, each also without what nobody sees and without space.
 fn forms(text: &str) -> Vec<String> {
+    let text = beginning(text);
     let decoded = percent_decode_str(text).decode_utf8_lossy();
     let shown = |text: &str| text.chars().filter(|c| !is_invisible(*c)).collect();
     [text, &decoded]
@@ -115,7 +122,7 @@ pub fn shortened(text: &str) -> String {
         return "(not shown: it may be a key)".to_owned();
     }
     const MOST: usize = 100;
-    let mut shown: String = text
+    let mut shown: String = beginning(text)
         .chars()
         .filter(|c| !c.is_control())
         .take(MOST)
@@ -205,6 +212,22 @@ mod tests {
             assert!(is_in(text), "{text}");
         }
         assert!(is_in(&"1f".repeat(32)));
+    }
+
+    #[test]
+    fn no_more_of_a_long_text_is_looked_at_than_may_be_shown() {
+        let key = "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ";
+        let long = |before: &str| format!("{} {key}", before.repeat(3000));
+        assert_eq!(shortened(&long("é")), format!("{}…", "é".repeat(100)));
+        assert_eq!(
+            shortened(&long("\u{1}\u{2}")),
+            "…",
+            "what is behind is not shown"
+        );
+        assert_eq!(
+            shortened(&format!("{key}{}", "é".repeat(3000)))[..10],
+            "(not shown"[..]
+        );
     }
 
     #[test]

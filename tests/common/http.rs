@@ -2,11 +2,12 @@
 //! are not to depend on that.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use socket2::{Domain, Socket, Type};
 
 pub struct Response {
     pub status: u16,
@@ -57,7 +58,7 @@ pub fn exchange(
     read(&mut BufReader::new(stream), method == "HEAD")
 }
 
-fn read(reader: &mut impl BufRead, is_bare: bool) -> io::Result<Response> {
+pub fn read(reader: &mut impl BufRead, is_bare: bool) -> io::Result<Response> {
     let first = line(reader)?;
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("no status: {first:?}")))?;
@@ -97,6 +98,15 @@ fn read(reader: &mut impl BufRead, is_bare: bool) -> io::Result<Response> {
         headers,
         body,
     })
+}
+
+/// A connection to a port of this machine from another of its addresses: all of 127/8 are.
+pub fn connect_from(address: [u8; 4], port: u16) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let at = |address: [u8; 4], port: u16| SocketAddr::from((address, port)).into();
+    socket.bind(&at(address, 0))?;
+    socket.connect(&at([127, 0, 0, 1], port))?;
+    Ok(socket.into())
 }
 
 /// Without its end.

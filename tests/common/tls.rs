@@ -71,6 +71,15 @@ pub fn connect(
     trusted: &Path,
     versions: &[&'static SupportedProtocolVersion],
 ) -> io::Result<Stream> {
+    connect_on(TcpStream::connect(("127.0.0.1", port))?, trusted, versions)
+}
+
+/// The same on a connection that is open.
+pub fn connect_on(
+    mut socket: TcpStream,
+    trusted: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<Stream> {
     let mut roots = RootCertStore::empty();
     let pem = fs::read(trusted)?;
     let certificate = CertificateDer::from_pem_slice(&pem).map_err(io::Error::other)?;
@@ -83,7 +92,6 @@ pub fn connect(
         .with_no_client_auth();
     let name = ServerName::try_from("127.0.0.1").expect("an address");
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(super::DEADLINE))?;
     while connection.is_handshaking() {
         connection.complete_io(&mut socket)?;

@@ -83,13 +83,14 @@ impl Reluctant {
     }
 }
 
-fn addresses() -> Vec<String> {
+/// Addresses of nobody, each of a number of its own.
+pub fn addresses(numbers: std::ops::Range<u32>) -> Vec<String> {
     let text = |n: u32| {
         let program: Vec<u8> = n.to_be_bytes().into_iter().cycle().take(20).collect();
         let program = WitnessProgram::new(WitnessVersion::V0, &program).expect("twenty bytes");
         Address::from_witness_program(program, KnownHrp::Regtest).to_string()
     };
-    (0..ADDRESSES).map(text).collect()
+    numbers.map(text).collect()
 }
 
 /// The log after a cursor, without blocks, as pairs like those that clients hear.
@@ -121,7 +122,7 @@ fn log(daemon: &Daemon, mut after: Value) -> Vec<(String, Value)> {
 fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_cursor() {
     let node = Node::start();
     let daemon = Daemon::start(&node);
-    let addresses = addresses();
+    let addresses = addresses(0..ADDRESSES);
     let (mut slow, mut dead) = (Reluctant::connect(&daemon), Reluctant::connect(&daemon));
     let mut cursors = Vec::new();
     for client in [&mut slow, &mut dead] {

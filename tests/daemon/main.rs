@@ -22,6 +22,7 @@ mod cursors;
 mod doctor;
 mod feed;
 mod history;
+mod hostile;
 mod lag;
 mod limits;
 mod literals;

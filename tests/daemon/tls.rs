@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 
+use crate::common::http::connect_from;
 use crate::common::tls::{self, DAY, Files, Stream};
 use crate::common::{COIN, Daemon, Node, Program, wait_until};
 
@@ -267,17 +267,6 @@ fn handshakes_that_nobody_finishes_cost_the_oldest_of_them_and_nobody_else() {
     assert!(hears(&mut session, "new_transactions").contains(&txid));
 }
 
-/// A connection to the daemon from another address of this machine.
-fn connect_from(address: [u8; 4], port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let at = |address: [u8; 4], port: u16| std::net::SocketAddr::from((address, port)).into();
-    socket.bind(&at(address, 0)).expect("all of 127/8 is ours");
-    socket
-        .connect(&at([127, 0, 0, 1], port))
-        .expect("it listens");
-    socket.into()
-}
-
 #[test]
 fn an_address_with_too_many_connections_is_told_so_and_others_notice_nothing() {
     let node = Node::start();
@@ -286,6 +275,7 @@ fn an_address_with_too_many_connections_is_told_so_and_others_notice_nothing() {
         ("server.trusted_proxies", "127.0.0.4"),
     ];
     let daemon = Daemon::with(&node, &settings);
+    let from = |address| connect_from(address, daemon.port()).expect("it listens");
     let ask = |mut stream: TcpStream| {
         let request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         stream.write_all(request).expect("it reads");
@@ -296,19 +286,19 @@ fn an_address_with_too_many_connections_is_told_so_and_others_notice_nothing() {
     };
     let crowd = [127, 0, 0, 2];
     let _held = [(); 2].map(|()| {
-        let (stream, answer) = ask(connect_from(crowd, daemon.port()));
+        let (stream, answer) = ask(from(crowd));
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         stream
     });
-    let (_, refused) = ask(connect_from(crowd, daemon.port()));
+    let (_, refused) = ask(from(crowd));
     assert!(
         refused.starts_with("HTTP/1.1 429") && refused.contains("limits.connections_per_address"),
         "{refused}"
     );
-    let (_, other) = ask(connect_from([127, 0, 0, 3], daemon.port()));
+    let (_, other) = ask(from([127, 0, 0, 3]));
     assert!(other.starts_with("HTTP/1.1 200"), "{other}");
     let _proxied = [(); 4].map(|()| {
-        let (stream, answer) = ask(connect_from([127, 0, 0, 4], daemon.port()));
+        let (stream, answer) = ask(from([127, 0, 0, 4]));
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         stream
     });
