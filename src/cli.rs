@@ -70,6 +70,10 @@ pub enum TokenCommand {
         /// When it ends: a number and s, m, h, d or w (90d) [default: never]
         #[arg(long, value_parser = lifetime)]
         expires: Option<Duration>,
+        /// Begin anew with this token in place of a tokens file that is lost or damaged: all others
+        /// end
+        #[arg(long)]
+        anew: bool,
     },
     /// Show all tokens, when they expire and were used last
     List,
@@ -80,7 +84,7 @@ pub enum TokenCommand {
     },
     /// Switch authentication off; only where nobody else reaches the daemon
     Off,
-    /// Take a tokens file that was put back from a copy
+    /// Take a tokens file that was put back from a copy, or is another daemon's
     Accept,
     /// Print a token and keep nothing: for auth.first_token_file
     Generate,

@@ -4,25 +4,30 @@
 //! It changes nothing, neither at the node nor in the store.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{self, File, OpenOptions, remove_file};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
 
+use crate::auth::{self, Outlook};
 use crate::bitcoind::{self, DiscoveredNode, Finding};
 use crate::certificates::{self, CertificateFiles};
+use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
 use crate::server::{Limits, Server};
 use crate::store::{self, ChainInfo, Inspected, StoreError};
-use crate::{app, auth, open_files};
+use crate::{app, open_files};
 
 /// For an endpoint to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Bits of a file's mode with which others than its owner write it.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Where the settings come from, for people.
 pub fn settings_place(file: Option<&Path>) -> String {
@@ -54,6 +59,9 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     let addresses = app::listen_addresses(&config.server.listen).await;
     if let Ok(addresses) = &addresses {
         examine_credentials(config, addresses, &mut report);
+    }
+    for (what, remedy) in open_files_with_credentials(config) {
+        report.bad(&format!("tokens: {what}"), Some(remedy));
     }
     examine_port(
         &config.server.listen,
@@ -220,16 +228,57 @@ fn try_writing(folder: &Path) -> io::Result<()> {
 /// As the next start would take them.
 fn examine_credentials(config: &Config, addresses: &[SocketAddr], report: &mut Report<impl Write>) {
     let place = app::credentials(config, addresses);
-    // What is wrong with the store is said already.
-    let remembered = store::remembered_auth(&config.store.path).ok().flatten();
-    match auth::outlook(&place, &remembered.unwrap_or_default()) {
-        Ok(true) => report.well(&format!(
-            "tokens: every request needs one of {}",
-            place.tokens_file.display()
+    let remembered = match store::remembered_auth(&config.store.path) {
+        Ok(remembered) => remembered.unwrap_or_default(),
+        Err(error) => {
+            let what = "tokens: not known, because what the store has seen of them cannot be read";
+            return report.bad(&format!("{what}: {error}"), None);
+        }
+    };
+    let (path, now) = (place.tokens_file.display(), now_ms());
+    match auth::outlook(&place, remembered.mark) {
+        Ok(Outlook::Never) => {
+            report.well("tokens: none; whoever reaches the daemon may do everything");
+        }
+        Ok(Outlook::Off) => report.well(&format!(
+            "tokens: authentication is off, as {path} says; whoever reaches the daemon may do everything"
         )),
-        Ok(false) => report.well("tokens: none; whoever reaches the daemon may do everything"),
+        Ok(Outlook::First) => {
+            report.well("tokens: the next start makes the first one, of auth.first_token_file");
+        }
+        Ok(Outlook::On(tokens)) => {
+            let expired = tokens.iter().filter(|it| it.has_expired(now)).count();
+            let live = tokens.len() - expired;
+            report.well(&format!(
+                "tokens: every request needs one of {path}, which has {live} that are good, and {expired} that have expired"
+            ));
+            for token in &tokens {
+                if let Some(ends) = token.ends_soon(now) {
+                    let what = format!("tokens: {} ends on {}", token.name, auth::date(ends));
+                    report.bad(&what, Some(Remedy::AnotherToken));
+                }
+            }
+        }
         Err(error) => report.bad(&format!("tokens: {error}"), None),
     }
+}
+
+/// The files of tokens that others may read or change, which is not wise. Hashes may be read.
+pub fn open_files_with_credentials(config: &Config) -> Vec<(String, Remedy)> {
+    let first = config.auth.first_token_file.clone();
+    let first = first.filter(|path| certificates::is_open_to_others(path));
+    let first = first.map(|path| ("may read or change the token in", path));
+    let file = Some(config.tokens_file()).filter(|path| {
+        let mode = fs::metadata(path).map(|found| found.permissions().mode());
+        mode.is_ok_and(|mode| mode & OTHERS_WRITE != 0)
+    });
+    let file = file.map(|path| ("may change the tokens file", path));
+    let found = first.into_iter().chain(file);
+    let found = found.map(|(may, path)| {
+        let what = format!("others on this machine {may} {}", path.display());
+        (what, Remedy::CloseFile { path })
+    });
+    found.collect()
 }
 
 /// About the files of TLS, if there is to be TLS, and the names that they are for.
@@ -419,5 +468,19 @@ mod tests {
             "{text}"
         );
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::FAILURE));
+    }
+
+    #[test]
+    fn tokens_of_a_store_that_cannot_be_read_are_not_known() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let db = folder.path().join("db");
+        std::fs::create_dir(&db).expect("ours");
+        let mut config = Config::default();
+        config.store.path = folder.path().to_owned();
+        let text = |config: &Config| said(|report| examine_credentials(config, &[], report));
+        assert!(text(&config).contains("  ok  tokens: none"));
+        std::fs::write(db.join("CURRENT"), "nonsense").expect("ours");
+        let text = text(&config);
+        assert!(text.contains(" BAD  tokens: not known"), "{text}");
     }
 }

@@ -43,11 +43,14 @@ fn main() -> ExitCode {
             }
         };
     }
-    if let Some(problem) = app::credentials_problem(&config)
-        && cli.task() == Command::Run
+    if cli.task() == Command::Run
+        && let Some(problem) = app::credentials_problem(&config)
     {
-        let _ = writeln!(stderr(), "{problem}");
-        return ExitCode::from(WRONG_SETTINGS);
+        let _ = writeln!(stderr(), "{}", problem.what);
+        return match problem.is_of_settings {
+            true => ExitCode::from(WRONG_SETTINGS),
+            false => ExitCode::FAILURE,
+        };
     }
     if cli.check() {
         return check(&config, cli.settings_file());
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// `--check`: what the settings say, and what is in the files of TLS that they name.
+/// `--check`: what the settings say, and what is in the files that they name.
 fn check(config: &Config, settings: Option<&Path>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for warning in warnings(config) {
@@ -136,29 +139,30 @@ fn make_certificate(config: &Config, hosts: &[String]) -> Result<()> {
     let [cert, key] = [&files.cert, &files.key].map(|path| path.canonicalize());
     let (cert, key) = (cert?, key?);
     let (cert, key) = (cert.display(), key.display());
-    let mut out = stdout();
-    writeln!(out, "made {cert} and its key {key}")?;
-    writeln!(out, "for {}", made.names.join(", "))?;
-    writeln!(
-        out,
-        "good until {}",
+    let mut said = format!(
+        "made {cert} and its key {key}\nfor {}\ngood until {}\n",
+        made.names.join(", "),
         httpdate::fmt_http_date(made.not_after)
-    )?;
+    );
     if !is_named {
-        writeln!(
-            out,
-            "\nput into the settings:\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\""
-        )?;
+        said += &format!(
+            "\nput into the settings:\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n"
+        );
     }
-    writeln!(
-        out,
-        "\nclients trust it when they are given the certificate, never the key: curl --cacert {cert} https://localhost:{}/status",
+    if let Some(refused) = certificates::refused_names(&made.names, &config.server.allowed_hosts) {
+        said += &format!("\n{refused}\n");
+    }
+    said += &format!(
+        "\nclients trust it when they are given the certificate, never the key: curl --cacert {cert} https://localhost:{}/status\n",
         config.server.listen.port
-    )?;
+    );
+    // A reader that has gone away is no reason to fail: both are made.
+    let _ = stdout().write_all(said.as_bytes());
     Ok(())
 }
 
-/// Of settings that are none any more, and of environment variables that look as if they were one.
+/// Of settings that are none any more, of environment variables that look as if they were one, and
+/// of files with credentials that others may read or change.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = config.no_longer_needed.clone();
     let names = config::overlooked(std::env::vars_os().map(|(name, _)| name));
@@ -168,6 +172,8 @@ fn warnings(config: &Config) -> Vec<String> {
             names.join(", ")
         ));
     }
+    let open = doctor::open_files_with_credentials(config).into_iter();
+    warnings.extend(open.map(|(what, remedy)| format!("{what}: {remedy}")));
     warnings
 }
 

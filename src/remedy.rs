@@ -142,18 +142,35 @@ pub enum Remedy {
     )]
     TokenOrLoopback { port: u16 },
 
-    /// The tokens file is lost or cannot be used.
+    /// The tokens file is lost or damaged.
     #[error(
-        "put it back as it was, or begin anew without it (move it away): satwatch token new --name me --scope admin"
+        "put it back as it was, or begin anew with one token: satwatch token new --anew --name me --scope admin"
     )]
-    RestoreTokens,
+    BeginTokensAnew,
+
+    /// It belongs to another user than the one that this process runs as.
+    #[error(
+        "run satwatch as the user that {} belongs to ({owner}), or have root give it to this one: chown -R {user} {}",
+        path.display(), path.display()
+    )]
+    GiveTo {
+        path: PathBuf,
+        owner: u32,
+        user: u32,
+    },
 
     #[error("put a token into it that satwatch token generate printed, or take the setting out")]
     GenerateFirstToken,
 
-    /// The tokens file is an older one.
-    #[error("look at it with satwatch token list, and if it is right: satwatch token accept")]
+    /// The tokens file is an older one, or another daemon's.
+    #[error(
+        "put the newest one of this daemon back, or look at this one with satwatch token list, and if it is right: satwatch token accept"
+    )]
     AcceptTokens,
+
+    /// A token ends soon.
+    #[error("make another one in time (satwatch token new), and revoke this one")]
+    AnotherToken,
 
     /// The name has addresses that others can reach.
     #[error(
@@ -188,7 +205,7 @@ pub enum Remedy {
     LetRead { path: PathBuf },
 
     #[error("run: chmod 600 {}", path.display())]
-    CloseKey { path: PathBuf },
+    CloseFile { path: PathBuf },
 
     #[error("write it without one, and name that file: openssl pkey -in {} -out KEY.pem", path.display())]
     OpenKey { path: PathBuf },

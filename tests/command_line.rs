@@ -263,6 +263,19 @@ fn every_example_of_the_settings_file_is_accepted() {
 }
 
 #[test]
+fn a_reader_that_goes_away_does_not_make_a_command_fail() {
+    let folder = folder();
+    for words in [&["cert", "new"][..], &["token", "generate"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = satwatch(folder.path(), words);
+        let (code, _, log) = run(command.stdout(writer));
+        assert_eq!((code, &*log), (Some(0), ""), "{words:?}");
+    }
+    assert!(folder.path().join("cert.pem").exists());
+}
+
+#[test]
 fn doctor_says_what_to_do_without_a_node_and_leaves_nothing_behind() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -294,8 +294,10 @@ pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
 
 fn refused_host(text: &str) -> ApiError {
     let message = if config::is_host(text) && Authority::parse(text).is_some() {
+        // Whatever the port is.
+        let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
         format!(
-            "Requests for the host {text} are refused. Use a loopback address, or add \"{text}\" to server.allowed_hosts."
+            "Requests for the host {text} are refused. Use a loopback address, or add \"{name}\" to server.allowed_hosts."
         )
     } else {
         format!(

@@ -20,7 +20,7 @@ use crate::api::rest::session::Asked;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
 use crate::api::{Services, credential, session};
-use crate::auth::{Credential, Principal, Scope};
+use crate::auth::{Credential, Principal, Scope, Waits};
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
@@ -245,7 +245,7 @@ impl Router {
         }
         let mut answer = tokio::select! {
             biased;
-            () = principal.ended() => return Err(ended(needed, &principal)),
+            () = principal.ended(Waits::Request) => return Err(ended(needed, &principal)),
             answer = answering => answer?,
         };
         answer.body_mut().give_to(principal);

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, anyhow};
 use tokio::net::lookup_host;
 
 use super::limits::server_limits;
-use crate::auth;
+use crate::auth::{self, BeginError, Outlook};
 use crate::config::{Config, Listen};
 use crate::remedy::Remedy;
 use crate::server::{self, Server};
-use crate::store::RememberedAuth;
+use crate::store;
 
 /// As the settings are called.
 pub const LISTEN: &str = "server.listen";
@@ -72,15 +72,30 @@ pub fn credentials(config: &Config, addresses: &[SocketAddr]) -> auth::Place {
     }
 }
 
-/// What is wrong with tokens and addresses as far as settings and files say, without a look at the
-/// store and at what names mean.
-pub fn credentials_problem(config: &Config) -> Option<String> {
+/// Why a start would be refused for its credentials.
+pub struct CredentialsProblem {
+    pub what: String,
+    /// The settings are to be corrected, not the tokens file.
+    pub is_of_settings: bool,
+}
+
+/// What is wrong with tokens and addresses, without a look at what names mean.
+pub fn credentials_problem(config: &Config) -> Option<CredentialsProblem> {
     let place = credentials(config, &[]);
-    match auth::outlook(&place, &RememberedAuth::default()) {
-        Ok(true) => None,
-        Ok(false) => config.reachable_by_others.clone(),
-        Err(error) => Some(error.to_string()),
-    }
+    // What is wrong with the store is told when it is opened.
+    let remembered = store::remembered_auth(&config.store.path).ok().flatten();
+    let (what, is_of_settings) = match auth::outlook(&place, remembered.unwrap_or_default().mark) {
+        Ok(Outlook::First | Outlook::On(_)) => return None,
+        Ok(Outlook::Never | Outlook::Off) => (config.reachable_by_others.clone()?, true),
+        Err(error) => {
+            let is_of_settings = matches!(error, BeginError::FirstToken { .. });
+            (error.to_string(), is_of_settings)
+        }
+    };
+    Some(CredentialsProblem {
+        what,
+        is_of_settings,
+    })
 }
 
 pub async fn bind(config: &Config) -> Result<Bound> {

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::auth::{self, Guard, TokensTask};
+use crate::auth::{self, TokensTask};
 use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::clock::now_ms;
@@ -106,8 +106,7 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     let indexer_task = Task::spawn("indexer", async { Ok(indexer_end.await???) });
     indexer::undo_unfinished_add(&indexer, &reader, now_ms()).await?;
 
-    let guard = Guard::default();
-    let tokens = TokensTask::new(place, begun, guard.clone(), indexer.clone()).await?;
+    let (tokens, guard) = TokensTask::new(place, begun, indexer.clone()).await?;
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
@@ -316,7 +315,7 @@ async fn refuse_to_be_open(config: &Config, place: &auth::Place) -> Result<()> {
     let looked = spawn_blocking(move || {
         // What is wrong with the store is told when it is opened.
         let remembered = store::remembered_auth(&path).ok().flatten();
-        auth::outlook(&place, &remembered.unwrap_or_default())
+        auth::outlook(&place, remembered.unwrap_or_default().mark)
     });
     looked.await??;
     Ok(())
@@ -421,6 +420,33 @@ fn warn_of_open_origins(settings: &config::Server) {
             tracing::warn!(
                 "server.allowed_origins has \"{origin}\": {who} may read and change everything here; better list the origins that need it"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+    use crate::store::ChainInfo;
+
+    #[tokio::test]
+    async fn what_is_listened_on_decides_whether_others_reach_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let chain = ChainInfo {
+            network: bitcoin::Network::Regtest,
+            genesis: bitcoin::BlockHash::all_zeros(),
+        };
+        let opened = store::open(folder.path(), Some(chain), 0, &|| false);
+        let (_writer, reader) = opened.expect("a new store");
+        let mut config = Config::default();
+        config.auth.tokens_file = Some(folder.path().join("tokens.toml"));
+        // Whatever a name meant when it was asked before.
+        for (listen, is_open) in [("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
+            config.server.listen = listen.parse().expect("an address");
+            let served = serve_with(&config, &reader).await;
+            assert_eq!(served.is_ok(), is_open, "{listen}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Scope;
-use super::judge::{InForce, Problem, judge};
+use super::judge::{InForce, Problem, in_force, judge};
 use super::secret::TokenText;
-use super::tokens_file::{ChangeError, FileSeen, TokensFile, change};
+use super::tokens_file::{ChangeError, FileSeen, Token, TokensFile, change};
 use crate::remedy::Remedy;
 use crate::store::{AuthMark, RememberedAuth};
 
@@ -51,16 +51,12 @@ pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<Begu
     if let Some(first) = &place.first_token_file
         && takes_first(&seen, mark)
     {
-        take_first(path, first, mark.serial, now)?;
+        take_first(path, first, mark, now)?;
         // A file that is gone by now is a lost one.
         (mark.on, mark.first_taken) = (true, true);
         seen = TokensFile::look(path);
     }
-    let judged = judge(seen, mark, place.exposed.as_ref());
-    let (in_force, mark) = judged.map_err(|problem| BeginError::Problem {
-        path: path.clone(),
-        problem,
-    })?;
+    let (in_force, mark) = judged(place, seen, mark)?;
     Ok(Begun {
         in_force,
         remembered,
@@ -68,21 +64,74 @@ pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<Begu
     })
 }
 
-/// What the settings and the file alone say of the next start, for who looks from outside: whether
-/// authentication will be on.
-pub fn outlook(place: &Place, remembered: &RememberedAuth) -> Result<bool, BeginError> {
+fn judged(
+    place: &Place,
+    seen: FileSeen,
+    mark: AuthMark,
+) -> Result<(InForce, AuthMark), BeginError> {
+    let file = judge(seen, mark);
+    let judged = file.and_then(|file| in_force(file.as_ref(), mark, place.exposed.as_ref()));
+    judged.map_err(|problem| BeginError::Problem {
+        path: place.tokens_file.clone(),
+        problem,
+    })
+}
+
+/// How the next start begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlook {
+    /// There never was a token.
+    Never,
+    /// The tokens file says so.
+    Off,
+    /// With the token of `first_token_file`.
+    First,
+    On(Vec<Token>),
+}
+
+impl Outlook {
+    fn of(in_force: InForce, mark: AuthMark) -> Self {
+        match in_force {
+            InForce::Tokens(tokens) => Self::On(tokens),
+            InForce::Open if mark.serial == 0 => Self::Never,
+            InForce::Open => Self::Off,
+        }
+    }
+}
+
+/// As a start would begin, for who looks from outside.
+pub fn outlook(place: &Place, mark: AuthMark) -> Result<Outlook, BeginError> {
     let seen = TokensFile::look(&place.tokens_file);
     if let Some(first) = &place.first_token_file
-        && takes_first(&seen, remembered.mark)
+        && takes_first(&seen, mark)
     {
-        return first_token(first).map(|_| true);
+        return first_token(first).map(|_| Outlook::First);
     }
-    match judge(seen, remembered.mark, place.exposed.as_ref()) {
-        Ok((in_force, _)) => Ok(in_force != InForce::Open),
-        Err(problem) => Err(BeginError::Problem {
-            path: place.tokens_file.clone(),
-            problem,
-        }),
+    let (in_force, mark) = judged(place, seen, mark)?;
+    Ok(Outlook::of(in_force, mark))
+}
+
+impl Begun {
+    /// One line of the log.
+    pub(super) fn say(&self, path: &Path, now: u64) {
+        let path = path.display();
+        match Outlook::of(self.in_force.clone(), self.mark) {
+            Outlook::Never | Outlook::First => tracing::info!(
+                "authentication: there never was a token; whoever reaches the daemon may do everything"
+            ),
+            Outlook::Off => tracing::warn!(
+                "authentication is off, as the tokens file {path} says: whoever reaches the daemon may do everything"
+            ),
+            Outlook::On(tokens) => {
+                let expired = tokens.iter().filter(|it| it.has_expired(now)).count();
+                let live = tokens.len() - expired;
+                tracing::info!(
+                    live,
+                    expired,
+                    "authentication is on: every request needs a token of {path}"
+                );
+            }
+        }
     }
 }
 
@@ -101,7 +150,7 @@ fn first_token(first: &Path) -> Result<TokenText, BeginError> {
     token.ok_or_else(|| refused("there is no token in it".to_owned()))
 }
 
-fn take_first(path: &Path, first: &Path, known: u64, now: u64) -> Result<(), BeginError> {
+fn take_first(path: &Path, first: &Path, known: AuthMark, now: u64) -> Result<(), BeginError> {
     let token = first_token(first)?;
     let is_taken = change(path, known, now, |seen| match seen {
         FileSeen::Missing => {
@@ -111,7 +160,7 @@ fn take_first(path: &Path, first: &Path, known: u64, now: u64) -> Result<(), Beg
         }
         // Somebody made one this moment.
         FileSeen::Good(file) => Ok((file, false)),
-        FileSeen::Unreadable(why) => Err(why),
+        FileSeen::Damaged(why) | FileSeen::Unreadable { why, .. } => Err(why),
     })?;
     if is_taken {
         tracing::info!(

@@ -1,8 +1,10 @@
 //! From what a request carries to who asks.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Scope;
+use super::changed::{Changed, Ended};
 use super::credential::Credential;
 use super::judge::InForce;
 use super::principal::{End, LiveToken, Principal, Refusal, Unknown};
@@ -12,10 +14,10 @@ use crate::clock::now_ms;
 use crate::store::{AuthEdit, SessionKey, SessionRow};
 
 /// Knows who may ask. Cheap to clone; all clones know the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Guard(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     known: RwLock<Known>,
     /// Why the tokens file was not taken.
@@ -37,13 +39,50 @@ enum Known {
     Tokens(Vec<Arc<LiveToken>>),
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self::Open(Arc::default())
+impl Known {
+    fn of(in_force: InForce) -> Self {
+        match in_force {
+            InForce::Open => Self::Open(Arc::default()),
+            InForce::Tokens(tokens) => {
+                let live = tokens.into_iter().map(LiveToken::new).map(Arc::new);
+                Self::Tokens(live.collect())
+            }
+        }
+    }
+
+    fn tokens(&self) -> &[Arc<LiveToken>] {
+        match self {
+            Self::Open(_) => &[],
+            Self::Tokens(tokens) => tokens,
+        }
+    }
+
+    /// What `now` does not go on with.
+    fn ends(&self, now: &Self) -> Vec<Arc<End>> {
+        match self {
+            Self::Open(end) => vec![end.clone()],
+            Self::Tokens(before) => {
+                let kept: HashSet<_> = now.tokens().iter().map(Arc::as_ptr).collect();
+                let gone = before.iter().filter(|it| !kept.contains(&Arc::as_ptr(it)));
+                gone.map(|live| live.end.clone()).collect()
+            }
+        }
     }
 }
 
 impl Guard {
+    pub fn new(in_force: InForce) -> Self {
+        Self(Arc::new(Inner {
+            known: RwLock::new(Known::of(in_force)),
+            problem: RwLock::default(),
+            sessions: Sessions::default(),
+        }))
+    }
+
+    fn known_to_change(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> RwLockReadGuard<'_, Known> {
         self.0.known.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,10 +172,10 @@ impl Guard {
         match &*known {
             // They are of use again when authentication is on again, as the tokens are.
             Known::Open(_) => Vec::new(),
-            Known::Tokens(tokens) => self
-                .0
-                .sessions
-                .sweep(|id| tokens.iter().any(|live| live.token.id == id), now),
+            Known::Tokens(tokens) => {
+                let live = tokens.iter().map(|live| live.token.id).collect();
+                self.0.sessions.sweep(&live, now)
+            }
         }
     }
 
@@ -146,41 +185,42 @@ impl Guard {
     }
 
     pub fn tokens(&self) -> Vec<Arc<LiveToken>> {
-        match &*self.known() {
-            Known::Open(_) => Vec::new(),
-            Known::Tokens(tokens) => tokens.clone(),
-        }
+        self.known().tokens().to_vec()
     }
 
     /// From now on these are in force. Whoever was let in by what is not any more has ended;
     /// a token that is the same as before goes on.
-    pub fn put_in_force(&self, in_force: InForce) {
-        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
-        let new = match (in_force, &*known) {
-            (InForce::Open, Known::Open(_)) => return,
-            (InForce::Open, Known::Tokens(_)) => Known::default(),
-            (InForce::Tokens(tokens), Known::Open(_)) => {
-                let live = tokens.into_iter().map(LiveToken::new).map(Arc::new);
-                Known::Tokens(live.collect())
+    pub fn put_in_force(&self, in_force: InForce) -> Changed {
+        let (mut changed, ends) = {
+            let mut known = self.known_to_change();
+            let mut new = match (in_force, &*known) {
+                (InForce::Open, Known::Open(_)) => return Changed::default(),
+                (in_force, _) => Known::of(in_force),
+            };
+            if let Known::Tokens(new) = &mut new {
+                let same: HashMap<_, _> =
+                    known.tokens().iter().map(|it| (it.token.id, it)).collect();
+                for live in new {
+                    let before = same.get(&live.token.id);
+                    if let Some(before) = before.filter(|it| it.token == live.token) {
+                        *live = Arc::clone(before);
+                    }
+                }
             }
-            (InForce::Tokens(tokens), Known::Tokens(before)) => {
-                let live = tokens.into_iter().map(|token| {
-                    let same = before.iter().find(|live| live.token == token);
-                    same.cloned()
-                        .unwrap_or_else(|| Arc::new(LiveToken::new(token)))
-                });
-                Known::Tokens(live.collect())
-            }
+            let before = std::mem::replace(&mut *known, new);
+            // Without authentication they are not asked for, and neither made nor revoked.
+            let changed = match &*known {
+                Known::Open(_) => Changed::default(),
+                Known::Tokens(now) => {
+                    let before = before.tokens().iter().map(|it| &it.token);
+                    Changed::between(before, now.iter().map(|it| &it.token))
+                }
+            };
+            (changed, before.ends(&known))
         };
-        let before = std::mem::replace(&mut *known, new);
-        match (before, &*known) {
-            (Known::Open(end), _) => end.end(),
-            (Known::Tokens(before), Known::Tokens(now)) => {
-                let is_gone = |live: &&Arc<LiveToken>| !now.iter().any(|it| Arc::ptr_eq(it, live));
-                before.iter().filter(is_gone).for_each(|live| live.end());
-            }
-            (Known::Tokens(before), Known::Open(_)) => before.iter().for_each(|live| live.end()),
-        }
+        // Without the lock, which every request takes.
+        ends.iter().for_each(|end| changed.ended += end.end());
+        changed
     }
 
     /// Why the tokens file is not taken as it is, while what was in force before stays.
@@ -194,12 +234,27 @@ impl Guard {
         *held.unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    /// Ends what is due. `now`: milliseconds since the Unix epoch.
-    pub fn end_expired(&self, now: u64) {
-        if let Known::Tokens(tokens) = &*self.known() {
-            let expired = tokens.iter().filter(|live| live.token.has_expired(now));
-            expired.for_each(|live| live.end());
+    /// Ends what has expired, and tells of it. A clock that was set back makes tokens good again
+    /// that had expired by it. `now`: milliseconds since the Unix epoch.
+    pub fn end_expired(&self, now: u64) -> Vec<(String, Ended)> {
+        let is_over = |live: &LiveToken| live.end.is_over() && !live.token.has_expired(now);
+        let (ends, again) = {
+            let known = self.known();
+            let tokens = known.tokens().iter();
+            let due = tokens.filter(|it| it.token.has_expired(now) && !it.end.is_over());
+            let ends: Vec<_> = due
+                .map(|it| (it.token.name.clone(), it.end.clone()))
+                .collect();
+            (ends, known.tokens().iter().any(|live| is_over(live)))
+        };
+        if again && let Known::Tokens(tokens) = &mut *self.known_to_change() {
+            for live in tokens.iter_mut().filter(|live| is_over(live)) {
+                *live = Arc::new(LiveToken::new(live.token.clone()));
+            }
         }
+        ends.into_iter()
+            .map(|(name, end)| (name, end.end()))
+            .collect()
     }
 }
 
@@ -208,8 +263,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::auth::Scope;
     use crate::auth::tokens_file::{Token, TokensFile};
+    use crate::auth::{Scope, Waits};
 
     fn tokens(names: &[(&str, Scope)]) -> (Vec<Token>, Vec<TokenText>) {
         let mut file = TokensFile::default();
@@ -231,13 +286,17 @@ mod tests {
 
     #[test]
     fn without_tokens_anybody_may_do_everything_until_the_first_one_ends_that() {
-        let guard = Guard::default();
+        let guard = Guard::new(InForce::Open);
         let anybody = guard.admit(Credential::Token("whatever")).expect("open");
         assert!(anybody.may(Scope::Admin) && !anybody.has_ended());
-        let mut ended = Box::pin(anybody.ended());
+        let mut ended = Box::pin(anybody.ended(Waits::Session));
         assert!(ended.as_mut().now_or_never().is_none());
         let (file, texts) = tokens(&[("a", Scope::Read)]);
-        guard.put_in_force(InForce::Tokens(file));
+        let changed = guard.put_in_force(InForce::Tokens(file));
+        assert_eq!(
+            (changed.made, changed.ended.sessions),
+            (vec!["a".to_owned()], 1)
+        );
         assert!(anybody.has_ended() && ended.now_or_never().is_some());
         let refused = anybody.require(Scope::Metrics);
         assert_eq!(refused, Err(Refusal::Unauthorized(Unknown::OpenEnded)));
@@ -247,7 +306,7 @@ mod tests {
 
     #[test]
     fn who_is_not_known_is_told_why() {
-        let guard = Guard::default();
+        let guard = Guard::new(InForce::Open);
         let (mut file, texts) = tokens(&[("a", Scope::Admin), ("old", Scope::Admin)]);
         file[1].expires = Some(1);
         guard.put_in_force(InForce::Tokens(file));
@@ -264,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_token_may_what_its_scope_says() {
-        let guard = Guard::default();
+        let guard = Guard::new(InForce::Open);
         let scopes = Scope::ALL.map(|scope| (scope.name(), scope));
         let (file, texts) = tokens(&scopes);
         guard.put_in_force(InForce::Tokens(file));
@@ -282,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_token_ends_when_it_is_revoked_changed_or_expires_and_others_go_on() {
-        let guard = Guard::default();
+        let guard = Guard::new(InForce::Open);
         let (mut file, texts) = tokens(&[
             ("stays", Scope::Read),
             ("revoked", Scope::Read),
@@ -311,9 +370,30 @@ mod tests {
             Err(Refusal::Unauthorized(Unknown::Ended))
         );
         let soon = now_ms() + 1_001_000;
-        guard.end_expired(soon);
+        let waits = principals[3].ended(Waits::Request);
+        let over = Ended {
+            sessions: 0,
+            requests: 1,
+        };
+        assert_eq!(guard.end_expired(soon), [("expires".to_owned(), over)]);
+        assert_eq!(guard.end_expired(soon), [], "once");
+        drop(waits);
         assert_eq!(ended(&principals), [false, true, true, true]);
         guard.put_in_force(InForce::Open);
         assert_eq!(ended(&principals), [true; 4]);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_for_a_moment_ends_no_token_for_good() {
+        let (mut file, texts) = tokens(&[("a", Scope::Read)]);
+        let expires = now_ms() / 1000 + 1000;
+        file[0].expires = Some(expires);
+        let guard = Guard::new(InForce::Tokens(file));
+        let admit = || guard.admit(Credential::Token(texts[0].reveal()));
+        let before = admit().expect("it is good");
+        guard.end_expired(expires * 1000);
+        assert!(before.has_ended());
+        assert_eq!(guard.end_expired(now_ms()), []);
+        assert!(before.has_ended() && admit().is_ok());
     }
 }

@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
+use super::changed::Ended;
 use super::sessions::LiveSession;
 use super::tokens_file::Token;
 use crate::clock::now_ms;
@@ -45,18 +46,41 @@ pub enum Unknown {
     OpenEnded,
 }
 
+/// What waits for the end of a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Of Socket.IO.
+    Session,
+    Request,
+}
+
 /// That something is over, for everybody who was let in by it. Asked for with each event of each
 /// client, so without a lock.
 #[derive(Debug, Default)]
 pub struct End {
     is_over: AtomicBool,
     told: CancellationToken,
+    waiting: Arc<[AtomicUsize; 2]>,
+}
+
+/// Counts somebody who waits, until it is dropped.
+struct Counted(Arc<[AtomicUsize; 2]>, Waits);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Self(waiting, waits) = self;
+        waiting[*waits as usize].fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl End {
-    pub fn end(&self) {
+    /// Whoever waits is woken here, which takes time where many do.
+    pub fn end(&self) -> Ended {
+        let [sessions, requests] = [Waits::Session, Waits::Request]
+            .map(|waits| self.waiting[waits as usize].load(Ordering::Relaxed));
         self.is_over.store(true, Ordering::Release);
         self.told.cancel();
+        Ended { sessions, requests }
     }
 
     pub fn is_over(&self) -> bool {
@@ -64,8 +88,14 @@ impl End {
     }
 
     /// Many wait for one end: each has a place of its own, so that they do not share a lock.
-    fn over(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.told.child_token().cancelled_owned()
+    fn over(&self, waits: Waits) -> impl Future<Output = ()> + Send + use<> {
+        self.waiting[waits as usize].fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(self.waiting.clone(), waits);
+        let over = self.told.child_token().cancelled_owned();
+        async move {
+            let _counted = counted;
+            over.await;
+        }
     }
 }
 
@@ -73,7 +103,7 @@ impl End {
 #[derive(Debug)]
 pub struct LiveToken {
     pub token: Token,
-    end: End,
+    pub(super) end: Arc<End>,
     /// When it was used last, in milliseconds since the Unix epoch; 0 when it was not.
     used: AtomicU64,
 }
@@ -82,14 +112,9 @@ impl LiveToken {
     pub fn new(token: Token) -> Self {
         Self {
             token,
-            end: End::default(),
+            end: Arc::default(),
             used: AtomicU64::new(0),
         }
-    }
-
-    /// Whoever was let in by it is not any more.
-    pub fn end(&self) {
-        self.end.end();
     }
 
     pub fn last_used(&self) -> Option<u64> {
@@ -192,12 +217,14 @@ impl Principal {
     }
 
     /// Waits for the moment from which they are refused. One for each who waits.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn ended(&self, waits: Waits) -> impl Future<Output = ()> + Send + use<> {
         let (first, second) = match &self.0 {
             Who::Nobody => (None, None),
-            Who::Anybody(end) => (Some(end.over()), None),
-            Who::Token(live) => (Some(live.end.over()), None),
-            Who::Session(live, session) => (Some(live.end.over()), Some(session.end.over())),
+            Who::Anybody(end) => (Some(end.over(waits)), None),
+            Who::Token(live) => (Some(live.end.over(waits)), None),
+            Who::Session(live, session) => {
+                (Some(live.end.over(waits)), Some(session.end.over(waits)))
+            }
         };
         async move {
             tokio::select! {

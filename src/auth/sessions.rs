@@ -14,7 +14,7 @@
 //!   token the [`MOST`] that were used last are kept.
 //! - What changes here is returned as edits of the store, for the caller to write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -154,9 +154,10 @@ impl Sessions {
 
     /// Ends those of tokens that are gone, and those that nobody uses any more, and tells when the
     /// others were used.
-    pub fn sweep(&self, is_live: impl Fn(TokenId) -> bool, now: u64) -> Vec<AuthEdit> {
+    pub fn sweep(&self, live: &HashSet<TokenId>, now: u64) -> Vec<AuthEdit> {
         let mut held = self.held();
-        let mut edits = end_all(&mut held, |it| !is_live(it.token) || it.is_stale(now));
+        let is_over = |it: &LiveSession| !live.contains(&it.token) || it.is_stale(now);
+        let mut edits = end_all(&mut held, is_over);
         for session in held.values() {
             let (used, written) = (session.used(), session.written.load(Ordering::Relaxed));
             if used.saturating_sub(written) >= USES {
@@ -248,7 +249,8 @@ mod tests {
         let (used, _) = sessions.begin(token, NOW);
         let (unused, _) = sessions.begin(token, NOW);
         let held = find(&sessions, &of_gone, NOW).expect("it is one");
-        let edits = sessions.sweep(|id| id == token, NOW + 1);
+        let live = HashSet::from([token]);
+        let edits = sessions.sweep(&live, NOW + 1);
         assert_eq!(edits, [AuthEdit::SessionGone(hash_of(&of_gone.id))]);
         assert!(held.end.is_over());
         assert!(find(&sessions, &used, NOW + UNUSED).is_some());
@@ -256,7 +258,7 @@ mod tests {
             find(&sessions, &unused, NOW + UNUSED + 1).is_none(),
             "at once"
         );
-        let edits = sessions.sweep(|_| true, NOW + UNUSED + 1);
+        let edits = sessions.sweep(&live, NOW + UNUSED + 1);
         let row = SessionRow {
             token: token.0,
             page: hash_of(&used.page_key),
@@ -269,7 +271,7 @@ mod tests {
                 AuthEdit::Session(hash_of(&used.id), row)
             ]
         );
-        assert_eq!(sessions.sweep(|_| true, NOW + UNUSED + 1), [], "once");
+        assert_eq!(sessions.sweep(&live, NOW + UNUSED + 1), [], "once");
     }
 
     #[test]
@@ -284,7 +286,7 @@ mod tests {
             (2 * USES, 1),
         ] {
             assert!(find(&sessions, &secrets, NOW + after).is_some());
-            let edits = sessions.sweep(|_| true, NOW + after);
+            let edits = sessions.sweep(&HashSet::from([token]), NOW + after);
             assert_eq!(edits.len(), written, "{after}");
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! At a start `begin` looks at the file, and a [`Problem`] refuses it. Later the task looks twice a
 //! second, and at once when it is told to (`SIGHUP`); then a problem is said and what was in force
-//! stays. What closes is put in force before the store remembers it, what opens after that.
+//! stays, but for what a newer file takes away. What closes is put in force before the store
+//! remembers it, what opens after that.
 //!
 //! The store may take long to write, behind a block: it is not waited for, one write is under way
 //! at a time, and the next one has all that came meanwhile.
@@ -25,9 +26,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::begin::{Begun, Place};
+use super::changed::Changed;
 use super::guard::Guard;
-use super::judge::{InForce, Problem, judge};
-use super::tokens_file::TokensFile;
+use super::judge::{InForce, Problem, in_force, judge, narrowed};
+use super::tokens_file::{FileSeen, TokensFile, date};
 use crate::access::Line;
 use crate::clock::now_ms;
 use crate::indexer::{self, IndexerStopped};
@@ -37,6 +39,8 @@ use crate::store::{AuthEdit, AuthMark, TokenKey};
 const LOOK: Duration = Duration::from_millis(500);
 /// Milliseconds between two writes of when a token was used last.
 const USES: u64 = 60_000;
+/// Milliseconds between two lines about a token that ends soon.
+const REMIND: u64 = 86_400_000;
 
 /// By what a change of the file shows; what kind of error, if it cannot be looked at.
 type Appearance = Result<[i64; 6], ErrorKind>;
@@ -63,6 +67,8 @@ pub struct TokensTask {
     stored: Stored,
     appearance: Option<Appearance>,
     problem: Option<Problem>,
+    /// When it was said of a token that it ends soon.
+    reminded: HashMap<TokenKey, u64>,
 }
 
 /// What the store has.
@@ -100,9 +106,9 @@ impl TokensTask {
     pub async fn new(
         place: Place,
         begun: Begun,
-        guard: Guard,
         indexer: indexer::Handle,
-    ) -> Result<Self, IndexerStopped> {
+    ) -> Result<(Self, Guard), IndexerStopped> {
+        begun.say(&place.tokens_file, now_ms());
         let mut stored = Stored {
             mark: begun.remembered.mark,
             used: begun.remembered.used.into_iter().collect(),
@@ -111,17 +117,21 @@ impl TokensTask {
             let written = write(indexer.clone(), vec![AuthEdit::Mark(begun.mark)]).await?;
             stored.take(&written);
         }
+        let guard = Guard::new(begun.in_force);
         guard.load_sessions(begun.remembered.sessions);
-        guard.put_in_force(begun.in_force);
-        Ok(Self {
+        // Those that had expired before are no news.
+        guard.end_expired(now_ms());
+        let task = Self {
             place,
-            guard,
+            guard: guard.clone(),
             indexer,
             mark: begun.mark,
             stored,
             appearance: None,
             problem: None,
-        })
+            reminded: HashMap::new(),
+        };
+        Ok((task, guard))
     }
 
     /// Until it is told to stop; then it writes what is not written. An error: the indexer has
@@ -144,7 +154,7 @@ impl TokensTask {
                 Ok(()) = reloads.changed() => true,
                 () = sleep(LOOK) => false,
             };
-            self.guard.end_expired(now_ms());
+            self.follow_clock(now_ms());
             self.look(anew).await;
             if writing.is_terminated() {
                 let mut due = self.due(USES);
@@ -187,39 +197,106 @@ impl TokensTask {
             Ok(None) => return,
             Err(error) => return tracing::error!(%error, "the tokens file was not looked at"),
         };
-        let is_first = self.appearance.replace(appearance).is_none();
-        match judge(seen, self.mark, self.place.exposed.as_ref()) {
+        self.appearance = Some(appearance);
+        self.take(seen);
+    }
+
+    fn take(&mut self, seen: FileSeen) {
+        let exposed = self.place.exposed.as_ref();
+        let file = match judge(seen, self.mark) {
+            Ok(file) => file,
+            Err(problem) => return self.keep(problem),
+        };
+        match in_force(file.as_ref(), self.mark, exposed) {
             Ok((in_force, mark)) => {
-                if !is_first || mark != self.mark {
-                    say(&in_force, mark);
-                }
                 self.problem = None;
                 self.guard.set_problem(None);
-                self.take(in_force, mark);
+                let is_newer = mark != self.mark;
+                self.mark = mark;
+                match in_force {
+                    InForce::Open => self.open(),
+                    in_force => self.put_in_force(in_force, is_newer, "taken"),
+                }
             }
             Err(problem) => {
-                let path = self.place.tokens_file.display();
-                if self.problem.as_ref() != Some(&problem) {
-                    tracing::warn!("tokens file {path}: {problem}. What was in force stays");
+                self.keep(problem);
+                if let Some(file) = file.filter(|_| self.guard.is_on()) {
+                    let live = self.guard.tokens();
+                    let left = narrowed(live.iter().map(|it| &it.token), &file);
+                    let is_newer = file.serial != self.mark.serial;
+                    // That it is on is remembered, too: it stays on.
+                    self.mark = AuthMark {
+                        on: true,
+                        ..file.mark(self.mark)
+                    };
+                    self.put_in_force(
+                        InForce::Tokens(left),
+                        is_newer,
+                        "taken in what it takes away",
+                    );
                 }
-                self.guard.set_problem(Some(problem.to_string()));
-                self.problem = Some(problem);
             }
         }
     }
 
-    fn take(&mut self, in_force: InForce, mark: AuthMark) {
-        self.mark = mark;
-        match in_force {
-            InForce::Open => self.open(),
-            tokens @ InForce::Tokens(_) => self.guard.put_in_force(tokens),
+    /// What was in force stays.
+    fn keep(&mut self, problem: Problem) {
+        let path = self.place.tokens_file.display();
+        if self.problem.as_ref() != Some(&problem) {
+            tracing::warn!("tokens file {path}: {problem}. What was in force stays");
+        }
+        self.guard.set_problem(Some(problem.to_string()));
+        self.problem = Some(problem);
+    }
+
+    fn put_in_force(&self, in_force: InForce, is_newer: bool, outcome: &str) {
+        let was_on = self.guard.is_on();
+        let changed = self.guard.put_in_force(in_force);
+        if is_newer || !changed.is_none() {
+            say(&changed, outcome);
+        }
+        match (was_on, self.guard.is_on()) {
+            (true, false) => tracing::warn!(
+                "authentication is off: whoever reaches the daemon may do everything"
+            ),
+            (false, true) => {
+                tracing::info!("authentication is on: every request needs a token");
+            }
+            _ => {}
         }
     }
 
     /// Puts in force that everything is open, if the store remembers that it is.
     fn open(&self) {
-        if !self.mark.on && self.stored.mark == self.mark {
-            self.guard.put_in_force(InForce::Open);
+        if !self.mark.on && self.stored.mark == self.mark && self.guard.is_on() {
+            self.put_in_force(InForce::Open, true, "taken");
+        }
+    }
+
+    /// What has expired, and what ends soon.
+    fn follow_clock(&mut self, now: u64) {
+        for (name, ended) in self.guard.end_expired(now) {
+            let line = Line {
+                who: &name,
+                address: None,
+                what: "token",
+                concerns: Some(&ended.to_string()),
+                outcome: "expired",
+            };
+            line.write_change();
+        }
+        let before = std::mem::take(&mut self.reminded);
+        for live in self.guard.tokens() {
+            let token = &live.token;
+            let Some(ends) = token.ends_soon(now) else {
+                continue;
+            };
+            let said = before.get(&token.id.0).copied();
+            let said = said.filter(|said| now.abs_diff(*said) < REMIND);
+            if said.is_none() {
+                tracing::warn!("token {} ends on {}", token.name, date(ends));
+            }
+            self.reminded.insert(token.id.0, said.unwrap_or(now));
         }
     }
 
@@ -250,29 +327,15 @@ impl TokensTask {
     }
 }
 
-fn say(in_force: &InForce, mark: AuthMark) {
+fn say(changed: &Changed, outcome: &str) {
     let line = Line {
         who: "satwatch token",
         address: None,
         what: "tokens file",
-        concerns: None,
-        outcome: match in_force {
-            InForce::Open => "off",
-            InForce::Tokens(_) => "on",
-        },
+        concerns: Some(&changed.to_string()),
+        outcome,
     };
     line.write_change();
-    match in_force {
-        InForce::Open => tracing::warn!(
-            serial = mark.serial,
-            "authentication is off: whoever reaches the daemon may do everything"
-        ),
-        InForce::Tokens(tokens) => tracing::info!(
-            serial = mark.serial,
-            tokens = tokens.len(),
-            "authentication is on: every request needs a token"
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -284,7 +347,8 @@ mod tests {
     use tokio::time::{Instant, timeout};
 
     use super::*;
-    use crate::auth::{Credential, FileSeen, Principal, Scope, TokenText, begin, change};
+    use crate::auth::{Credential, Principal, Scope, TokenText, Waits, begin, change};
+    use crate::remedy::Remedy;
     use crate::store::RememberedAuth;
 
     /// By the clock of the runtime, which goes on at once when everybody waits.
@@ -302,7 +366,7 @@ mod tests {
     }
 
     fn change_tokens(path: &Path, work: impl FnOnce(&mut TokensFile)) {
-        let changed = change(path, 0, now_ms(), |seen| {
+        let changed = change(path, AuthMark::default(), now_ms(), |seen| {
             let mut file = match seen {
                 FileSeen::Good(file) => file,
                 _ => TokensFile::default(),
@@ -331,14 +395,14 @@ mod tests {
             let mut begun = begin(&place, RememberedAuth::default(), now_ms()).expect("good");
             begun.remembered.mark = begun.mark;
             let (indexer, thread) = indexer::Handle::busy();
-            let guard = Guard::default();
-            let task = TokensTask::new(place, begun, guard.clone(), indexer).await;
+            let task = TokensTask::new(place, begun, indexer).await;
+            let (task, guard) = task.expect("nothing is to be written");
             let admit = |text: &TokenText| guard.admit(Credential::Token(text.reveal()));
             Self {
                 principals: texts.iter().map(|it| admit(it).expect("known")).collect(),
                 folder,
                 guard,
-                task: Some(task.expect("nothing is to be written")),
+                task: Some(task),
                 reloads: watch::Sender::new(0),
                 stop: CancellationToken::new(),
                 _indexer: Box::new(thread),
@@ -361,7 +425,7 @@ mod tests {
         }
 
         async fn ends(&self, place: usize) {
-            let ended = timeout(PATIENCE, self.principals[place].ended()).await;
+            let ended = timeout(PATIENCE, self.principals[place].ended(Waits::Session)).await;
             ended.unwrap_or_else(|_| panic!("token {place} has not ended"));
         }
     }
@@ -392,7 +456,10 @@ mod tests {
         let task = busy.task.as_mut().expect("it does not run yet");
         // As it is left by a look whose file could be found and not be opened.
         task.appearance = Some(appearance(&path));
-        task.problem = Some(Problem::Unreadable("too many open files".to_owned()));
+        task.problem = Some(Problem::Unreadable {
+            why: "too many open files".to_owned(),
+            remedy: None,
+        });
         task.look(false).await;
         assert!(busy.principals[0].has_ended() && busy.guard.problem().is_none());
     }
@@ -429,5 +496,77 @@ mod tests {
         task.look(false).await;
         let mark = AuthEdit::Mark(task.mark);
         assert_eq!(task.due(USES), [mark, AuthEdit::Gone(id)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_file_that_would_open_the_daemon_to_others_takes_away_what_it_lacks() {
+        let mut busy = Busy::with(&["a", "b", "c"]).await;
+        let task = busy.task.as_mut().expect("it does not run yet");
+        task.place.exposed = Some(Remedy::TokenOrLoopback { port: 5005 });
+        let _running = busy.run();
+        change_tokens(&busy.path(), |file| file.on = false);
+        sleep(LOOK * 10).await;
+        assert!(busy.guard.is_on() && busy.guard.problem().is_some());
+        assert!(!busy.principals.iter().any(Principal::has_ended));
+        busy.revoke("a");
+        busy.ends(0).await;
+        change_tokens(&busy.path(), |file| file.tokens[0].scope = Scope::Metrics);
+        busy.ends(1).await;
+        assert!(busy.guard.is_on() && !busy.principals[2].has_ended());
+        // Gives nothing, and what is to be remembered is that it is on.
+        change_tokens(&busy.path(), |file| {
+            let text = TokenText::random();
+            file.tokens[1].scope = Scope::Admin;
+            file.add("d", Scope::Admin, &text, None, now_ms())
+                .expect("new");
+            file.on = false;
+        });
+        sleep(LOOK * 10).await;
+        let scopes: Vec<_> = busy
+            .guard
+            .tokens()
+            .iter()
+            .map(|it| it.token.scope)
+            .collect();
+        assert_eq!(scopes, [Scope::Metrics, Scope::Read]);
+        assert!(!busy.principals[2].has_ended());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_file_that_is_not_taken_its_serial_is_remembered_and_that_tokens_are_asked_for() {
+        let mut busy = Busy::with(&["a"]).await;
+        let path = busy.path();
+        let task = busy.task.as_mut().expect("it does not run yet");
+        task.place.exposed = Some(Remedy::TokenOrLoopback { port: 5005 });
+        change_tokens(&path, |file| file.on = false);
+        let FileSeen::Good(file) = TokensFile::look(&path) else {
+            panic!("it was written");
+        };
+        task.look(false).await;
+        let expected = AuthMark {
+            on: true,
+            ..file.mark(task.mark)
+        };
+        assert_eq!(task.due(USES)[0], AuthEdit::Mark(expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_token_ends_soon_is_said_once_a_day() {
+        let mut busy = Busy::with(&["a"]).await;
+        let mut live = busy.guard.tokens()[0].token.clone();
+        live.expires = Some(live.created + 100 * 86_400);
+        let (id, ends) = (live.id.0, (live.created + 100 * 86_400) * 1000);
+        busy.guard.put_in_force(InForce::Tokens(vec![live]));
+        let task = busy.task.as_mut().expect("it does not run yet");
+        let mut said = |left: u64| {
+            task.follow_clock(ends - left);
+            task.reminded.get(&id).map(|at| ends - at)
+        };
+        let day = 86_400_000;
+        assert_eq!(said(22 * day), None);
+        for (left, said_at) in [(210, 210), (205, 210), (200, 200), (191, 200), (5, 5)] {
+            assert_eq!(said(left * day / 10), Some(said_at * day / 10));
+        }
+        assert_eq!(said(0), None, "it has ended");
     }
 }

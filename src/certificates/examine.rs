@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::{CertificateFiles, Pair};
@@ -48,13 +49,9 @@ pub fn examine(
         remedy: None,
         stops_start: false,
     }];
-    let refused = refused_names(&pair, allowed_hosts);
-    if !refused.is_empty() {
+    if let Some(what) = refused_names(&pair.names, allowed_hosts) {
         found.push(Finding {
-            what: format!(
-                "requests for {} are refused until server.allowed_hosts lists what clients use of that",
-                refused.join(", ")
-            ),
+            what,
             remedy: None,
             stops_start: false,
         });
@@ -73,31 +70,41 @@ pub fn examine(
     if let Some(problem) = pair.begins_later(now) {
         unwise(problem.what, problem.remedy);
     }
-    let mode = fs::metadata(&files.key).map(|key| key.permissions().mode());
-    if mode.is_ok_and(|mode| mode & OPEN_TO_OTHERS != 0) {
+    if is_open_to_others(&files.key) {
         let what = format!(
             "others on this machine may read or change the key in {}",
             files.key.display()
         );
         let path = files.key.clone();
-        unwise(what, Remedy::CloseKey { path });
+        unwise(what, Remedy::CloseFile { path });
     }
     found
 }
 
-/// The names of a certificate none of which is let in.
-fn refused_names<'a>(pair: &'a Pair, allowed_hosts: &[String]) -> Vec<&'a str> {
+/// Whether others than the owner of a file with a secret, and its group, may read it, or others
+/// than its owner change it. (A service manager that gives a file to one user shows that as its
+/// group's right.)
+pub fn is_open_to_others(path: &Path) -> bool {
+    let mode = fs::metadata(path).map(|found| found.permissions().mode());
+    mode.is_ok_and(|mode| mode & OPEN_TO_OTHERS != 0)
+}
+
+/// What there is to say if none of a certificate's names is let in.
+pub fn refused_names(names: &[String], allowed_hosts: &[String]) -> Option<String> {
     let is_free = |name: &str| name.parse::<IpAddr>().is_ok() || name == "localhost";
     let is_listed = |name: &&str| {
         let mut hosts = allowed_hosts.iter().map(|host| host.split(':').next());
         hosts.any(|host| host.is_some_and(|host| host.eq_ignore_ascii_case(name)))
     };
-    let names = pair.names.iter().map(String::as_str);
+    let names = names.iter().map(String::as_str);
     let names: Vec<&str> = names.filter(|name| !is_free(name)).collect();
     // With a star it may be for any name.
     let is_open = |name: &&str| is_listed(name) || name.contains('*');
-    match names.iter().any(is_open) {
-        true => Vec::new(),
-        false => names,
-    }
+    let are_refused = !names.is_empty() && !names.iter().any(is_open);
+    are_refused.then(|| {
+        let names = names.join(", ");
+        format!(
+            "requests for {names} are refused until server.allowed_hosts lists what clients use of that"
+        )
+    })
 }

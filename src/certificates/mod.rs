@@ -26,7 +26,7 @@ mod renewal;
 
 use std::path::PathBuf;
 
-pub use examine::{Finding, examine};
+pub use examine::{Finding, examine, is_open_to_others, refused_names};
 pub use make::{Made, make};
 pub use pair::{CertificateProblem, Pair};
 pub use renewal::{CertificateStatus, Certificates};

@@ -435,6 +435,20 @@ async fn retention_makes_acks_and_definitions_wait() {
 }
 
 #[tokio::test]
+async fn whether_a_consumer_may_be_removed_is_asked_about_what_it_is_then() {
+    let world = World::new().await;
+    world.define(Some(&BTreeSet::from([1])), None).await;
+    // It is being changed when its removal is asked for.
+    let define = world.define(None, None);
+    let forget = world.consumers.forget(NAME, |known| {
+        assert_eq!(known.scripts, None);
+        Ok(())
+    });
+    let (_, forgotten) = futures_util::join!(define, forget);
+    assert!(forgotten.is_ok());
+}
+
+#[tokio::test]
 async fn consumer_that_may_not_be_removed_stays() {
     let world = World::new().await;
     let consumer = world.define(None, None).await;

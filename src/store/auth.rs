@@ -2,13 +2,13 @@
 //!
 //! | key of family `auth` | value | |
 //! |---|---|---|
-//! | `m` | on bool, serial u64, first_taken bool | [`AuthMark`], absent until something was remembered |
+//! | `m` | on bool, serial u64, first_taken bool, list of the origin (8 bytes) if there is one | [`AuthMark`], absent until something was remembered |
 //! | `u`, token id (8 bytes) | at u64 | [`AuthEdit::Used`]: when the token was used last |
 //! | `s`, hash of the session's id (32 bytes) | token id (8 bytes), hash of the page's key (32 bytes), used u64 | [`SessionRow`] |
 
 use rocksdb::{ReadOptions, WriteBatch};
 
-use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
+use super::codec::{In, Malformed, Out, StoredValue};
 use super::families::AUTH;
 use super::{StoreError, StoreReader, TokenKey, Writer};
 
@@ -22,13 +22,36 @@ const SESSION: u8 = b's';
 pub struct AuthMark {
     /// Every request needs a token.
     pub on: bool,
-    /// The highest that any file had which was taken.
+    /// The highest that any file had which was taken, if only in what it takes away.
     pub serial: u64,
     /// The first token was taken from a file or from the service manager.
     pub first_taken: bool,
+    /// Of the file: another daemon's has another.
+    pub origin: Option<[u8; 8]>,
 }
 
-value_of_fields!(AuthMark: on, serial, first_taken);
+impl StoredValue for AuthMark {
+    fn encode(&self, out: &mut Out) {
+        let origin = self.origin.map(u64::from_le_bytes);
+        out.part(&self.on).part(&self.serial);
+        out.part(&self.first_taken).last(origin.as_slice());
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        let mut mark = Self {
+            on: input.part()?,
+            serial: input.part()?,
+            first_taken: input.part()?,
+            origin: None,
+        };
+        mark.origin = match input.last::<u64>()?[..] {
+            [] => None,
+            [origin] => Some(origin.to_le_bytes()),
+            _ => return Err(Malformed("a file has one origin".to_owned())),
+        };
+        Ok(mark)
+    }
+}
 
 /// Identifies a session of the page: the hash of its id.
 pub type SessionKey = [u8; 32];

@@ -153,6 +153,7 @@ const NO_ADVICE: &[&str] = &[
     "read above",
     "BEGIN ENCRYPTED PRIVATE KEY",
     "may read or change the key in",
+    "may read or change the token in",
     "read from the store where it is",
     "write into the store's folder",
     "write to the store",
@@ -475,7 +476,7 @@ fn what_is_said_of_hosts_and_origins_helps() {
     let mut daemon = Daemon::start(&node);
     let get =
         |daemon: &Daemon, headers: &[(&str, &str)]| daemon.request("GET", "/status", headers, None);
-    let host = [("Host", "shop.example")];
+    let host = [("Host", "shop.example:8080")];
     let origin = [("Origin", "http://shop.example")];
     let nameless = [("Sec-Fetch-Site", "cross-site")];
     let with_cors = [origin[0], nameless[0], ("Sec-Fetch-Mode", "cors")];

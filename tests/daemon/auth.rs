@@ -1,6 +1,6 @@
 //! Tokens as people use them: `satwatch token` beside a running daemon and before its start, REST,
-//! and the stock clients of both languages. What each scope may is in `src/api/tests/auth.rs`, and
-//! what becomes of each state of the file in `src/auth/judge.rs`.
+//! and the stock clients of both languages. What each scope may is in `src/api/tests/auth.rs`; what
+//! becomes of a file that is not as it was left, in `tokens_file.rs`.
 
 use std::fs;
 use std::process::Output;
@@ -20,30 +20,30 @@ impl Daemon {
         text.trim().to_owned()
     }
 
-    fn try_token(&self, words: &[&str]) -> Output {
+    pub fn try_token(&self, words: &[&str]) -> Output {
         let words = [&["token"], words].concat();
         self.command_of(&words)
             .output()
             .expect("cargo has built the binary")
     }
 
-    fn new_token(&self, name: &str, scope: &str) -> String {
+    pub fn new_token(&self, name: &str, scope: &str) -> String {
         self.token(&["new", "--name", name, "--scope", scope])
     }
 
-    fn get_as(&self, token: &str, path: &str) -> Answer {
+    pub fn get_as(&self, token: &str, path: &str) -> Answer {
         let bearer = format!("Bearer {token}");
         self.request("GET", path, &[("Authorization", &bearer)], None)
     }
 
-    fn wait_status(&self, token: &str, status: u16) {
+    pub fn wait_status(&self, token: &str, status: u16) {
         wait_until("the daemon has taken the file", || {
             (self.get_as(token, "/status").status == status).then_some(())
         });
     }
 
     /// What a start says that is refused.
-    fn refused(&self, code: i32) -> String {
+    pub fn refused(&self, code: i32) -> String {
         let output = self.second();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{said}");
@@ -51,7 +51,7 @@ impl Daemon {
     }
 }
 
-fn client(program: &str, daemon: &Daemon, token: &str, how: [&str; 2]) -> Program {
+pub fn client(program: &str, daemon: &Daemon, token: &str, how: [&str; 2]) -> Program {
     let url = daemon.url();
     let [how, transport] = how;
     let args = [url.as_str(), token, how, transport];
@@ -253,83 +253,6 @@ fn others_are_listened_to_once_there_is_a_token() {
 }
 
 #[test]
-fn a_lost_file_refuses_a_start_until_it_is_back_or_begun_anew() {
-    let node = Node::start();
-    let mut daemon = Daemon::start(&node);
-    let token = daemon.new_token("me", "admin");
-    daemon.wait_status("", 401);
-    let path = daemon.store().join("tokens.toml");
-    let whole = fs::read_to_string(&path).expect("it is there");
-    for wrong in [None, Some(""), Some(&whole[..whole.len() - 5])] {
-        match wrong {
-            None => fs::remove_file(&path).expect("the folder is ours"),
-            Some(text) => fs::write(&path, text).expect("the folder is ours"),
-        }
-        // What was in force stays.
-        wait_until("it has noticed", || {
-            let status = daemon.get_as(&token, "/status").json;
-            status["authentication"]["problem"].as_str().map(drop)
-        });
-        assert_eq!(daemon.get("/status").status, 401);
-        daemon.stop();
-        // What the file alone says is looked at with the settings.
-        let said = daemon.refused(if wrong.is_none() { 1 } else { 2 });
-        assert!(said.contains(&Remedy::RestoreTokens.to_string()), "{said}");
-        if wrong.is_some() {
-            let anew = daemon.try_token(&["new", "--name", "anew", "--scope", "admin"]);
-            let said = String::from_utf8_lossy(&anew.stderr).into_owned();
-            assert!(said.contains(&Remedy::RestoreTokens.to_string()), "{said}");
-        }
-        fs::write(&path, &whole).expect("the folder is ours");
-        daemon.restart();
-        daemon.wait_status(&token, 200);
-    }
-    // Begun anew it is not open in between.
-    fs::remove_file(&path).expect("the folder is ours");
-    daemon.stop();
-    let anew = daemon.new_token("anew", "admin");
-    daemon.restart();
-    assert_eq!(daemon.get("/status").status, 401);
-    assert_eq!(daemon.get_as(&token, "/status").status, 401);
-    assert_eq!(daemon.get_as(&anew, "/status").status, 200);
-    fs::remove_file(&path).expect("the folder is ours");
-    daemon.stop();
-    daemon.token(&["off"]);
-    daemon.restart();
-    assert_eq!(daemon.get("/status").status, 200);
-    // And back, beside the running daemon.
-    let token = daemon.new_token("me", "admin");
-    daemon.wait_status("", 401);
-    daemon.wait_status(&token, 200);
-    daemon.token(&["off"]);
-    daemon.wait_status("", 200);
-}
-
-#[test]
-fn the_command_says_whether_a_daemon_has_taken_the_file() {
-    let node = Node::start();
-    let mut daemon = Daemon::start(&node);
-    let says = |daemon: &Daemon, words: &[&str]| {
-        let output = daemon.try_token(words);
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let new = |name| ["new", "--name", name, "--scope", "read"];
-    let said = says(&daemon, &new("a"));
-    assert!(said.contains("The daemon has taken it."), "{said}");
-    assert_eq!(daemon.get("/status").status, 401, "as it was said");
-    daemon.stop();
-    let said = says(&daemon, &["revoke", "a"]);
-    assert!(said.contains("No daemon uses"), "{said}");
-    daemon.restart();
-    // A lost file is not taken.
-    daemon.set("auth.tokens_file", "elsewhere.toml");
-    let said = says(&daemon, &new("b"));
-    assert!(said.contains("has not taken elsewhere.toml yet"), "{said}");
-    assert_eq!(daemon.get("/status").status, 401);
-}
-
-#[test]
 fn the_first_token_may_come_from_the_service_manager() {
     let (node, credentials) = (Node::start(), tempfile::tempdir().expect("a folder"));
     let variable = format!("CREDENTIALS_DIRECTORY={}", credentials.path().display());
@@ -347,36 +270,6 @@ fn the_first_token_may_come_from_the_service_manager() {
     daemon.restart();
     assert_eq!(daemon.get_as(&token, "/token").json["name"], "first");
     assert_eq!(daemon.get("/status").status, 401);
-}
-
-#[test]
-fn an_older_file_is_refused_until_it_is_accepted() {
-    let node = Node::start();
-    let mut daemon = Daemon::start(&node);
-    let (stays, revoked) = (
-        daemon.new_token("stays", "admin"),
-        daemon.new_token("revoked", "read"),
-    );
-    daemon.wait_status("", 401);
-    daemon.wait_status(&revoked, 200);
-    let path = daemon.store().join("tokens.toml");
-    let copy = fs::read(&path).expect("it is there");
-    daemon.token(&["revoke", "revoked"]);
-    daemon.wait_status(&revoked, 401);
-    fs::write(&path, &copy).expect("the folder is ours");
-    wait_until("it has noticed", || {
-        let status = daemon.get_as(&stays, "/status").json;
-        status["authentication"]["problem"].as_str().map(drop)
-    });
-    assert_eq!(daemon.get_as(&revoked, "/status").status, 401);
-    daemon.stop();
-    let said = daemon.refused(1);
-    assert!(said.contains(&Remedy::AcceptTokens.to_string()), "{said}");
-    let listed = daemon.try_token(&["list"]);
-    assert!(String::from_utf8_lossy(&listed.stderr).contains("is an older one"));
-    daemon.token(&["accept"]);
-    daemon.restart();
-    assert_eq!(daemon.get_as(&revoked, "/status").status, 200);
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn from(daemon: &Daemon, client: &str, path: &str) -> Answer {
 }
 
 /// The lines of the access log.
-fn lines(daemon: &Daemon) -> Vec<Value> {
+pub fn lines(daemon: &Daemon) -> Vec<Value> {
     let log = daemon.log();
     let lines = log
         .lines()

@@ -41,6 +41,7 @@ mod replaceable;
 mod rest;
 mod stop;
 mod tls;
+mod tokens_file;
 mod unwatch;
 mod watching;
 mod webhooks;

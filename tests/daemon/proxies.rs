@@ -180,7 +180,7 @@ fn works_behind(start: impl Fn(u16) -> Proxy) {
         "{}",
         refused.text
     );
-    let remedy = format!("\"{}\" to server.allowed_hosts", proxy.host());
+    let remedy = format!("\"{HOST}\" to server.allowed_hosts");
     let message = refused.json["error"].as_str().expect("a sentence");
     assert!(message.contains(&remedy), "{message}");
     drop((proxy, daemon));

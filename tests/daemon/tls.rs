@@ -416,7 +416,11 @@ fn what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps() {
     fs::rename(files.key(), files.folder().join("away")).expect("ours");
     let made = satwatch(&files, &["cert", "new", "--host", "shop.lan"], &[]);
     assert!(made.status.success(), "{made:?}");
-    assert!(String::from_utf8_lossy(&made.stdout).contains("shop.lan"));
+    let said = String::from_utf8_lossy(&made.stdout);
+    assert!(
+        said.contains("requests for shop.lan") && said.contains("server.allowed_hosts"),
+        "{said}"
+    );
     let mode = fs::metadata(files.key())
         .expect("made")
         .permissions()

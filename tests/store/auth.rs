@@ -10,6 +10,7 @@ const MARK: AuthMark = AuthMark {
     on: true,
     serial: 0x0102,
     first_taken: false,
+    origin: Some([6; 8]),
 };
 
 const SESSION: SessionRow = SessionRow {
@@ -37,7 +38,7 @@ fn rows_of_credentials_have_the_bytes_of_the_seventh_format() {
     let rows: Vec<_> = rows.filter(|((family, _), _)| family == "auth").collect();
     let row = |key: &str, value: &str| (("auth".to_owned(), bytes(key)), bytes(value));
     let expected = [
-        row("6d", "01 01 0201000000000000 00"),
+        row("6d", "01 01 0201000000000000 00 01 06*8"),
         row("73 01*32", "01 07*8 09*32 0500000000000000"),
         row("75 07*8", "01 0500000000000000"),
     ];
@@ -70,6 +71,23 @@ fn what_is_remembered_is_read_beside_a_running_daemon() {
         Some(expected.clone())
     );
     assert_eq!(reader.remembered_auth().unwrap(), expected);
+}
+
+#[test]
+fn a_mark_from_before_files_had_an_origin_is_read() {
+    let folder = tempdir().unwrap();
+    drop(open(folder.path()));
+    super::tamper(folder.path(), |raw| {
+        let family = raw.cf_handle("auth").unwrap();
+        let row = bytes("01 01 0201000000000000 00");
+        raw.put_cf(family, b"m", row).unwrap();
+    });
+    let (_writer, reader) = open(folder.path());
+    let before = AuthMark {
+        origin: None,
+        ..MARK
+    };
+    assert_eq!(reader.remembered_auth().unwrap().mark, before);
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn what_changes_hands_is_counted_once_and_what_goes_counts_for_nobody() {
         on: true,
         serial: 7,
         first_taken: false,
+        origin: None,
     };
     writer.edit_auth(&[AuthEdit::Mark(mark)], false).unwrap();
     assert_eq!(reader.remembered_auth().unwrap().mark, mark);

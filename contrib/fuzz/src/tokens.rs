@@ -48,6 +48,7 @@ fn changed(data: &[u8]) {
     let tokens = tokens.chunks(12).map(token);
     let mut file = TokensFile {
         serial: u64::from(*how),
+        origin: (how & 2 == 0).then_some(TokenId([*byte; 8])),
         on: how & 1 == 0,
         tokens: Vec::new(),
     };

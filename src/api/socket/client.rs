@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::SocketServices;
 use super::consumers::ConsumerReading;
 use crate::api::access::Caller;
-use crate::auth::Principal;
+use crate::auth::{Principal, Waits};
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::limits::Held;
@@ -87,7 +87,7 @@ pub enum ReadError {
 impl Client {
     pub fn new(services: &SocketServices, principal: Principal, caller: Caller) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
-        let ended = Box::pin(principal.ended());
+        let ended = Box::pin(principal.ended(Waits::Session));
         Self {
             principal,
             caller,
