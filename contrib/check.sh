@@ -20,6 +20,10 @@ git ls-files -z '*.sh' .ci/run | xargs -0 "$linters/shellcheck"
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 
+step "dependencies: none unused, where they come from, their licences, none twice"
+"$linters/cargo-shear" --locked --deny-warnings
+"$linters/cargo-deny" --locked --config contrib/deny.toml check bans licenses sources
+
 step "build"
 cargo test --no-run
 

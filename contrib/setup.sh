@@ -209,7 +209,7 @@ need_rocksdb
 write_cargo_config
 if [ "$scope" = all ]; then
     need_bitcoind
-    need_python_packages linters contrib/linters.txt "the checks look over the Python and the shell scripts"
+    need_python_packages linters contrib/linters.txt "the checks look over scripts and dependencies"
     need_python_packages python tests/clients/requirements.txt "the tests connect with the stock Python clients, and the soak drops messages with pyzmq"
     need_python_packages python-eio3 tests/clients/requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
     need_js_clients
