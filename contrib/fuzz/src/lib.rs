@@ -9,6 +9,9 @@ mod settings;
 mod tokens;
 mod zmq;
 
+use bitcoin::base58;
+use bitcoin::hashes::{Hash, sha256};
+
 pub use protocol::{packet, payload, request, socket};
 pub use rest::rest;
 pub use rows::rows;
@@ -33,31 +36,44 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rows", rows),
 ];
 
-const TOKEN: &str = "sw_46cEBgodVdryuKp3vHiaQ1X7crPV7RxCaKxiuhKDtnFwABjqQ";
-/// Nobody knows a key with another letter before or behind it.
-const KEY: &str = " KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617 ";
-
-/// The bytes with a token in place of each 1 and a private key in place of each 2: nobody would
-/// guess them.
-fn with_secrets(data: &[u8]) -> Vec<u8> {
-    let parts = data.iter().map(|byte| match byte {
-        1 => TOKEN.as_bytes(),
-        2 => KEY.as_bytes(),
-        _ => std::slice::from_ref(byte),
-    });
-    parts.collect::<Vec<_>>().concat()
+/// Follow from the bytes in such a way that no bytes have their own in them.
+struct Secrets {
+    token: String,
+    key: String,
 }
 
-/// A sentence for a person, which shows no part of a secret.
-fn check_sentence(sentence: &str) {
-    assert!(
-        !sentence.is_empty() && sentence.len() < 10_000,
-        "{sentence:?}"
-    );
-    for secret in [TOKEN, KEY] {
-        for start in (3..secret.len() - 16).step_by(8) {
-            let part = &secret[start..start + 16];
-            assert!(!sentence.contains(part), "{sentence:?}");
+impl Secrets {
+    fn of(data: &[u8]) -> Self {
+        let hash = sha256::Hash::hash(data).to_byte_array();
+        let key = base58::encode_check(&[&[0x80], &hash[..], &[1]].concat());
+        Self {
+            token: format!("sw_{}", base58::encode_check(&hash)),
+            // Nobody knows a key with another letter before or behind it.
+            key: format!(" {key} "),
+        }
+    }
+
+    /// The bytes with the token in place of each 1 and the private key in place of each 2.
+    fn put(&self, data: &[u8]) -> Vec<u8> {
+        let parts = data.iter().map(|byte| match byte {
+            1 => self.token.as_bytes(),
+            2 => self.key.as_bytes(),
+            _ => std::slice::from_ref(byte),
+        });
+        parts.collect::<Vec<_>>().concat()
+    }
+
+    /// A sentence for a person, which shows no part of a secret.
+    fn check(&self, sentence: &str) {
+        assert!(
+            !sentence.is_empty() && sentence.len() < 10_000,
+            "{sentence:?}"
+        );
+        for secret in [&self.token, &self.key] {
+            for start in (3..secret.len() - 16).step_by(8) {
+                let part = &secret[start..start + 16];
+                assert!(!sentence.contains(part), "{sentence:?}");
+            }
         }
     }
 }

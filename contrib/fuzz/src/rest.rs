@@ -17,9 +17,9 @@ use satwatch::wire::request::{self, Request};
 use satwatch::wire::{address, cursor};
 use serde::Deserialize;
 
-use super::{check_sentence, with_secrets};
+use super::Secrets;
 
-const PARTS: &[fn(usize, &[u8])] = &[
+const PARTS: &[fn(&Secrets, usize, &[u8])] = &[
     object,
     query,
     path,
@@ -36,17 +36,19 @@ const PARTS: &[fn(usize, &[u8])] = &[
 /// read, or refused with a sentence.
 pub fn rest(data: &[u8]) {
     if let [part, which, rest @ ..] = data {
-        PARTS[usize::from(*part) % PARTS.len()](usize::from(*which), &with_secrets(rest));
+        let secrets = Secrets::of(data);
+        let part = PARTS[usize::from(*part) % PARTS.len()];
+        part(&secrets, usize::from(*which), &secrets.put(rest));
     }
 }
 
 /// Whether it was read. A refusal is the client's fault, and says why.
-fn check<T>(read: Result<T, ApiError>) -> Option<T> {
+fn check<T>(secrets: &Secrets, read: Result<T, ApiError>) -> Option<T> {
     let error = match read {
         Ok(value) => return Some(value),
         Err(error) => error,
     };
-    check_sentence(&error.message);
+    secrets.check(&error.message);
     assert!(
         error.status.is_client_error() && error.restart.is_none(),
         "{error:?}"
@@ -62,12 +64,12 @@ fn check<T>(read: Result<T, ApiError>) -> Option<T> {
 }
 
 /// As a route or an event reads JSON.
-fn object(which: usize, text: &[u8]) {
-    check((SAID[which % SAID.len()].object)(text));
+fn object(secrets: &Secrets, which: usize, text: &[u8]) {
+    check(secrets, (SAID[which % SAID.len()].object)(text));
 }
 
 /// As a route reads its query. What is refused is named.
-fn query(which: usize, text: &[u8]) {
+fn query(secrets: &Secrets, which: usize, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let read = (SAID[which % SAID.len()].query)(&text);
     if let Err(error) = &read
@@ -76,10 +78,10 @@ fn query(which: usize, text: &[u8]) {
         let mut names = form_urlencoded::parse(text.as_bytes()).map(|(name, _)| shortened(&name));
         assert!(names.any(|name| error.message.contains(&name)), "{error:?}");
     }
-    check(read);
+    check(secrets, read);
 }
 
-fn path(which: usize, text: &[u8]) {
+fn path(secrets: &Secrets, which: usize, text: &[u8]) {
     let path = String::from_utf8_lossy(text);
     let methods = [
         Method::GET,
@@ -88,16 +90,19 @@ fn path(which: usize, text: &[u8]) {
         Method::DELETE,
         Method::TRACE,
     ];
-    if let Some(found) = check(find_route(&path, &methods[which % methods.len()])) {
+    if let Some(found) = check(secrets, find_route(&path, &methods[which % methods.len()])) {
         assert_eq!(found.split('/').count(), path.split('/').count());
     }
 }
 
 /// An address is written so that it is read again.
-fn one_address(which: usize, text: &[u8]) {
+fn one_address(secrets: &Secrets, which: usize, text: &[u8]) {
     let networks = [Network::Bitcoin, Network::Testnet, Network::Regtest];
     let network = networks[which % networks.len()];
-    if let Some(known) = check(address::parse(&String::from_utf8_lossy(text), network)) {
+    if let Some(known) = check(
+        secrets,
+        address::parse(&String::from_utf8_lossy(text), network),
+    ) {
         assert_eq!(address::parse(&known.text, network), Ok(known));
     }
 }
@@ -110,10 +115,10 @@ struct List {
 
 impl Request for List {}
 
-fn list(_: usize, data: &[u8]) {
-    if let Some(List { addresses }) = check(request::object(data)) {
+fn list(secrets: &Secrets, _: usize, data: &[u8]) {
+    if let Some(List { addresses }) = check(secrets, request::object(data)) {
         let count = addresses.count();
-        if let Some(known) = check(addresses.parse(Network::Bitcoin)) {
+        if let Some(known) = check(secrets, addresses.parse(Network::Bitcoin)) {
             assert_eq!(known.len(), count);
         }
     }
@@ -130,30 +135,25 @@ struct Hook {
 
 impl Request for Hook {}
 
-fn webhook(_: usize, data: &[u8]) {
-    let Some(Hook {
-        url,
-        secret,
-        secrets,
-        headers,
-    }) = check(request::object(data))
-    else {
+fn webhook(secrets: &Secrets, _: usize, data: &[u8]) {
+    let Some(hook) = check(secrets, request::object::<Hook>(data)) else {
         return;
     };
     let asked = TargetRequest {
-        url,
-        secret,
-        secrets,
-        headers,
+        url: hook.url,
+        secret: hook.secret,
+        secrets: hook.secrets,
+        headers: hook.headers,
     };
-    if let Some(Some(target)) = check(webhooks::target(&Webhooks::default(), asked)) {
+    let target = webhooks::target(&Webhooks::default(), asked);
+    if let Some(Some(target)) = check(secrets, target) {
         let (webhook, _) = target.webhook(None).expect("there was none before");
         assert!(!webhook.secrets.is_empty());
     }
 }
 
 /// A cursor of a log of two starts is written as it was read.
-fn a_cursor(_: usize, data: &[u8]) {
+fn a_cursor(_: &Secrets, _: usize, data: &[u8]) {
     let starts: Vec<(String, (u64, u64))> =
         vec![("a".to_owned(), (0, 0)), ("b".to_owned(), (100, 9))];
     let starts = Starts::from_bytes(&starts.to_bytes()).expect("two starts");
@@ -163,16 +163,16 @@ fn a_cursor(_: usize, data: &[u8]) {
     }
 }
 
-fn name(_: usize, data: &[u8]) {
+fn name(secrets: &Secrets, _: usize, data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    if let Some(name) = check(consumer_name(&text)) {
+    if let Some(name) = check(secrets, consumer_name(&text)) {
         assert_eq!(name, text);
     }
 }
 
 /// Lines of `X-Forwarded-For`, of `Forwarded` behind `!`. Who is none of our proxies is believed
 /// nothing.
-fn forwarding(_: usize, data: &[u8]) {
+fn forwarding(_: &Secrets, _: usize, data: &[u8]) {
     let mut said = Forwarding::default();
     for line in data.split(|byte| *byte == b'\n') {
         match line.strip_prefix(b"!") {
@@ -190,7 +190,7 @@ fn forwarding(_: usize, data: &[u8]) {
 }
 
 /// What is taken for a token stands in the header.
-fn authorization(_: usize, data: &[u8]) {
+fn authorization(_: &Secrets, _: usize, data: &[u8]) {
     if let Credential::Token(token) = Credential::of_header([data]) {
         let header = std::str::from_utf8(data).expect("a token is text");
         assert!(header.contains(token));

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use satwatch::config::internals::load_text;
 use satwatch::config::{Config, ConfigError};
 
-use super::{KEY, TOKEN, check_sentence};
+use super::Secrets;
 
 /// Settings that hold a secret, or may.
 const SECRET: [(&str, &str); 4] = [
@@ -36,7 +36,7 @@ pub fn settings(data: &[u8]) {
     let text = String::from_utf8_lossy(rest);
     match which % 4 {
         0 | 1 => check(&text, &[]),
-        2 => secret(&text),
+        2 => secret(&Secrets::of(data), &text),
         _ => check("", &variables(&text)),
     }
 }
@@ -64,24 +64,25 @@ fn load(text: &str, environment: &[(OsString, OsString)]) -> Result<Config, Conf
 
 /// Two bytes say which setting has a token and how, the others are the rest of the file. Nothing
 /// that is said of it shows the token.
-fn secret(text: &str) {
+fn secret(secrets: &Secrets, text: &str) {
+    let Secrets { token, key } = secrets;
     let mut chars = text.chars();
     let mut choice = |most: usize| chars.next().map_or(0, |c| c as usize % most);
     let (section, name) = SECRET[choice(SECRET.len())];
     let beginning = BEGINNINGS[choice(BEGINNINGS.len())];
     let file = format!(
-        "[{section}]\n{name}{beginning}{TOKEN}@{KEY}{}",
+        "[{section}]\n{name}{beginning}{token}@{key}{}",
         chars.as_str()
     );
     let variable = format!("SATWATCH__{section}__{name}").to_ascii_uppercase();
-    let value = format!("{beginning}{TOKEN}@{KEY}{}", chars.as_str());
+    let value = format!("{beginning}{token}@{key}{}", chars.as_str());
     for (file, environment) in [
         (&*file, vec![]),
         ("", vec![(variable.into(), value.into())]),
     ] {
         check(file, &environment);
         if let Err(ConfigError { problems }) = load(file, &environment) {
-            problems.iter().for_each(|problem| check_sentence(problem));
+            problems.iter().for_each(|problem| secrets.check(problem));
         }
     }
 }

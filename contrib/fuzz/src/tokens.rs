@@ -3,7 +3,7 @@
 use bitcoin::hashes::{Hash, sha256};
 use satwatch::auth::{Scope, Token, TokenHash, TokenId, TokenText, TokensFile};
 
-use super::{check_sentence, with_secrets};
+use super::Secrets;
 
 /// The first byte says what the others are: a file as it is, what stands behind its head, or tokens
 /// of a file and a change of its text.
@@ -11,16 +11,20 @@ pub fn tokens(data: &[u8]) {
     let Some((which, rest)) = data.split_first() else {
         return;
     };
+    let secrets = Secrets::of(data);
     match which % 4 {
-        0 => text(&with_secrets(rest)),
-        1 => file(&with_secrets(rest)),
+        0 => text(&secrets.put(rest)),
+        1 => file(&secrets, &secrets.put(rest)),
         2 => {
-            let body = with_secrets(rest);
+            let body = secrets.put(rest);
             let check = sha256::Hash::hash(&body).to_string();
             let head = "# Written by satwatch token; do not edit.\ncheck = \"";
-            file(&[head.as_bytes(), check.as_bytes(), b"\"\n", &body].concat());
+            file(
+                &secrets,
+                &[head.as_bytes(), check.as_bytes(), b"\"\n", &body].concat(),
+            );
         }
-        _ => changed(rest),
+        _ => changed(&secrets, rest),
     }
 }
 
@@ -33,15 +37,15 @@ fn text(bytes: &[u8]) {
 }
 
 /// A file says the same when it is written again, or what is wrong with it.
-fn file(bytes: &[u8]) {
+fn file(secrets: &Secrets, bytes: &[u8]) {
     match TokensFile::parse(&String::from_utf8_lossy(bytes)) {
         Ok(file) => assert_eq!(TokensFile::parse(&file.to_text()), Ok(file)),
-        Err(why) => check_sentence(&why),
+        Err(why) => secrets.check(&why),
     }
 }
 
 /// A file in which anything was changed is none at all.
-fn changed(data: &[u8]) {
+fn changed(secrets: &Secrets, data: &[u8]) {
     let Some(([how, place @ .., byte], tokens)) = data.split_first_chunk::<4>() else {
         return;
     };
@@ -71,7 +75,7 @@ fn changed(data: &[u8]) {
         && bad != good
     {
         let read = TokensFile::parse(&bad);
-        check_sentence(&read.expect_err("what is not as it was written"));
+        secrets.check(&read.expect_err("what is not as it was written"));
     }
 }
 
