@@ -269,7 +269,7 @@ impl TokensTask {
     /// Puts in force that everything is open, if the store remembers that it is.
     fn open(&self) {
         if !self.mark.on && self.stored.mark == self.mark && self.guard.is_on() {
-            self.put_in_force(InForce::Open, true, "taken");
+            self.put_in_force(InForce::Open, true, "off");
         }
     }
 
