@@ -30,6 +30,8 @@ SEPARATOR = "\x1e"  # between the packets of one polling body
 LONGEST_PAUSE = 10  # seconds between two attempts to connect
 # These carry a cursor that is no place to come back to: events before it may not have come yet.
 NO_PLACE = ("connected", "lagged", "error")
+# The daemon wants a token, or another one.
+NO_TOKEN = ("unauthorized", "forbidden")
 TOKEN = os.environ.get("SATWATCH_TOKEN")
 
 
@@ -82,7 +84,9 @@ class Session:
                     elif packet.startswith("42"):
                         event, *arguments = json.loads(packet[2:])
                         yield event, arguments[0] if arguments else {}
-                    elif packet[:2] in ("41", "44") or packet == "1":
+                    elif packet.startswith("44"):  # a refusal carries the object of an event
+                        yield "error", json.loads(packet[2:])["data"]
+                    elif packet[:2] == "41" or packet == "1":
                         raise ConnectionError(f"the daemon ended the session: {packet}")
 
 
@@ -135,7 +139,7 @@ class Follower:
             # `subscribed` comes next, with the balance as it is and a cursor to go on from. A shop
             # compares that balance, or GET /transactions, with its books.
             note(f"events after {self.cursor} cannot be told any more: {error['error']}")
-        elif self.cursor is None:
+        elif self.cursor is None or error["code"] in NO_TOKEN:
             sys.exit(f"listen.py: {error['error']}")
         else:
             # What was right before is right still; it may pass.

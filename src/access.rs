@@ -26,18 +26,14 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// A change that was made.
     pub fn write_change(&self) {
-        let Self {
-            who,
-            what,
-            concerns,
-            outcome,
-            ..
-        } = *self;
-        let address = self.address.map(tracing::field::display);
-        tracing::info!(target: TARGET, who, address, what, concerns, outcome, "changed");
+        self.write("changed");
     }
 
     pub fn write_refusal(&self) {
+        self.write("refused");
+    }
+
+    fn write(&self, happened: &str) {
         let Self {
             who,
             what,
@@ -46,7 +42,7 @@ impl Line<'_> {
             ..
         } = *self;
         let address = self.address.map(tracing::field::display);
-        tracing::info!(target: TARGET, who, address, what, concerns, outcome, "refused");
+        tracing::info!(target: TARGET, who, address, what, concerns, outcome, "{happened}");
     }
 }
 

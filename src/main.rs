@@ -216,11 +216,13 @@ async fn run(config: Config) -> Result<()> {
 /// Log lines to standard error: text for people, or one JSON object a line.
 fn start_log(log: &Log) {
     // A plain level is about us: at `debug` and `trace` the HTTP libraries alone would fill the
-    // screen.
+    // screen. A receiver's certificate that is no good is told with the consumer's name by us, and
+    // at each attempt by the verifier.
     let filter = match log.level.as_str() {
-        level @ ("debug" | "trace") => EnvFilter::new(format!("info,satwatch={level}")),
-        directives => EnvFilter::new(directives),
+        level @ ("debug" | "trace") => format!("info,satwatch={level}"),
+        directives => directives.to_owned(),
     };
+    let filter = EnvFilter::new(format!("rustls_platform_verifier=off,{filter}"));
     // Without `log_internal_errors(false)` a closed standard error would make a log line panic.
     let lines = tracing_subscriber::fmt()
         .with_writer(stderr)

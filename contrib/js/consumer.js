@@ -62,8 +62,8 @@ async function main() {
     socket.on("subscribed_consumer", ({ lag, error }) => console.error(error ?? `${lag} events to catch up on`));
     socket.on("error", ({ error, code }) => {
         console.error(error);
-        // Somebody else does the work now, or nobody shall.
-        if (["consumer_taken", "consumer_gone"].includes(code)) process.exit(1);
+        // Somebody else does the work now, nobody shall, or the token has ended.
+        if (["consumer_taken", "consumer_gone", "unauthorized"].includes(code)) process.exit(1);
         if (["consumer_changed", "cursor_expired"].includes(code)) return subscribe();
         console.error("Trying again in 5 seconds.");
         // A connection that is made meanwhile subscribes by itself.

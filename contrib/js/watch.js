@@ -44,7 +44,7 @@ function refused({ error, code }) {
         // `subscribed` comes next, with the balances as they are and a cursor to go on from. A shop
         // compares them, or GET /transactions, with its books.
         console.error(`events after ${cursor} cannot be told any more: ${error}`);
-    } else if (cursor) {
+    } else if (cursor && code !== "unauthorized") {
         // What was right before is right still; it may pass.
         console.error(`${error} Trying again in 5 seconds.`);
         // A connection that is made meanwhile subscribes by itself.

@@ -51,6 +51,11 @@ def cannot_reach(url, why):
     print(f"cannot reach {url}: {why}. Trying again.", file=sys.stderr)
 
 
+def give_up(why):
+    print(why, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 async def main(url, consumer, *addresses):
     define(url, consumer, addresses)
     sio = socketio.AsyncClient(handle_sigint=False)
@@ -64,7 +69,6 @@ async def main(url, consumer, *addresses):
         await sio.emit("subscribe_consumer", {"consumer": consumer})
 
     sio.on("connect", subscribe)
-    sio.on("connect_error", lambda error: cannot_reach(url, error))
 
     async def subscribe_later(sid):
         await sio.sleep(5)
@@ -80,12 +84,19 @@ async def main(url, consumer, *addresses):
         print(data.get("error") or f"{data['lag']} events to catch up on", file=sys.stderr)
 
     @sio.event
+    def connect_error(error):
+        if isinstance(error, dict) and "data" in error:
+            # A refusal by the daemon; anything else is tried again by the library.
+            give_up(error["message"])
+        cannot_reach(url, error)
+
+    @sio.event
     async def error(data):
+        # Somebody else does the work now, nobody shall, or the token has ended.
+        if data["code"] in ("consumer_taken", "consumer_gone", "unauthorized"):
+            give_up(data["error"])
         print(data["error"], file=sys.stderr)
-        # Somebody else does the work now, or nobody shall.
-        if data["code"] in ("consumer_taken", "consumer_gone"):
-            await sio.disconnect()
-        elif data["code"] in ("consumer_changed", "cursor_expired"):
+        if data["code"] in ("consumer_changed", "cursor_expired"):
             await subscribe()
         else:
             print("Trying again in 5 seconds.", file=sys.stderr)
@@ -105,6 +116,8 @@ async def main(url, consumer, *addresses):
     )
     for task in done:
         task.result()
+    # The daemon has ended the connection: the library comes back after anything else.
+    sys.exit(1)
 
 
 if __name__ == "__main__":

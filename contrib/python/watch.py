@@ -16,6 +16,8 @@ import socketio
 
 # These carry a cursor that is no place to come back to: events before it may not have come yet.
 NO_PLACE = ("connected", "lagged", "error")
+# The daemon wants a token, or another one.
+NO_TOKEN = ("unauthorized", "forbidden")
 
 
 class Watcher:
@@ -47,7 +49,10 @@ class Watcher:
         await self.sio.emit("subscribe_addresses", request)
 
     def not_connected(self, error):
-        if not self.unreachable:
+        if isinstance(error, dict) and "data" in error:
+            # A refusal by the daemon; anything else is tried again by the library.
+            self.refused(error["data"])
+        elif not self.unreachable:
             note(f"cannot connect to {self.url}: {error}. Trying again.")
         self.unreachable = True
 
@@ -68,7 +73,7 @@ class Watcher:
             # `subscribed` comes next, with the balances as they are and a cursor to go on from. A
             # shop compares them, or GET /transactions, with its books.
             note(f"events after {self.cursor} cannot be told any more: {error['error']}")
-        elif self.cursor:
+        elif self.cursor and error["code"] not in NO_TOKEN:
             # What was right before is right still; it may pass.
             note(f"{error['error']} Trying again in 5 seconds.")
             self.sio.start_background_task(self.subscribe_later, self.sio.get_sid())
@@ -86,6 +91,8 @@ class Watcher:
         token = os.environ.get("SATWATCH_TOKEN")
         await self.sio.connect(self.url, auth={"token": token}, retry=True)
         await self.sio.wait()
+        # The daemon has ended it: the library comes back after anything else.
+        sys.exit(1)
 
 
 def note(text):

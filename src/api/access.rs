@@ -120,11 +120,7 @@ impl Access {
 
     /// The line of a change.
     pub fn changed(&self, caller: &Caller, what: &str, concerns: Option<&str>) {
-        if self.may_say(&caller.key) {
-            caller
-                .line(what, concerns.map(shortened).as_deref(), "ok")
-                .write_change();
-        }
+        self.write(caller, what, concerns, "ok", |line| line.write_change());
     }
 
     /// The line of a refusal, if the error is one: other errors are the request's own.
@@ -134,11 +130,34 @@ impl Access {
             StatusCode::FORBIDDEN,
             StatusCode::TOO_MANY_REQUESTS,
         ];
-        if REFUSALS.contains(&error.status) && self.may_say(&caller.key) {
-            let concerns = concerns.map(shortened);
-            caller
-                .line(what, concerns.as_deref(), error.code)
-                .write_refusal();
+        if REFUSALS.contains(&error.status) {
+            self.write(caller, what, concerns, error.code, |line| {
+                line.write_refusal()
+            });
+        }
+    }
+
+    /// The line of a request that came as plain HTTP where TLS is spoken: what was in it, a token
+    /// perhaps, has been read on the way.
+    pub fn refused_plain(&self, peer: IpAddr, method: &str, path: &str) {
+        let caller = Caller::at(peer);
+        let outcome = "https_required";
+        self.write(&caller, method, Some(path), outcome, |line| {
+            line.write_refusal()
+        });
+    }
+
+    fn write(
+        &self,
+        caller: &Caller,
+        what: &str,
+        concerns: Option<&str>,
+        outcome: &str,
+        write: fn(&Line<'_>),
+    ) {
+        if self.may_say(&caller.key) {
+            let (what, concerns) = (shortened(what), concerns.map(shortened));
+            write(&caller.line(&what, concerns.as_deref(), outcome));
         }
     }
 

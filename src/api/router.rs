@@ -1,6 +1,6 @@
 //! One request in, one answer out: who may ask, where it goes, and what every answer carries.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::auth::{Credential, Principal, Scope, Waits};
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
-use crate::wire::error::ApiError;
+use crate::wire::error::{ApiError, shortened};
 use crate::{socketio, web};
 
 /// What `metrics.listen` is for.
@@ -147,7 +147,7 @@ impl Router {
     {
         let path = request.uri().path();
         if matches!(entrance, Entrance::Metrics) && !METRICS_PATHS.contains(&path) {
-            return respond::error(&ApiError::no_such_route(path));
+            return respond::error(&not_for_metrics(path));
         }
         if request.method() == Method::OPTIONS {
             return options(&request);
@@ -325,6 +325,13 @@ impl Router {
         }
     }
 
+    /// The line of a request that was refused because it came without TLS.
+    pub fn note_plain<B>(&self, request: &Request<B>, peer: SocketAddr) {
+        let access = &self.services.access;
+        let client = access.client(peer.ip(), request.headers());
+        access.refused_plain(client, request.method().as_str(), request.uri().path());
+    }
+
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
     pub async fn shutdown(&self) {
         self.socketio.shutdown().await;
@@ -368,6 +375,15 @@ fn check(needed: Option<Scope>, principal: &Principal) -> Result<(), ApiError> {
 fn ended(needed: Option<Scope>, principal: &Principal) -> ApiError {
     let refused = check(needed, principal).err();
     refused.unwrap_or_else(ApiError::stopping)
+}
+
+fn not_for_metrics(path: &str) -> ApiError {
+    let message = format!(
+        "There is nothing at {} here: metrics.listen has {} alone. The rest is at server.listen.",
+        shortened(path),
+        METRICS_PATHS.join(", ")
+    );
+    ApiError::not_found("not_found", message)
 }
 
 /// A file of the web page.

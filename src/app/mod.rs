@@ -207,7 +207,9 @@ fn serve(
         metrics,
     } = bound;
     if let Some(certificates) = certificates {
-        clients = clients.with_tls(tls_config(Arc::new(certificates.clone())));
+        let (config, routed) = (tls_config(Arc::new(certificates.clone())), router.clone());
+        let on_plain = Arc::new(move |request: &_, peer| routed.note_plain(request, peer));
+        clients = clients.with_tls(config, on_plain);
         tokio::spawn(certificates.follow(reloads, stop.clone()));
     }
     let routed = router.clone();

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-/// The scope that a row of a table names, or `open`.
+/// The scope that a row of a table names, `any` for every token, or `open`.
 macro_rules! needed {
     (open) => {
         None
+    };
+    (any) => {
+        Some($crate::auth::Scope::LEAST)
     };
     (metrics) => {
         Some($crate::auth::Scope::Metrics)
@@ -37,6 +40,8 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every token has it.
+    pub const LEAST: Self = Self::Metrics;
     pub const ALL: [Self; 4] = [Self::Metrics, Self::Read, Self::Watch, Self::Admin];
 
     /// As the command line, the tokens file and answers name it.

@@ -202,9 +202,9 @@ settings! {
         costly_per_minute: u32 = 3000, whole(1..=1_000_000);
         /// Requests that wait for events (`wait`), of all clients together.
         waiting_requests: usize = 5000, whole(1..=1_000_000);
-        /// Subscribed addresses of one Socket.IO client.
+        /// Subscribed addresses of one Socket.IO connection.
         subscriptions: usize = 100_000, whole(1..=10_000_000);
-        /// Those of all clients together.
+        /// Those of all connections together.
         subscriptions_in_all: usize = 2_000_000, whole(1..=100_000_000);
         /// Named consumers.
         consumers: usize = 1000, whole(1..=100_000);

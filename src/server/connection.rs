@@ -24,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{Accepted, Arrival, TELLING};
 use super::answer::TimedBody;
 use super::idle::IdleTracker;
-use super::{HTTP_1_1_REQUIRED, KEEP_ALIVE, Limits, MAX_HEAD, Peer, SHUTDOWN_GRACE, tls};
+use super::{HTTP_1_1_REQUIRED, KEEP_ALIVE, Limits, MAX_HEAD, OnPlain, Peer, SHUTDOWN_GRACE, tls};
 
 /// What all connections share.
 pub(super) struct Connections {
     pub builder: http1::Builder,
     pub limits: Limits,
     /// `None`: plain HTTP.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<(TlsAcceptor, OnPlain)>,
     pub shutdown: CancellationToken,
     pub abort: CancellationToken,
 }
@@ -56,7 +56,7 @@ impl Connections {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Accepted { stream, arrival } = accepted;
-        let Some(acceptor) = &self.tls else {
+        let Some((acceptor, on_plain)) = &self.tls else {
             return self.http(stream, arrival, false, handler).await;
         };
         // On the heap, so that plain connections have no room for it.
@@ -64,7 +64,9 @@ impl Connections {
         match opening.await {
             Ok(Opening::Tls(stream)) => Box::pin(self.http(stream, arrival, true, handler)).await,
             Ok(Opening::Plain(stream)) => {
-                let refuse = |request: Request<Incoming>, _: Peer| {
+                let on_plain = on_plain.clone();
+                let refuse = move |request: Request<Incoming>, peer: Peer| {
+                    on_plain(&request, peer.address);
                     std::future::ready(tls::https_required(&request))
                 };
                 Box::pin(self.http(stream, arrival, false, Arc::new(refuse))).await;

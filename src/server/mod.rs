@@ -58,7 +58,6 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -80,6 +79,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What keeps a connection counted: kept by whoever has its socket, and of no other use.
 pub type ConnectionSlot = Arc<dyn Any + Send + Sync>;
+
+/// Hears of each request that came as plain HTTP where TLS is spoken; it is refused.
+pub type OnPlain = Arc<dyn Fn(&Request<Incoming>, SocketAddr) + Send + Sync>;
 
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy)]
@@ -126,12 +128,11 @@ impl Default for Limits {
 }
 
 /// A bound port, on one or several addresses.
-#[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
     limits: Limits,
     counts: Arc<Counts>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<(Arc<ServerConfig>, OnPlain)>,
 }
 
 impl Server {
@@ -164,8 +165,8 @@ impl Server {
     }
 
     /// Every connection is to be over TLS, as `config` (of [`tls_config`]) says.
-    pub fn with_tls(mut self, config: Arc<ServerConfig>) -> Self {
-        self.tls = Some(config);
+    pub fn with_tls(mut self, config: Arc<ServerConfig>, on_plain: OnPlain) -> Self {
+        self.tls = Some((config, on_plain));
         self
     }
 
@@ -199,7 +200,7 @@ impl Server {
         let connections = Arc::new(Connections {
             builder: builder(),
             limits,
-            tls: tls.map(TlsAcceptor::from),
+            tls: tls.map(|(config, on_plain)| (config.into(), on_plain)),
             shutdown: shutdown.clone(),
             abort: abort.clone(),
         });

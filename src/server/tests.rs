@@ -415,7 +415,7 @@ async fn one_port_is_listened_on_at_several_addresses() {
     }
     let nowhere = Server::bind(&[([192, 0, 2, 1], 0).into()], Limits::default()).await;
     assert_eq!(
-        nowhere.expect_err("not ours").kind(),
+        nowhere.err().expect("not ours").kind(),
         io::ErrorKind::AddrNotAvailable
     );
 }

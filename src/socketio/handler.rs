@@ -60,10 +60,11 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Ready when this client is wanted no more: all its namespaces are left, and its session ends
-    /// at once, whatever its transport or work that [`Handler::event`] returned does; that is
-    /// dropped. Pending: the waker was registered. Must be quick and must not block.
-    fn poll_end(&self, _socket: &Socket, _cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when this client is wanted no more, with the last event that it is told, if its
+    /// transport still takes one: all its namespaces are left, and its session ends at once,
+    /// whatever its transport or work that [`Handler::event`] returned does; that is dropped.
+    /// Pending: the waker was registered. Must be quick and must not block.
+    fn poll_end(&self, _socket: &Socket, _cx: &mut Context<'_>) -> Poll<Encoded> {
         Poll::Pending
     }
 

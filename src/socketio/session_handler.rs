@@ -174,7 +174,11 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
         // Each is asked, because each has to know the waker.
         let mut is_wanted = true;
         connection.any_socket(|socket| {
-            is_wanted &= self.shared.handler.poll_end(socket, cx).is_pending();
+            if let Poll::Ready(last) = self.shared.handler.poll_end(socket, cx) {
+                is_wanted = false;
+                // It may have no room for it.
+                let _ = socket.send(&last);
+            }
             false
         });
         if is_wanted {

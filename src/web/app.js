@@ -191,6 +191,7 @@ socket.on("reorg", (data) => {
 });
 
 socket.on("error", (data) => {
+  if (login.seen(data)) return;
   complaint = String(data?.error ?? "satwatch reported an error without words.");
   schedule();
 });

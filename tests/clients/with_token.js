@@ -18,7 +18,7 @@ socket.on("connected", (data) => {
     socket.emit("subscribe_blocks", {}, (answer) => print("ack", answer));
 });
 socket.on("block", (data) => print("block", data));
-// Socket.IO 2 has no connect_error for refusals.
+// Of a session that ends; Socket.IO 2 has it for a refusal, too, in place of connect_error.
 socket.on("error", (data) => print("refused", data));
 socket.on("connect_error", (error) => print("refused", error.data));
 socket.on("disconnect", (reason) => print("disconnect", reason));

@@ -35,6 +35,11 @@ def block(data):
 
 
 @sio.event
+def error(data):
+    show("refused", data)
+
+
+@sio.event
 def connect_error(data):
     show("refused", data.get("data", data) if isinstance(data, dict) else str(data))
 

@@ -142,17 +142,30 @@ impl Program {
 
     /// Waits until it ends by itself and checks that it says 0.
     pub fn ends_well(&mut self) {
+        self.ends(0);
+    }
+
+    /// Waits until it ends by itself with this exit code: all that it printed.
+    pub fn ends(&mut self, code: i32) -> String {
         let status = wait_for(super::DEADLINE, || {
             self.process.try_wait().expect("it is our child")
         });
         let said = self.lines().join("\n");
         let status =
             status.unwrap_or_else(|| panic!("{} does not end. It printed:\n{said}", self.name));
-        assert!(
-            status.success(),
+        // Something that it has started may still hold its output.
+        wait_for(super::DEADLINE, || {
+            let mut collectors = self.collectors.iter();
+            collectors.all(JoinHandle::is_finished).then_some(())
+        });
+        let said = self.lines().join("\n");
+        assert_eq!(
+            status.code(),
+            Some(code),
             "{} ended with {status}. It printed:\n{said}",
             self.name
         );
+        said
     }
 }
 

@@ -2,13 +2,16 @@
 //! and the stock clients of both languages. What each scope may is in `src/api/tests/auth.rs`; what
 //! becomes of a file that is not as it was left, in `tokens_file.rs`.
 
+mod clients;
+
 use std::fs;
 use std::process::Output;
 
 use satwatch::remedy::Remedy;
 use serde_json::Value;
 
-use crate::common::{Answer, Daemon, Node, Program, wait_until};
+use crate::common::{Answer, Daemon, Node, wait_until};
+pub use clients::client;
 
 impl Daemon {
     /// `satwatch token …` with this daemon's settings: what it prints.
@@ -51,91 +54,6 @@ impl Daemon {
     }
 }
 
-pub fn client(program: &str, daemon: &Daemon, token: &str, how: [&str; 2]) -> Program {
-    let url = daemon.url();
-    let [how, transport] = how;
-    let args = [url.as_str(), token, how, transport];
-    match program {
-        "js" => Program::node("with_token.js", &args),
-        "js 2" => Program::node(
-            "with_token.js",
-            &[&args[..], &["socket.io-client-2"]].concat(),
-        ),
-        "python" => Program::python("with_token.py", &args),
-        "python 4" => Program::python_eio3("with_token.py", &args),
-        other => panic!("there is no client {other}"),
-    }
-}
-
-const ALL: [(&str, [&str; 2]); 8] = [
-    ("js", ["auth", "websocket"]),
-    ("js", ["auth", "polling"]),
-    ("js", ["header", "websocket"]),
-    ("js 2", ["header", "polling"]),
-    ("python", ["auth", "websocket"]),
-    ("python", ["header", "polling"]),
-    ("python 4", ["header", "websocket"]),
-    ("python 4", ["header", "polling"]),
-];
-
-#[test]
-fn stock_clients_come_in_with_a_token_and_leave_with_it() {
-    let node = Node::start();
-    let daemon = Daemon::start(&node);
-    let anonymous = ["js", "python"].map(|name| client(name, &daemon, "", ["auth", "websocket"]));
-    for program in &anonymous {
-        program.event("connected", |_| true);
-    }
-    let (stays, goes) = (
-        daemon.new_token("stays", "read"),
-        daemon.new_token("goes", "read"),
-    );
-    for program in &anonymous {
-        program.event("disconnect", |_| true);
-    }
-    daemon.wait_status(&stays, 200);
-    daemon.wait_status("", 401);
-    let refused = client("js", &daemon, "sw_nonsense", ["auth", "websocket"]);
-    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
-    let refused = client("python", &daemon, "sw_nonsense", ["auth", "websocket"]);
-    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
-    let refused = client("js 2", &daemon, "sw_nonsense", ["header", "polling"]);
-    assert_eq!(refused.event("refused", |_| true)["code"], "unauthorized");
-
-    let start = |token: &str| -> Vec<Program> {
-        let all = ALL.iter();
-        all.map(|(name, how)| client(name, &daemon, token, *how))
-            .collect()
-    };
-    let (staying, going) = (start(&stays), start(&goes));
-    for program in staying.iter().chain(&going) {
-        program.event("ack", |_| true);
-    }
-    daemon.token(&["revoke", "goes"]);
-    for program in &going {
-        program.event("disconnect", |_| true);
-    }
-    daemon.wait_status(&goes, 401);
-    node.mine(1);
-    for program in &staying {
-        program.event("block", |_| true);
-    }
-    let heard = |program: &Program| {
-        program
-            .lines()
-            .iter()
-            .any(|line| line.contains("\"block\""))
-    };
-    assert!(!going.iter().any(heard), "who has left hears nothing");
-    let left = |program: &Program| {
-        program
-            .lines()
-            .iter()
-            .any(|line| line.contains("disconnect"))
-    };
-    assert!(!staying.iter().any(left), "the others notice nothing");
-}
-
 #[test]
 fn a_token_expires_by_itself_and_authentication_stays() {
     let node = Node::start();
@@ -152,12 +70,14 @@ fn a_token_expires_by_itself_and_authentication_stays() {
     daemon.wait_status(&token, 200);
     let program = client("js", &daemon, &token, ["auth", "websocket"]);
     program.event("connected", |_| true);
+    let told = program.event("refused", |_| true);
     program.event("disconnect", |_| true);
     let refused = daemon.get_as(&token, "/status");
     assert_eq!(
         (refused.status, &refused.json["code"]),
         (401, &Value::from("unauthorized"))
     );
+    assert_eq!(told, refused.json, "over Socket.IO as over REST");
     assert_eq!(
         refused.headers["www-authenticate"],
         "Bearer realm=\"satwatch\""

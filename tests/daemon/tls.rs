@@ -223,6 +223,10 @@ fn plain_http_on_the_tls_port_is_told_where_to_go() {
         "{sentence}"
     );
     assert!(answer.headers.get("strict-transport-security").is_none());
+    let line = "what=\"GET\" concerns=\"/status\" outcome=\"https_required\"";
+    wait_until("it is in the access log", || {
+        daemon.log().contains(line).then_some(())
+    });
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub enum Mark {
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// Marks, method, path, scope or `open`. `nothing`: the request may say nothing besides its path.
+/// Marks, method, path, scope, `any` (token) or `open`. `nothing`: the request may say nothing besides its path.
 macro_rules! routes {
     ($(
         $(#[$mark:ident])* $method:ident $path:literal $scope:ident $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
@@ -157,7 +157,7 @@ routes! {
     POST "/consumers/{name}/retry" admin nothing |services, sent| {
         webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
-    GET "/token" read nothing |_services, sent| Ok(token::token(&sent.principal));
+    GET "/token" any nothing |_services, sent| Ok(token::token(&sent.principal));
     POST "/session" open |services, sent| {
         session::log_in(&services.sessions, &sent.page, sent.body().await?).await
     };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::SocketServices;
 use super::consumers::ConsumerReading;
 use crate::api::access::Caller;
-use crate::auth::{Principal, Waits};
+use crate::auth::{Principal, Scope, Waits};
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::limits::Held;
@@ -153,7 +153,7 @@ impl Client {
             }
             if state.reader.count_with(topics) > limit {
                 let message = format!(
-                    "One client may subscribe to at most {limit} addresses (limits.subscriptions); unsubscribe from some, or use another connection."
+                    "One connection may have at most {limit} subscriptions (limits.subscriptions); unsubscribe from some addresses, or use another connection."
                 );
                 let error = ApiError::bad_request("too_many_subscriptions", message);
                 return Err(error.of_limit("subscriptions"));
@@ -241,13 +241,16 @@ impl Client {
         .flatten()
     }
 
-    /// Ready when its principal is let in no longer.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.principal.has_ended() {
-            return Poll::Ready(());
+    /// Ready when its principal is let in no longer: the `error` event that says why.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Encoded> {
+        if !self.principal.has_ended() {
+            let end = self.with(|state| state.ended.as_mut().poll(cx));
+            ready!(end.unwrap_or(Poll::Pending));
         }
-        let end = self.with(|state| state.ended.as_mut().poll(cx));
-        end.unwrap_or(Poll::Pending)
+        let refusal = self.principal.require(Scope::Read).err();
+        let error = refusal.map_or_else(ApiError::stopping, ApiError::from);
+        let event = Encoded::event(NAMESPACE, "error", &error);
+        Poll::Ready(event.expect("an error is text and numbers"))
     }
 
     /// The next packet.

@@ -8,7 +8,9 @@
 //! 2. The work for a packet ends by itself, and the next packet is looked at when it is done. Reads
 //!    of the store are made off the runtime.
 //! 3. Whose token has ended has its session ended at once, whatever its transport or the work for
-//!    its packet does ([`Client::poll_end`]); places and leases come back with that.
+//!    its packet does ([`Client::poll_end`]); places and leases come back with that. The last event
+//!    is an `error` with the reason. Whose transport does not take it hears the same at its next
+//!    CONNECT.
 //! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both
 //!    want would be told twice.
 //!
@@ -201,7 +203,7 @@ impl socketio::Handler for SocketApi {
         socket.kept::<Client>().is_some_and(Client::is_full)
     }
 
-    fn poll_end(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_end(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<Encoded> {
         let client = socket.kept::<Client>();
         client.map_or(Poll::Pending, |client| client.poll_end(cx))
     }
@@ -229,7 +231,8 @@ impl Call {
         if let Err(error) = answered {
             if let Ok(client) = self.client() {
                 let access = &self.services.access;
-                access.refused(&client.caller, &shortened(&event.name), None, &error);
+                let (what, concerns) = (shortened(&event.name), requests::concerns(&event.args));
+                access.refused(&client.caller, &what, concerns.as_deref(), &error);
             }
             // A client that cannot be told has left.
             let _ = self

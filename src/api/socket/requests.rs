@@ -4,11 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Call;
 use crate::auth::{Scope, needed};
 use crate::socketio::Ack;
+use crate::wire::address;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
 use crate::wire::request::{self, Nothing, Request};
@@ -118,6 +120,19 @@ pub struct UnsubscribeAddress {
 
 impl Request for UnsubscribeAddress {
     const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
+}
+
+/// Whom or what an event is about, for the access log; also of one that is not read any further.
+pub fn concerns(args: Args<'_>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct About {
+        address: Option<String>,
+        addresses: Option<Vec<IgnoredAny>>,
+        consumer: Option<String>,
+    }
+    let about: About = serde_json::from_str(args.first()?.get()).ok()?;
+    let list = about.addresses.map(|list| address::count(list.len()));
+    about.address.or(list).or(about.consumer)
 }
 
 /// The one argument of an event. Anything beside it would be overlooked.

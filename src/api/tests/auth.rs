@@ -9,8 +9,9 @@ use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 
+use super::limits::Captured;
 use super::strict::requests_of;
-use super::{Client, Daemon, PATIENCE, address};
+use super::{Client, Daemon, PATIENCE, address, event_of};
 use crate::api::rest::route::ROUTES;
 use crate::api::socket::EVENTS;
 use crate::auth::{Credential, InForce, Scope, Token, TokenText, TokensFile};
@@ -245,7 +246,7 @@ fn scopes_are_those_of_the_contract() {
         "GET /health/ready",
     ];
     assert_eq!(of(None), open);
-    assert_eq!(of(Some(Scope::Metrics)), ["GET /metrics"]);
+    assert_eq!(of(Some(Scope::LEAST)), ["GET /token", "GET /metrics"]);
     // Nobody changes anything with a token of scope read.
     let of_read = of(Some(Scope::Read));
     let reads = of_read.iter().filter(|row| row.contains(' '));
@@ -335,6 +336,7 @@ async fn who_may_read_cannot_make_the_daemon_watch_anything() {
     let guarded = Guarded::start().await;
     let before = guarded.state();
     let mut client = guarded.client(Scope::Read).await;
+    let (log, _guard) = Captured::begin();
     let (known, new) = (address(1).to_string(), address(9).to_string());
     for (name, wanted) in [
         ("subscribe_address", json!({"address": new})),
@@ -359,6 +361,22 @@ async fn who_may_read_cannot_make_the_daemon_watch_anything() {
         &Value::Null,
     );
     assert_eq!(asked.await.0, 403);
+    client
+        .emit("ack", json!({"consumer": "shop", "cursor": "0-0"}))
+        .await;
+    assert_eq!(client.expect("error").await["code"], "forbidden");
+    let lines = log.lines();
+    let about: Vec<_> = lines.iter().map(|line| (&*line[3], &*line[4])).collect();
+    assert_eq!(
+        about,
+        [
+            ("subscribe_address", &*new),
+            ("subscribe_addresses", "2 addresses"),
+            ("subscribe_address", &known),
+            ("GET /events", ""),
+            ("ack", "shop"),
+        ]
+    );
     assert_eq!(guarded.state(), before, "nothing was changed");
     let mut watcher = guarded.client(Scope::Watch).await;
     watcher
@@ -483,7 +501,10 @@ async fn sessions_and_requests_under_way_end_with_their_token_and_others_notice_
             .await
             .expect("both end");
     assert_eq!((answer.0, &answer.1["code"]), (401, &json!("unauthorized")));
-    assert_eq!(heard, "1", "the packet that says goodbye");
+    let (name, error) = event_of(&heard);
+    assert_eq!(name, "error");
+    assert_eq!(error, answer.1, "as the long poll has it");
+    assert_eq!(read.hear().await, "1", "the packet that says goodbye");
     assert!(read.outbox.is_closed());
     guarded.daemon.pay(&known, 5, 1).await;
     guarded.daemon.told().await;
@@ -506,6 +527,10 @@ async fn sessions_without_a_token_end_with_the_first_one() {
         .put_in_force(InForce::Tokens(file.tokens));
     // Also what it says before it has heard of it.
     anonymous.emit("subscribe_blocks", json!({})).await;
+    let error = anonymous.expect("error").await;
+    assert_eq!(error["code"], "unauthorized");
+    let sentence = error["error"].as_str().expect("a sentence");
+    assert!(sentence.contains("since a moment ago"), "{error}");
     assert_eq!(anonymous.hear().await, "1");
     assert_eq!(daemon.get("/status").await.0, 401);
     assert_eq!(daemon.get("/health/live").await.0, 200);
@@ -566,6 +591,11 @@ async fn a_token_is_told_what_it_is() {
             .contains(&guarded.tokens[2].hash.to_string()),
         "{told}"
     );
+    let least = Some(guarded.text(Scope::Metrics));
+    let (status, told) = guarded
+        .ask(&Method::GET, "/token", least, &Value::Null)
+        .await;
+    assert_eq!((status, &told["scopes"]), (200, &json!(["metrics"])));
     let daemon = Daemon::start().await;
     let (status, told) = daemon.get("/token").await;
     assert_eq!((status, &told["authentication"]), (200, &json!(false)));

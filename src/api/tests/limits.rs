@@ -69,6 +69,21 @@ async fn metrics_count_where_no_token_is_asked_for_and_health_does_not() {
 }
 
 #[tokio::test]
+async fn who_asks_for_something_else_at_metrics_listen_is_told_what_is_there() {
+    let daemon = Daemon::start().await;
+    let request = Request::get("/status").header("host", "localhost:5005");
+    let request = request.body(Full::<Bytes>::default()).unwrap();
+    let answer = daemon.router.handle_metrics(request, PEER).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    let sentence = answer["error"].as_str().unwrap();
+    let there = "/metrics, /health/live, /health/ready";
+    assert!(sentence.contains(there), "{sentence}");
+    assert!(!sentence.contains("GET /status"), "{sentence}");
+}
+
+#[tokio::test]
 async fn costly_requests_have_a_limit_of_their_own() {
     let daemon = limited(|limits| limits.costly_per_minute = 1).await;
     let add = |n| json!({"addresses": [address(n).to_string()], "history": "none"}).to_string();
@@ -233,7 +248,20 @@ impl Captured {
             .json()
             .with_writer(captured.clone())
             .finish();
-        (captured, tracing::subscriber::set_default(subscriber))
+        let guard = tracing::subscriber::set_default(subscriber);
+        // While there is one subscriber, whichever thread writes a line for the first time decides
+        // for all whether such lines are written.
+        crate::access::Line {
+            who: "",
+            address: None,
+            what: "",
+            concerns: None,
+            outcome: "",
+        }
+        .write_change();
+        tracing::callsite::rebuild_interest_cache();
+        captured.0.lock().unwrap().clear();
+        (captured, guard)
     }
 
     fn text(&self) -> String {

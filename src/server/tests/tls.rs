@@ -30,7 +30,10 @@ async fn start_tls(limits: Limits) -> (Running, TlsConnector) {
         .with_no_client_auth();
     let certificates = Certificates::load(files).expect("a good pair");
     let config = tls_config(Arc::new(certificates));
-    let running = start_with(limits, |server| server.with_tls(config)).await;
+    let running = start_with(limits, |server| {
+        server.with_tls(config, Arc::new(|_, _| {}))
+    })
+    .await;
     (running, Arc::new(client).into())
 }
 

@@ -228,7 +228,10 @@ async fn a_client_that_is_not_wanted_leaves_everything_and_its_session_ends() {
         .push("/custom".to_owned());
     let closed = CloseReason::ForcedClose;
     assert_eq!(poll_end(&client), Poll::Ready(closed));
-    assert_eq!(client.received(), ["1", "1/custom,"]);
+    assert_eq!(
+        client.received(),
+        ["2/custom,[\"bye\",1]", "1", "1/custom,"]
+    );
     let told = "server namespace disconnect";
     assert_eq!(
         client.logged(),

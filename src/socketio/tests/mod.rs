@@ -139,10 +139,10 @@ impl Handler for App {
         socket.namespace() == "/custom" && self.waiting.lock().unwrap().len() > 2
     }
 
-    fn poll_end(&self, socket: &Socket, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_end(&self, socket: &Socket, _: &mut Context<'_>) -> Poll<Encoded> {
         let unwanted = self.unwanted.lock().unwrap();
         match unwanted.iter().any(|it| it == socket.namespace()) {
-            true => Poll::Ready(()),
+            true => Poll::Ready(Encoded::event(socket.namespace(), "bye", &1).unwrap()),
             false => Poll::Pending,
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::receiver::{Receiver, Reply};
 use super::socks::Socks;
 use super::{consumer, put};
-use crate::common::{Daemon, Node, Program};
+use crate::common::{COIN, Daemon, Node, Program, wait_until};
 
 /// What a test delivery to a URL comes to.
 fn tested(daemon: &Daemon, url: &str) -> Value {
@@ -146,6 +146,23 @@ fn certificates_of_an_authority_of_ones_own_are_taken_as_the_error_says() {
     assert!(error.contains("update-ca-certificates"), "{error}");
     assert!(error.contains("SSL_CERT_FILE"), "{error}");
     assert_eq!(consumer(&daemon, "shop")["webhook"]["attempts"], json!([]));
+    // Of what is delivered the log says it once, with the consumer's name.
+    let address = node.address();
+    daemon.watch(&address);
+    node.pay(&address, COIN);
+    wait_until("it was tried again", || {
+        let attempts = consumer(&daemon, "shop")["webhook"]["attempts"].clone();
+        (attempts.as_array()?.len() > 1).then_some(())
+    });
+    let log = daemon.log();
+    let told = log.lines().filter(|line| line.contains("delivery failed"));
+    let told: Vec<_> = told.collect();
+    assert!(!told.is_empty(), "{log}");
+    assert!(
+        told.iter().all(|line| line.contains("consumer=\"shop\"")),
+        "{told:#?}"
+    );
+    assert!(!log.contains("rustls_platform_verifier"), "{log}");
 
     let authority = folder.path().join("ca.pem").display().to_string();
     let daemon = Daemon::with(&node, &[listed, ("SSL_CERT_FILE", &authority)]);
