@@ -15,6 +15,15 @@
 //!   CORS). Of these `Sec-Fetch-Site` says where they come from: another site may only send its
 //!   visitor to the page, since time and failure of an answer tell what is watched.
 //!
+//! Sessions of the page. A browser hands their cookie to every port of its host, whichever page
+//! asks. But what speaks is the cookie with the page's key (`Satwatch-Page`, or in the CONNECT
+//! payload), which is kept where only scripts of the same origin read it; and a request of another
+//! origin with that header is sent only after a preflight that we answered. So nothing has to say
+//! that the page is our own: a session counts for nothing only where the request says that another
+//! page made it, by an `Origin` that is neither own nor listed by name, or by `Sec-Fetch-Site`.
+//! Browsers that say neither (before 2023; all of them over plain HTTP to another host) can use the
+//! page.
+//!
 //! Names compare without case. An absent port is the origin's scheme's.
 
 use hyper::header::{
@@ -53,57 +62,18 @@ pub struct AllowedOrigin {
     origin: HeaderValue,
     /// Listed by name, not by the star: its requests may carry credentials (of a proxy, perhaps).
     listed: bool,
-    /// The daemon's own.
-    own: bool,
+    /// The daemon's own, or listed by name and that of a single site: many pages have the origin
+    /// `null`.
+    trusted: bool,
 }
 
-/// Which page asks. Cookies are sent to every port of a host, whichever page asks, so one speaks
-/// only for a page of which it is said that it may use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageKind {
-    /// Of the daemon's own origin or of one that is listed by name.
-    Trusted,
-    /// Any other page. That it is on loopback does not count here.
-    Other,
-    /// Nobody says so: a program as a rule.
-    Unsaid,
-}
-
-impl PageKind {
-    /// Of a request that passed [`OriginPolicy::check`] with this outcome.
-    pub fn of(
-        allowed: Option<&AllowedOrigin>,
-        uri: &Uri,
-        headers: &HeaderMap,
-        over_tls: bool,
-    ) -> Self {
-        if let Some(origin) = allowed {
-            return match origin.own || origin.listed {
-                true => Self::Trusted,
-                false => Self::Other,
-            };
-        }
-        let mut sites = headers.get_all(SITE).iter();
-        match (sites.next(), sites.next()) {
-            (Some(site), None) if site == "same-origin" => Self::Trusted,
-            // A person's own doing: the address was typed in.
-            (Some(site), None) if site == "none" => Self::Unsaid,
-            (Some(_), _) => Self::Other,
-            (None, _) if !over_tls && is_untold(uri, headers) => Self::Trusted,
-            (None, _) => Self::Unsaid,
-        }
+/// Whether a page asks that a session of the daemon's own page is nothing to, or another site. Of a
+/// request that passed [`OriginPolicy::check`] with this outcome.
+pub fn is_foreign(allowed: Option<&AllowedOrigin>, headers: &HeaderMap) -> bool {
+    match allowed {
+        Some(origin) => !origin.trusted,
+        None => of_other_site(headers),
     }
-}
-
-/// Over plain HTTP to a host that is not loopback browsers say nothing of where a request without
-/// `Origin` comes from. Those that scripts of other pages make for an answer, or with a header such
-/// as that of the page's key, have an `Origin` there, too.
-fn is_untold(uri: &Uri, headers: &HeaderMap) -> bool {
-    let named = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(|it| it.as_str()).or(named);
-    let host = host.and_then(|text| Authority::parse(text.strip_suffix(':').unwrap_or(text)));
-    let is_plain = forwarded_scheme(headers).is_none_or(|scheme| scheme == "http");
-    is_plain && host.is_some_and(|it| !is_loopback(&it.host))
 }
 
 impl OriginPolicy {
@@ -193,6 +163,7 @@ impl OriginPolicy {
     ) -> Option<AllowedOrigin> {
         let origin = compared(value.to_str().ok()?);
         let listed = self.allowed_origins.contains(&origin);
+        let of_one_site = origin.is_ok();
         let known = origin.ok().zip(host);
         let own = known
             .as_ref()
@@ -205,7 +176,7 @@ impl OriginPolicy {
         passes.then(|| AllowedOrigin {
             origin: value.clone(),
             listed,
-            own,
+            trusted: own || (listed && of_one_site),
         })
     }
 }
@@ -544,7 +515,7 @@ mod tests {
             let expected = AllowedOrigin {
                 origin: origin.parse().unwrap(),
                 listed: false,
-                own: !origin.ends_with(":3000"),
+                trusted: !origin.ends_with(":3000"),
             };
             assert_eq!(allowed, Ok(Some(expected)), "{origin} at {host}");
         }
@@ -727,42 +698,32 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_trusted_for_its_own_origin_or_when_it_is_listed_by_name() {
+    fn a_page_is_foreign_unless_it_is_own_or_listed_by_name_or_nothing_is_said_of_it() {
         let kind = |policy: &OriginPolicy, headers: &[(&'static str, &str)], over_tls| {
             let map = headers_of(headers);
-            let uri = Uri::from_static("/status");
-            let allowed = policy.check(&uri, &map, over_tls).unwrap();
-            PageKind::of(allowed.as_ref(), &uri, &map, over_tls)
+            let allowed = policy.check(&Uri::from_static("/status"), &map, over_tls);
+            is_foreign(allowed.unwrap().as_ref(), &map)
         };
-        use PageKind::{Other, Trusted, Unsaid};
-        let (host, lan) = (("host", "localhost:5005"), ("host", "10.0.0.5"));
-        let listing = policy_of(&["https://shop.example", "*"], &[]);
+        let host = ("host", "localhost:5005");
+        let listing = policy_of(&["https://shop.example", "null", "file://", "*"], &[]);
         for (headers, plain, tls) in [
             (
                 &[host, ("origin", "http://localhost:5005")][..],
-                Trusted,
-                Other,
+                false,
+                true,
             ),
-            (
-                &[host, ("origin", "https://localhost:5005")],
-                Trusted,
-                Trusted,
-            ),
-            (
-                &[host, ("origin", "https://shop.example")],
-                Trusted,
-                Trusted,
-            ),
-            (&[host, ("origin", "https://other.example")], Other, Other),
-            (&[host, ("origin", "null")], Other, Other),
-            (&[host, ("origin", "http://localhost:5006")], Other, Other),
-            (&[host, ("sec-fetch-site", "same-origin")], Trusted, Trusted),
-            (&[host, ("sec-fetch-site", "cross-site")], Other, Other),
-            (&[host, ("sec-fetch-site", "none")], Unsaid, Unsaid),
-            (&[host], Unsaid, Unsaid),
-            (&[lan], Trusted, Unsaid),
-            (&[lan, ("x-forwarded-proto", "https")], Unsaid, Unsaid),
-            (&[lan, ("sec-fetch-site", "same-site")], Other, Other),
+            (&[host, ("origin", "https://localhost:5005")], false, false),
+            (&[host, ("origin", "https://shop.example")], false, false),
+            (&[host, ("origin", "https://other.example")], true, true),
+            (&[host, ("origin", "null")], true, true),
+            (&[host, ("origin", "file://")], true, true),
+            (&[host, ("origin", "http://localhost:5006")], true, true),
+            (&[host, ("sec-fetch-site", "same-origin")], false, false),
+            (&[host, ("sec-fetch-site", "cross-site")], true, true),
+            (&[host, ("sec-fetch-site", "same-site")], true, true),
+            (&[host, ("sec-fetch-site", "none")], false, false),
+            (&[host], false, false),
+            (&[("host", "10.0.0.5")], false, false),
         ] {
             assert_eq!(kind(&listing, headers, false), plain, "{headers:?}");
             assert_eq!(kind(&listing, headers, true), tls, "{headers:?} over TLS");
@@ -774,13 +735,13 @@ mod tests {
         let allowed = |listed| {
             let mut headers = HeaderMap::new();
             let origin = HeaderValue::from_static("https://app.example");
-            let own = false;
+            let trusted = false;
             mark(
                 &mut headers,
                 Some(AllowedOrigin {
                     origin,
                     listed,
-                    own,
+                    trusted,
                 }),
             );
             assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");

@@ -244,7 +244,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let sessions = PageSessions {
         auth: auth.clone(),
         indexer: indexer.clone(),
-        cookie: SessionCookie::new(&parts.listening.addresses),
+        cookie: SessionCookie::new(&parts.listening.addresses, reader.created()?),
     };
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
     let budget = Budget::new(limits.rest_bytes);

@@ -10,13 +10,13 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 
 use crate::api::access::{Caller, Concerns, Cost};
-use crate::api::browser::{self, AllowedOrigin, OriginPolicy, PageKind};
+use crate::api::browser::{self, AllowedOrigin, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Mark, Matched, Route};
 use crate::api::rest::sent::Sent;
-use crate::api::rest::session::Asked;
+use crate::api::rest::session::LoggedInOrOut;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
 use crate::api::{Services, credential, session};
@@ -126,18 +126,18 @@ impl Router {
         if head { without_body(answer) } else { answer }
     }
 
-    /// Says which page asks, and leaves of the cookies what may speak.
+    /// Says whether another page asks, and leaves of the cookies what may speak.
     fn look_at_page<B>(
         &self,
         request: &mut Request<B>,
         allowed: Option<&AllowedOrigin>,
         over_tls: bool,
     ) {
-        let page = PageKind::of(allowed, request.uri(), request.headers(), over_tls);
+        let foreign = browser::is_foreign(allowed, request.headers());
         let secure = over_tls || session::is_secure(request.headers());
         let cookie = &self.services.sessions.cookie;
-        cookie.reduce(request.headers_mut(), page == PageKind::Trusted);
-        request.extensions_mut().insert(Asking { page, secure });
+        cookie.reduce(request.headers_mut(), foreign);
+        request.extensions_mut().insert(Asking { foreign, secure });
     }
 
     async fn route<B>(&self, request: Request<B>, client: IpAddr, entrance: Entrance) -> Answer
@@ -294,7 +294,9 @@ impl Router {
     ) -> Result<Answer, ApiError> {
         match &mut answered {
             Ok(answer) => match answer.extensions_mut().remove() {
-                Some(Asked(principal)) => seen.caller = Caller::of(&principal, &seen.caller),
+                Some(LoggedInOrOut(principal)) => {
+                    seen.caller = Caller::of(&principal, &seen.caller)
+                }
                 None => seen.changed = false,
             },
             Err(error) if error.status == StatusCode::UNAUTHORIZED => {

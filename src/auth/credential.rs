@@ -9,7 +9,8 @@ pub enum Credential<'a> {
     None,
     /// The text of a token.
     Token(&'a str),
-    /// Both halves of a session of the page.
+    /// Both halves of a session of the page; `id` may be several, with spaces between them, of
+    /// which one is it.
     Session { id: &'a str, page_key: &'a str },
 }
 

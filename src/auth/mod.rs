@@ -45,6 +45,6 @@ pub use principal::{Principal, Refusal, Unknown, Waits};
 pub use scope::Scope;
 pub(crate) use scope::needed;
 pub use secret::{TokenHash, TokenId, TokenText};
-pub use sessions::SessionSecrets;
+pub use sessions::{SESSION_LIFE, SessionSecrets};
 pub use tokens_file::{ChangeError, FileSeen, Token, TokensFile, change, date, keep_aside};
 pub use tokens_task::TokensTask;

@@ -192,11 +192,11 @@ impl Principal {
                 return Err(Refusal::Unauthorized(Unknown::OpenEnded));
             }
             Who::Anybody(_) => Scope::Admin,
-            Who::Session(_, session) if session.end.is_over() => {
-                return Err(Refusal::Unauthorized(Unknown::NoSession));
-            }
             Who::Token(live) | Who::Session(live, _) => {
                 live.check(now_ms()).map_err(Refusal::Unauthorized)?;
+                if matches!(&self.0, Who::Session(_, session) if session.end.is_over()) {
+                    return Err(Refusal::Unauthorized(Unknown::NoSession));
+                }
                 live.token.scope
             }
         };

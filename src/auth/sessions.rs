@@ -10,14 +10,14 @@
 //! Laws:
 //!
 //! - Kept are hashes of both, here and in the store, and the id of the token.
-//! - A session ends with its token, when it is ended by its person, and after [`UNUSED`]; of a
-//!   token the [`MOST`] that were used last are kept.
+//! - A session ends with its token, when it is ended by its person, and [`SESSION_LIFE`] after it
+//!   began, when its cookie is gone, too; of a token the [`MOST`] newest are kept.
 //! - What changes here is returned as edits of the store, for the caller to write.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
@@ -27,12 +27,10 @@ use super::principal::End;
 use super::secret::TokenId;
 use crate::store::{AuthEdit, SessionKey, SessionRow};
 
-/// Milliseconds after which a session that is not used ends: 30 days.
-const UNUSED: u64 = 30 * 24 * 3_600_000;
+/// How long a session lasts.
+pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Sessions of one token.
 const MOST: usize = 32;
-/// Milliseconds between two writes of when a session was used last.
-const USES: u64 = 3_600_000;
 
 /// What somebody who has just logged in is given.
 pub struct SessionSecrets {
@@ -55,9 +53,7 @@ pub(super) struct LiveSession {
     pub token: TokenId,
     pub end: End,
     /// In milliseconds since the Unix epoch.
-    used: AtomicU64,
-    /// As the store has it.
-    written: AtomicU64,
+    began: u64,
 }
 
 impl LiveSession {
@@ -67,25 +63,12 @@ impl LiveSession {
             page: row.page,
             token: TokenId(row.token),
             end: End::default(),
-            used: row.used.into(),
-            written: row.used.into(),
+            began: row.began,
         }
     }
 
-    fn row(&self, used: u64) -> SessionRow {
-        SessionRow {
-            token: self.token.0,
-            page: self.page,
-            used,
-        }
-    }
-
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn is_stale(&self, now: u64) -> bool {
-        now.saturating_sub(self.used()) > UNUSED
+    fn is_over(&self, now: u64) -> bool {
+        u128::from(now.saturating_sub(self.began)) > SESSION_LIFE.as_millis()
     }
 }
 
@@ -124,27 +107,25 @@ impl Sessions {
         let row = SessionRow {
             token: token.0,
             page: hash_of(&secrets.page_key),
-            used: now,
+            began: now,
         };
         let mut held = self.held();
         let mut same: Vec<_> = held.values().filter(|it| it.token == token).collect();
-        same.sort_by_key(|it| std::cmp::Reverse(it.used()));
-        let least: Vec<_> = same.iter().skip(MOST - 1).map(|it| it.key).collect();
-        let mut edits = end_all(&mut held, |it| least.contains(&it.key) || it.is_stale(now));
+        same.sort_by_key(|it| std::cmp::Reverse(it.began));
+        let oldest: Vec<_> = same.iter().skip(MOST - 1).map(|it| it.key).collect();
+        let mut edits = end_all(&mut held, |it| oldest.contains(&it.key) || it.is_over(now));
         held.insert(key, Arc::new(LiveSession::new(key, row)));
         edits.push(AuthEdit::Session(key, row));
         (secrets, edits)
     }
 
-    /// The one that both halves fit. Asking counts as a use.
-    pub fn find(&self, id: &str, page_key: &str, now: u64) -> Option<Arc<LiveSession>> {
-        let found = self.held().get(&hash_of(id)).cloned()?;
-        let fits: bool = found.page.ct_eq(&hash_of(page_key)).into();
-        if !fits || found.is_stale(now) {
-            return None;
-        }
-        found.used.fetch_max(now, Ordering::Relaxed);
-        Some(found)
+    /// The one that both halves fit. `ids`: of the cookies that may be it, one behind each space.
+    pub fn find(&self, ids: &str, page_key: &str, now: u64) -> Option<Arc<LiveSession>> {
+        let (held, page) = (self.held(), hash_of(page_key));
+        let mut found = ids.split(' ').filter_map(|id| held.get(&hash_of(id)));
+        found
+            .find(|it| bool::from(it.page.ct_eq(&page)) && !it.is_over(now))
+            .cloned()
     }
 
     /// Ends one, wherever it is used.
@@ -152,20 +133,10 @@ impl Sessions {
         end_all(&mut self.held(), |it| it.key == session.key)
     }
 
-    /// Ends those of tokens that are gone, and those that nobody uses any more, and tells when the
-    /// others were used.
+    /// Ends those of tokens that are gone, and those whose time is over.
     pub fn sweep(&self, live: &HashSet<TokenId>, now: u64) -> Vec<AuthEdit> {
-        let mut held = self.held();
-        let is_over = |it: &LiveSession| !live.contains(&it.token) || it.is_stale(now);
-        let mut edits = end_all(&mut held, is_over);
-        for session in held.values() {
-            let (used, written) = (session.used(), session.written.load(Ordering::Relaxed));
-            if used.saturating_sub(written) >= USES {
-                session.written.store(used, Ordering::Relaxed);
-                edits.push(AuthEdit::Session(session.key, session.row(used)));
-            }
-        }
-        edits
+        let is_over = |it: &LiveSession| !live.contains(&it.token) || it.is_over(now);
+        end_all(&mut self.held(), is_over)
     }
 }
 
@@ -186,6 +157,7 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_000_000;
+    const LIFE: u64 = SESSION_LIFE.as_millis() as u64;
 
     fn find(sessions: &Sessions, of: &SessionSecrets, now: u64) -> Option<Arc<LiveSession>> {
         sessions.find(&of.id, &of.page_key, now)
@@ -216,6 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn cookies_that_do_not_fit_do_not_keep_out_the_one_that_does() {
+        let (sessions, token) = (Sessions::default(), TokenId::random());
+        let (one, _) = sessions.begin(token, NOW);
+        let (other, _) = sessions.begin(token, NOW);
+        for ids in [
+            format!("x {}", one.id),
+            format!("{} {}", other.id, one.id),
+            format!("{} {}", one.id, other.id),
+        ] {
+            let found = sessions.find(&ids, &one.page_key, NOW).expect("it is one");
+            assert_eq!(found.key, hash_of(&one.id), "{ids}");
+        }
+        let neither = format!("{} x", other.id);
+        assert!(sessions.find(&neither, &one.page_key, NOW).is_none());
+    }
+
+    #[test]
     fn the_store_has_hashes_and_from_them_the_sessions_come_back() {
         let (sessions, token) = (Sessions::default(), TokenId::random());
         let (secrets, edits) = sessions.begin(token, NOW);
@@ -243,68 +232,36 @@ mod tests {
     }
 
     #[test]
-    fn sessions_end_with_their_token_and_when_nobody_uses_them() {
+    fn sessions_end_with_their_token_and_when_their_time_is_over() {
         let (sessions, token, gone) = (Sessions::default(), TokenId::random(), TokenId::random());
         let (of_gone, _) = sessions.begin(gone, NOW);
-        let (used, _) = sessions.begin(token, NOW);
-        let (unused, _) = sessions.begin(token, NOW);
+        let (old, _) = sessions.begin(token, NOW);
+        let (newer, _) = sessions.begin(token, NOW + 1);
         let held = find(&sessions, &of_gone, NOW).expect("it is one");
         let live = HashSet::from([token]);
-        let edits = sessions.sweep(&live, NOW + 1);
+        let edits = sessions.sweep(&live, NOW + LIFE);
         assert_eq!(edits, [AuthEdit::SessionGone(hash_of(&of_gone.id))]);
         assert!(held.end.is_over());
-        assert!(find(&sessions, &used, NOW + UNUSED).is_some());
-        assert!(
-            find(&sessions, &unused, NOW + UNUSED + 1).is_none(),
-            "at once"
-        );
-        let edits = sessions.sweep(&live, NOW + UNUSED + 1);
-        let row = SessionRow {
-            token: token.0,
-            page: hash_of(&used.page_key),
-            used: NOW + UNUSED,
-        };
-        assert_eq!(
-            edits,
-            [
-                AuthEdit::SessionGone(hash_of(&unused.id)),
-                AuthEdit::Session(hash_of(&used.id), row)
-            ]
-        );
-        assert_eq!(sessions.sweep(&live, NOW + UNUSED + 1), [], "once");
+        assert!(find(&sessions, &old, NOW + LIFE).is_some());
+        assert!(find(&sessions, &old, NOW + LIFE + 1).is_none(), "at once");
+        let edits = sessions.sweep(&live, NOW + LIFE + 1);
+        assert_eq!(edits, [AuthEdit::SessionGone(hash_of(&old.id))]);
+        assert!(find(&sessions, &newer, NOW + LIFE + 1).is_some());
+        assert_eq!(sessions.sweep(&live, NOW + LIFE + 1), [], "once");
     }
 
     #[test]
-    fn uses_are_written_seldom() {
-        let (sessions, token) = (Sessions::default(), TokenId::random());
-        let (secrets, _) = sessions.begin(token, NOW);
-        for (after, written) in [
-            (0, 0),
-            (USES - 1, 0),
-            (USES, 1),
-            (USES + 1, 0),
-            (2 * USES, 1),
-        ] {
-            assert!(find(&sessions, &secrets, NOW + after).is_some());
-            let edits = sessions.sweep(&HashSet::from([token]), NOW + after);
-            assert_eq!(edits.len(), written, "{after}");
-        }
-    }
-
-    #[test]
-    fn a_token_has_the_sessions_that_were_used_last() {
+    fn of_a_token_the_newest_sessions_are_kept() {
         let (sessions, token) = (Sessions::default(), TokenId::random());
         let (other, _) = sessions.begin(TokenId::random(), 0);
         let begun: Vec<_> = (0..MOST as u64)
             .map(|at| sessions.begin(token, NOW + at).0)
             .collect();
-        // The first one is used, so it is the second that is in the way.
-        assert!(find(&sessions, &begun[0], NOW + 100).is_some());
-        let second = find(&sessions, &begun[1], 0).expect("it is one");
+        let first = find(&sessions, &begun[0], NOW + 100).expect("it is one");
         let (_, edits) = sessions.begin(token, NOW + 101);
-        assert_eq!(edits[..1], [AuthEdit::SessionGone(hash_of(&begun[1].id))]);
-        assert!(edits.len() == 2 && second.end.is_over());
-        for it in begun[2..].iter().chain([&begun[0], &other]) {
+        assert_eq!(edits[..1], [AuthEdit::SessionGone(hash_of(&begun[0].id))]);
+        assert!(edits.len() == 2 && first.end.is_over());
+        for it in begun[1..].iter().chain([&other]) {
             assert!(find(&sessions, it, NOW + 101).is_some());
         }
     }

@@ -3,18 +3,18 @@
 //! | key of family `auth` | value | |
 //! |---|---|---|
 //! | `m` | on bool, serial u64, first_taken bool, list of the origin (8 bytes) if there is one | [`AuthMark`], absent until something was remembered |
+//! | `s`, hash of the session's id (32 bytes) | token id (8 bytes), hash of the page's key (32 bytes), began u64 | [`SessionRow`] |
 //! | `u`, token id (8 bytes) | at u64 | [`AuthEdit::Used`]: when the token was used last |
-//! | `s`, hash of the session's id (32 bytes) | token id (8 bytes), hash of the page's key (32 bytes), used u64 | [`SessionRow`] |
+//! | `v`, token id (8 bytes) | addresses u64, consumers u64 | [`super::Owned`]: how many rows below have it; absent when none has |
+//! | `w`, script hash | token id | who put a watched address there ([`super::owners`]) |
+//! | `x`, name | token id | who defined a consumer |
 
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::{In, Malformed, Out, StoredValue};
 use super::families::AUTH;
+use super::families::auth::{MARK, OWNED, SESSION, USED, key};
 use super::{StoreError, StoreReader, TokenKey, Writer};
-
-const MARK: &[u8] = b"m";
-const USED: u8 = b'u';
-const SESSION: u8 = b's';
 
 /// What was seen of the tokens file last. It makes a file that is lost, or put back, look different
 /// from one that never was.
@@ -62,21 +62,21 @@ pub struct SessionRow {
     pub token: TokenKey,
     /// The hash of the half that the page itself has.
     pub page: [u8; 32],
-    /// When it was used last, as far as that was written, in milliseconds since the Unix epoch.
-    pub used: u64,
+    /// In milliseconds since the Unix epoch.
+    pub began: u64,
 }
 
 impl StoredValue for SessionRow {
     fn encode(&self, out: &mut Out) {
         out.put(&u64::from_le_bytes(self.token));
-        out.put(&self.page).put(&self.used);
+        out.put(&self.page).put(&self.began);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             token: input.get::<u64>()?.to_le_bytes(),
             page: input.get()?,
-            used: input.get()?,
+            began: input.get()?,
         })
     }
 }
@@ -89,29 +89,16 @@ pub enum AuthEdit {
     Used(TokenKey, u64),
     /// There is no such token any more.
     Gone(TokenKey),
-    /// A session began, or was used.
+    /// A session began.
     Session(SessionKey, SessionRow),
     SessionGone(SessionKey),
 }
 
-fn used_key(token: &TokenKey) -> Vec<u8> {
-    [&[USED][..], token].concat()
-}
-
-fn session_key(session: &SessionKey) -> Vec<u8> {
-    [&[SESSION][..], session].concat()
-}
-
-fn parse_session_key(key: &[u8]) -> Result<SessionKey, Malformed> {
-    let hash = key.strip_prefix(&[SESSION]).unwrap_or_default();
-    let hash = hash.try_into();
-    hash.map_err(|_| Malformed("the key is of no session".to_owned()))
-}
-
-fn parse_used_key(key: &[u8]) -> Result<TokenKey, Malformed> {
-    let id = key.strip_prefix(&[USED]).unwrap_or_default();
-    let id = id.try_into();
-    id.map_err(|_| Malformed("the key is of no token".to_owned()))
+/// What a key of this kind is about.
+fn parse_key<const LEN: usize>(kind: u8, key: &[u8]) -> Result<[u8; LEN], Malformed> {
+    let what = key.strip_prefix(&[kind]).unwrap_or_default();
+    let what = what.try_into();
+    what.map_err(|_| Malformed(format!("the key has not {LEN} bytes behind its kind")))
 }
 
 impl Writer {
@@ -121,13 +108,13 @@ impl Writer {
         let family = db.family(AUTH);
         for edit in edits {
             match edit {
-                AuthEdit::Mark(mark) => batch.put_cf(family, MARK, mark.to_bytes()),
-                AuthEdit::Used(token, at) => batch.put_cf(family, used_key(token), at.to_bytes()),
-                AuthEdit::Gone(token) => batch.delete_cf(family, used_key(token)),
+                AuthEdit::Mark(mark) => batch.put_cf(family, [MARK], mark.to_bytes()),
+                AuthEdit::Used(token, at) => batch.put_cf(family, key(USED, token), at.to_bytes()),
+                AuthEdit::Gone(token) => batch.delete_cf(family, key(USED, token)),
                 AuthEdit::Session(session, row) => {
-                    batch.put_cf(family, session_key(session), row.to_bytes())
+                    batch.put_cf(family, key(SESSION, session), row.to_bytes())
                 }
-                AuthEdit::SessionGone(session) => batch.delete_cf(family, session_key(session)),
+                AuthEdit::SessionGone(session) => batch.delete_cf(family, key(SESSION, session)),
             }
         }
         db.write(batch, sync)
@@ -154,15 +141,14 @@ impl RememberedAuth {
             let (key, value) = entry?;
             let (key, value) = (key.as_ref(), value.as_ref());
             let read = match key.first() {
-                // What tokens own comes behind.
-                Some(kind) if *kind > USED => break,
-                Some(&USED) => parse_used_key(key)
+                Some(kind) if *kind >= OWNED => break,
+                Some(&USED) => parse_key(USED, key)
                     .and_then(|token| Ok((token, u64::from_bytes(value)?)))
                     .map(|used| found.used.push(used)),
-                Some(&SESSION) => parse_session_key(key)
+                Some(&SESSION) => parse_key(SESSION, key)
                     .and_then(|session| Ok((session, SessionRow::from_bytes(value)?)))
                     .map(|session| found.sessions.push(session)),
-                _ if key == MARK => AuthMark::from_bytes(value).map(|mark| found.mark = mark),
+                _ if key == [MARK] => AuthMark::from_bytes(value).map(|mark| found.mark = mark),
                 _ => Err(Malformed("there is no such row".to_owned())),
             };
             read.map_err(|malformed| corrupt(key, malformed))?;

@@ -1,4 +1,4 @@
-//! The families of RocksDB, the keys of `meta`, and RocksDB's options.
+//! The families of RocksDB, the keys of `meta`, how those of `auth` begin, and RocksDB's options.
 
 use std::sync::LazyLock;
 
@@ -85,6 +85,22 @@ pub mod meta {
     pub const CLEAN: &str = "clean";
     pub const COUNTS: &str = "counts";
     pub const MONITORING: &str = "monitoring";
+}
+
+/// Keys of `auth`: a byte that says what the row is, and what it is about. What is in the rows is
+/// in the table of [`super::auth`].
+pub mod auth {
+    pub const MARK: u8 = b'm';
+    pub const SESSION: u8 = b's';
+    pub const USED: u8 = b'u';
+    /// What tokens own comes last.
+    pub const OWNED: u8 = b'v';
+    pub const ADDRESS: u8 = b'w';
+    pub const CONSUMER: u8 = b'x';
+
+    pub fn key(kind: u8, what: &[u8]) -> Vec<u8> {
+        [&[kind], what].concat()
+    }
 }
 
 pub const MIB: usize = 1 << 20;

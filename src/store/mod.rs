@@ -67,7 +67,7 @@
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
-//! | `auth` (7) | see [`auth`] and [`owners`] | | what was seen of the tokens file last; when tokens were used last; what they own; sessions of the page |
+//! | `auth` (7) | see [`auth`] | | what was seen of the tokens file last; when tokens were used last; what they own; sessions of the page |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
 //! then by; 3 conflicted, then by; 4 evicted. `signals`: it says itself that it may be replaced;

@@ -1,11 +1,5 @@
 //! Which token put an address on the watch list, and which defined a consumer. What nobody with a
-//! token did has no row.
-//!
-//! | key of family `auth` | value | |
-//! |---|---|---|
-//! | `v`, token id (8 bytes) | addresses u64, consumers u64 | [`Owned`]: how many rows below have it; absent when none has |
-//! | `w`, script hash | token id | of a watched address |
-//! | `x`, name | token id | of a consumer |
+//! token did has no row. Keys and values are in the table of [`super::auth`].
 //!
 //! A row is written and deleted in the batch of the change that it is about, and so is the count.
 
@@ -16,15 +10,12 @@ use rocksdb::WriteBatch;
 use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 use super::db::{Db, whole_family};
 use super::families::AUTH;
+use super::families::auth::{ADDRESS, CONSUMER, OWNED, key};
 use super::{StoreError, StoreReader};
 use crate::tracker::ScriptHash;
 
 /// Identifies a token; says nothing of its secret.
 pub type TokenKey = [u8; 8];
-
-const COUNTS: u8 = b'v';
-const ADDRESS: u8 = b'w';
-const CONSUMER: u8 = b'x';
 
 /// What a token has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,10 +38,6 @@ impl StoredValue for Owner {
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         Ok(Self(input.get()?))
     }
-}
-
-fn key(kind: u8, what: &[u8]) -> Vec<u8> {
-    [&[kind], what].concat()
 }
 
 /// Rows that change hands, of which the last change counts.
@@ -88,13 +75,13 @@ impl OwnerEdits {
                 };
                 let before = match counts.get(&token) {
                     Some(owned) => *owned,
-                    None => db.get(AUTH, &key(COUNTS, &token))?.unwrap_or_default(),
+                    None => db.get(AUTH, &key(OWNED, &token))?.unwrap_or_default(),
                 };
                 counts.insert(token, counted(before, row, is_more));
             }
         }
         for (token, owned) in counts {
-            let row = key(COUNTS, &token);
+            let row = key(OWNED, &token);
             match owned == Owned::default() {
                 true => batch.delete_cf(db.family(AUTH), row),
                 false => batch.put_cf(db.family(AUTH), row, owned.to_bytes()),
@@ -119,14 +106,14 @@ fn counted(mut owned: Owned, row: &[u8], is_more: bool) -> Owned {
 impl StoreReader {
     /// What a token has now.
     pub fn owned(&self, token: &TokenKey) -> Result<Owned, StoreError> {
-        let found = self.db().get(AUTH, &key(COUNTS, token))?;
+        let found = self.db().get(AUTH, &key(OWNED, token))?;
         Ok(found.unwrap_or_default())
     }
 
     /// The most of each that one token has.
     pub fn owned_most(&self) -> Result<Owned, StoreError> {
         let mut most = Owned::default();
-        for entry in self.db().scan(AUTH, &[COUNTS], None, whole_family()) {
+        for entry in self.db().scan(AUTH, &[OWNED], None, whole_family()) {
             let (key, value) = entry?;
             let owned: Owned = self.db().decode(AUTH, &key, &value)?;
             most.addresses = most.addresses.max(owned.addresses);

@@ -52,6 +52,11 @@ impl StoreReader {
         self.db.chain
     }
 
+    /// When the store was made, in milliseconds since the Unix epoch.
+    pub fn created(&self) -> Result<u64, StoreError> {
+        Ok(self.db.meta(meta::CREATED)?.unwrap_or_default())
+    }
+
     /// What a person asked for last; `None` when nobody did.
     pub fn monitoring(&self) -> Result<Option<bool>, StoreError> {
         self.db.meta(meta::MONITORING)

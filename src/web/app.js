@@ -6,6 +6,7 @@
 import { arrange, copyOf, setText } from "./dom.js";
 import * as login from "./login.js";
 import { call, here } from "./rest.js";
+import { stored } from "./session.js";
 import { Socket } from "./socket.js";
 import { ago, btc, clock, isGone, short, statusWords, trouble, updateWords } from "./words.js";
 
@@ -13,7 +14,7 @@ const FEED_LENGTH = 200;
 const SHOWN_AT_ONCE = 50;
 const HISTORY_LENGTH = 10;
 const REMEMBERED_TXIDS = 1000;
-const STORAGE_KEY = "satwatch.addresses";
+const STORAGE_KEY = stored("addresses");
 
 const element = (id) => document.getElementById(id);
 const watched = new Map(); // address -> {address, label, balance, coverage, cursor, error, known, asking, node}
@@ -191,7 +192,7 @@ socket.on("reorg", (data) => {
 });
 
 socket.on("error", (data) => {
-  if (login.seen(data)) return;
+  if (data?.code === "unauthorized") return; // The session ends; what that means is found out by connecting again.
   complaint = String(data?.error ?? "satwatch reported an error without words.");
   schedule();
 });

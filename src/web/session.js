@@ -1,7 +1,10 @@
 // The page's half of its session. The other half is a cookie, which scripts cannot read; the daemon wants both, because
 // browser and server keep cookies apart by host only, and storage by port, too. Neither is the token, which is kept nowhere.
 
-const STORAGE_KEY = "satwatch.page_key";
+/// The name under which something is stored: a proxy may have put several daemons under one host, each in a folder.
+export const stored = (name) => `satwatch.${name}${new URL(".", location.href).pathname.slice(0, -1)}`;
+
+const STORAGE_KEY = stored("page_key");
 let held = null; // Where storage is refused (private window), for as long as the page is open.
 
 export function pageKey() {

@@ -1,6 +1,6 @@
 // Logging in on the web page in a real browser, on a daemon that has tokens.
 //
-//     node login.mjs URL TOKEN ADDRESS [--read | --others]
+//     node login.mjs URL TOKEN ADDRESS [--read | --others | --expires]
 //
 // Without a flag, TOKEN of scope watch: fails to log in, logs in, adds ADDRESS, and goes through
 // what may end a session or must not. It asks for what it cannot do itself:
@@ -10,29 +10,30 @@
 //
 // --read     TOKEN of scope read: what the page shows of what it may not do
 // --others   what a page, and a server, on another port of the same host gain: {"cookie": …, "page": {…}, "server": {…}}
+// --expires  TOKEN is a file, which has the token some time after TOKEN was printed: what the page says when it expires
 //
 // Exit code 0 only if everything was as it must be; the last line is what was seen, as JSON.
 
+import { existsSync, readFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 
 import { openChromium } from "./chromium.mjs";
 
 const [url, token, address, flag] = process.argv.slice(2);
 if (!address) {
-  console.error("usage: node login.mjs URL TOKEN ADDRESS [--read | --others]");
+  console.error("usage: node login.mjs URL TOKEN ADDRESS [--read | --others | --expires]");
   process.exit(2);
 }
 const { origin, hostname, port } = new URL(url);
-const COOKIE = `satwatch_${port}`;
 const field = (page) => page.getByLabel("Token");
 const connected = (page) => page.locator('body[data-connection="connected"]:not([data-login])').waitFor();
-const sessionCookie = async () => (await context.cookies(url)).find(({ name }) => name === COOKIE);
+const sessionCookie = async () => (await context.cookies(url)).find(({ name }) => name.startsWith(`satwatch_${port}_`));
 
 const { context, close } = await openChromium();
 const faults = [];
 try {
   const page = await open();
-  const seen = await { undefined: whole, "--read": reader, "--others": others }[flag](page);
+  const seen = await { undefined: whole, "--read": reader, "--others": others, "--expires": expires }[flag](page);
   console.log(JSON.stringify(seen));
 } catch (error) {
   faults.push(String(error.stack));
@@ -131,8 +132,9 @@ async function keepsNoToken(page) {
   const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, location.href, document.cookie]));
   check("the token is kept nowhere", !kept.includes(token) && !kept.includes("satwatch_"));
   check("the field is empty", (await field(page).inputValue()) === "");
-  const { httpOnly, sameSite, secure, path, value } = await sessionCookie();
+  const { httpOnly, sameSite, secure, path, value, expires } = await sessionCookie();
   check("the cookie is for the daemon alone", httpOnly && sameSite === "Strict" && !secure && path === "/");
+  check("the cookie stays as long as the session", Math.abs(expires - Date.now() / 1000 - 30 * 86_400) < 3_600);
   check("the cookie is not the token", !value.includes(token) && /^[0-9a-f]{64}$/.test(value));
 }
 
@@ -154,6 +156,15 @@ async function reader(page) {
     add: await page.locator("#add-why").textContent(),
     start: await page.locator("#notice-text").textContent(),
   };
+}
+
+async function expires(page) {
+  await wanted(page);
+  console.log("TOKEN"); // Not before, so that it lasts until the page is connected.
+  while (!existsSync(token)) await new Promise((later) => setTimeout(later, 50));
+  await logIn(page, readFileSync(token, "utf8"));
+  await connected(page);
+  return { expired: await wanted(page), faults };
 }
 
 // ---- another port of the same host
@@ -178,7 +189,8 @@ async function others(page) {
   // None of it has ended the session either.
   await page.reload();
   await connected(page);
-  return { cookie: handed === `${COOKIE}=${(await sessionCookie()).value}`, page: attempts, server: replayed };
+  const { name, value } = await sessionCookie();
+  return { cookie: handed === `${name}=${value}`, page: attempts, server: replayed };
 }
 
 async function sendForm(foreign) {

@@ -34,8 +34,8 @@ def block(data):
     show("block", data)
 
 
-@sio.event
-def error(data):
+@sio.on("error")
+def told(data):
     show("refused", data)
 
 

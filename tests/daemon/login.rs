@@ -87,6 +87,55 @@ fn the_page_says_what_a_token_may_not_do() {
     );
 }
 
+#[test]
+fn the_page_says_when_its_token_expires_and_asks_for_another() {
+    let (node, folder) = (Node::start(), tempfile::tempdir().expect("a folder"));
+    let daemon = Daemon::with(&node, &[]);
+    new_token(&daemon, "stays", "read");
+    let (file, written) = (folder.path().join("token"), folder.path().join("new"));
+    let file = file.display().to_string();
+    let browser = Browser::open(&daemon, &[&file, &node.address(), "--expires"]);
+    browser.wait_for("TOKEN");
+    let short = ["new", "--name", "short", "--scope", "read", "--expires"];
+    let token = daemon.token(&[&short[..], &["15s"]].concat());
+    std::fs::write(&written, token).expect("the folder is ours");
+    std::fs::rename(&written, &file).expect("the folder is ours");
+    let seen = browser.seen();
+    let expired = seen["expired"].as_str().unwrap_or_default();
+    assert!(expired.contains("has expired. Log in again"), "{seen:#}");
+}
+
+/// Neither polls for want of WebSockets without its session, nor logs the other out.
+#[test]
+fn two_daemons_in_folders_of_one_listed_origin_have_a_session_each_by_polling() {
+    let (node, port) = (Node::start(), free_port());
+    let origin = format!("http://shop.example:{}", free_port());
+    let daemons = ["127.0.0.1", "127.0.0.2"].map(|host| {
+        let listen = format!("{host}:{port}");
+        let settings = [
+            ("server.listen", &*listen),
+            ("server.allowed_origins", &origin),
+        ];
+        (Daemon::with(&node, &settings), listen)
+    });
+    let tokens = ["one", "two"].into_iter().zip(&daemons);
+    let tokens: Vec<_> = tokens
+        .map(|(name, (daemon, _))| new_token(daemon, name, "read"))
+        .collect();
+    let (_, at) = origin.rsplit_once(':').expect("a port");
+    let [(_, first), (_, second)] = &daemons;
+    let args = [at, first, &tokens[0], second, &tokens[1]];
+    let seen = Browser(Program::node("login_proxied.mjs", &args)).seen();
+    let who = ["one", "two"].map(|name| format!("Logged in as {name} (scope read)"));
+    assert_eq!(seen["who"], json!(who), "{seen:#}");
+    let connection = seen["connection"].as_str().unwrap_or_default();
+    assert!(connection.contains("by polling"), "{seen:#}");
+    assert_eq!(
+        seen["keys"],
+        json!(["satwatch.page_key/a", "satwatch.page_key/b"])
+    );
+}
+
 /// Browsers send a cookie to every port of its host.
 #[test]
 fn another_port_of_the_host_gains_nothing_by_a_session() {

@@ -16,7 +16,7 @@ const MARK: AuthMark = AuthMark {
 const SESSION: SessionRow = SessionRow {
     token: [7; 8],
     page: [9; 32],
-    used: 5,
+    began: 5,
 };
 
 #[test]

@@ -43,7 +43,8 @@ pub enum Mark {
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// Marks, method, path, scope, `any` (token) or `open`. `nothing`: the request may say nothing besides its path.
+/// Marks, method, path, scope, `any` (token) or `open`. `nothing`: the request may say nothing
+/// besides its path.
 macro_rules! routes {
     ($(
         $(#[$mark:ident])* $method:ident $path:literal $scope:ident $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;

@@ -5,7 +5,6 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::respond::{self, Answer};
-use crate::api::browser::PageKind;
 use crate::api::session::{self, Asking, SessionCookie};
 use crate::auth::{Credential, Guard, LoggedIn, Principal};
 use crate::indexer;
@@ -26,7 +25,8 @@ impl Request for LogIn {
 
 /// What a request says of the page and its session besides its body.
 pub struct FromPage {
-    kind: PageKind,
+    /// Another page asks.
+    foreign: bool,
     /// The cookie is to be sent over TLS only.
     secure: bool,
     /// Id and key of the page.
@@ -42,7 +42,7 @@ impl FromPage {
             _ => None,
         };
         Self {
-            kind: asking.map_or(PageKind::Unsaid, |it| it.page),
+            foreign: asking.is_none_or(|it| it.foreign),
             secure: asking.is_some_and(|it| it.secure),
             halves,
         }
@@ -51,7 +51,7 @@ impl FromPage {
 
 /// Goes with the answer to the router, for the access log: who began or ended a session.
 #[derive(Clone)]
-pub struct Asked(pub Principal);
+pub struct LoggedInOrOut(pub Principal);
 
 /// Begins and ends sessions.
 pub struct PageSessions {
@@ -66,14 +66,14 @@ pub async fn log_in(
     page: &FromPage,
     asked: LogIn,
 ) -> Result<Answer, ApiError> {
-    if matches!(page.kind, PageKind::Other) {
+    if page.foreign {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
             "Only the daemon's own page, and pages of origins that server.allowed_origins names, may log in.",
         ));
     }
-    let Some(begun) = sessions.auth.log_in(&asked.token)? else {
+    let Some(logged_in) = sessions.auth.log_in(&asked.token)? else {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
             "authentication_off",
@@ -84,7 +84,7 @@ pub async fn log_in(
         principal,
         secrets,
         edits,
-    } = begun;
+    } = logged_in;
     // Whom a power failure has forgotten logs in again.
     let written = sessions.indexer.edit_auth(edits, false).await;
     written.map_err(|_| ApiError::stopping())?;
@@ -97,7 +97,7 @@ pub async fn log_in(
     });
     let cookie = sessions.cookie.set(&secrets.id, page.secure);
     answer.headers_mut().insert(SET_COOKIE, cookie);
-    answer.extensions_mut().insert(Asked(principal));
+    answer.extensions_mut().insert(LoggedInOrOut(principal));
     Ok(answer)
 }
 
@@ -112,7 +112,7 @@ pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer,
             let written = sessions.indexer.edit_auth(edits, true).await;
             written.map_err(|_| ApiError::stopping())?;
             let principal = principal.unwrap_or_else(|_| Principal::nobody());
-            answer.extensions_mut().insert(Asked(principal));
+            answer.extensions_mut().insert(LoggedInOrOut(principal));
         }
         let cookie = sessions.cookie.taken_back();
         answer.headers_mut().insert(SET_COOKIE, cookie);

@@ -153,7 +153,7 @@ impl Client {
             }
             if state.reader.count_with(topics) > limit {
                 let message = format!(
-                    "One connection may have at most {limit} subscriptions (limits.subscriptions); unsubscribe from some addresses, or use another connection."
+                    "One connection may have at most {limit} subscriptions (limits.subscriptions); unsubscribe from some, or use another connection."
                 );
                 let error = ApiError::bad_request("too_many_subscriptions", message);
                 return Err(error.of_limit("subscriptions"));

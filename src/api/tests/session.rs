@@ -1,6 +1,8 @@
 //! Sessions of the page on the wire: which requests a cookie speaks for, and what begins and ends
 //! one. The page itself is tested in a browser (`tests/daemon/login.rs`).
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
@@ -8,7 +10,7 @@ use hyper::{HeaderMap, Request};
 use serde_json::{Value, json};
 
 use super::limits::Captured;
-use super::{Daemon, PEER};
+use super::{Daemon, NOW, PEER};
 use crate::auth::{InForce, Scope, TokenText, TokensFile};
 use crate::clock::now_ms;
 use crate::config;
@@ -16,6 +18,8 @@ use crate::server::Peer;
 use crate::store::SessionRow;
 
 const OWN: (&str, &str) = ("origin", "http://localhost:5005");
+/// By port and store.
+static COOKIE_NAME: LazyLock<String> = LazyLock::new(|| format!("satwatch_5005_{NOW:x}"));
 
 struct Page {
     daemon: Daemon,
@@ -125,10 +129,9 @@ async fn who_logs_in_gets_a_session_that_is_not_the_token() {
     assert_eq!(headers["cache-control"], "no-store");
     let cookie = headers[SET_COOKIE].to_str().unwrap();
     let (pair, rest) = cookie.split_once("; ").unwrap();
-    assert_eq!(rest, "HttpOnly; SameSite=Strict; Path=/");
+    assert_eq!(rest, "HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000");
     let (name, id) = pair.split_once('=').unwrap();
-    let port = page.daemon.services.overview.listening.addresses[0].port();
-    assert_eq!(name, format!("satwatch_{port}"));
+    assert_eq!(name, COOKIE_NAME.as_str());
     assert!(id.len() == 64 && key.len() == 64 && id != key);
     assert!(!cookie.contains(&token) && !answer.to_string().contains(&token));
     // The store has neither half.
@@ -136,42 +139,77 @@ async fn who_logs_in_gets_a_session_that_is_not_the_token() {
     assert!(page.rows().len() == 1 && !rows.contains(id) && !rows.contains(&key));
 }
 
+/// Every `Origin` with every `Sec-Fetch-Site`, and of those that pass every cookie with every key.
 #[tokio::test]
-async fn a_session_speaks_for_pages_of_its_own_origin_and_only_as_a_whole() {
-    let mut page = Page::start().await;
+async fn both_halves_together_speak_unless_the_request_says_that_another_page_asks() {
+    let mut config = config::Config::default();
+    config.server.allowed_origins = ["https://shop.example", "null"].map(str::to_owned).into();
+    let mut page = Page {
+        daemon: Daemon::with(config).await,
+        file: TokensFile::default(),
+    };
     let token = page.token("browser", Scope::Watch);
     let (session, other) = (page.session(&token).await, page.session(&token).await);
-    let lan = ("host", "192.168.1.5:5005");
-    for (headers, status) in [
-        (&[OWN][..], 200),
-        (&[("sec-fetch-site", "same-origin")], 200),
-        // Programs, other pages of this machine, and other names of it.
-        (&[], 401),
-        (&[("sec-fetch-site", "none")], 401),
-        (&[("origin", "http://localhost:3000")], 401),
-        (&[("origin", "http://127.0.0.1:5005")], 401),
-        (&[("origin", "http://app.localhost:5005")], 401),
-        (&[OWN, ("sec-fetch-site", "same-site")], 401),
-        (&[("sec-fetch-site", "same-site")], 403),
-        (&[("origin", "http://evil.example")], 403),
-        // There browsers do not say it, so the page's header has to do.
-        (&[lan], 200),
-        (&[lan, ("origin", "http://192.168.1.5:5005")], 200),
-        (&[lan, ("x-forwarded-proto", "https")], 401),
-        (&[lan, ("origin", "http://192.168.1.5:3000")], 403),
-    ] {
-        let found = page.with(&session, STATUS, headers).await;
-        assert_eq!(found, status, "{headers:?}");
+    let id = |session: &Session| session.cookie.split_once('=').unwrap().1.to_owned();
+    let both = format!("{}=x; {}; {}", *COOKIE_NAME, other.cookie, session.cookie);
+    let cookies = [
+        ("", false),
+        ("a=b", false),
+        (&*session.cookie, true),
+        (&other.cookie, false),
+        (&both, true),
+    ];
+    let other_id = id(&session);
+    let keys = [
+        ("", false),
+        (&*session.key, true),
+        (&other.key, false),
+        (&other_id, false),
+    ];
+    #[derive(PartialEq, Clone, Copy)]
+    enum Is {
+        Refused,
+        Foreign,
+        Heard,
     }
-    for (cookie, key) in [
-        (&*session.cookie, ""),
-        ("", &*session.key),
-        (&session.cookie, &other.key),
-        (&session.cookie, session.cookie.split_once('=').unwrap().1),
+    use Is::{Foreign, Heard, Refused};
+    // Said, and no site; same-origin; none; same-site; cross-site.
+    let sites = ["", "same-origin", "none", "same-site", "cross-site"];
+    for (origin, kinds) in [
+        ("", [Heard, Heard, Heard, Refused, Refused]),
+        (OWN.1, [Heard, Heard, Heard, Foreign, Foreign]),
+        ("https://shop.example", [Heard; 5]),
+        ("null", [Foreign; 5]),
+        ("http://localhost:3000", [Foreign; 5]),
+        ("http://127.0.0.1:5005", [Foreign; 5]),
+        ("http://app.localhost:5005", [Foreign; 5]),
+        ("http://evil.example", [Refused; 5]),
     ] {
-        let (cookie, key) = (cookie.to_owned(), key.to_owned());
-        let halves = Session { cookie, key };
-        assert_eq!(page.with(&halves, STATUS, &[OWN]).await, 401);
+        for (site, kind) in sites.into_iter().zip(kinds) {
+            let said = [("origin", origin), ("sec-fetch-site", site)];
+            let said = said.into_iter().filter(|(_, value)| !value.is_empty());
+            let said: Vec<_> = said.collect();
+            let log_in = page.log_in(&token, &said).await.0;
+            assert_eq!(log_in, if kind == Heard { 200 } else { 403 }, "{said:?}");
+            for ((cookie, fits), (key, is_key)) in cookies
+                .into_iter()
+                .flat_map(|cookie| keys.map(|key| (cookie, key)))
+            {
+                let halves = [("cookie", cookie), ("satwatch-page", key)];
+                let halves = halves.into_iter().filter(|(_, value)| !value.is_empty());
+                let headers: Vec<_> = said.iter().copied().chain(halves).collect();
+                // Only the key of the other session fits its cookie, too.
+                let speaks =
+                    (fits && is_key) || (cookie.contains(&other.cookie) && key == other.key);
+                let status = match kind {
+                    Refused => 403,
+                    Heard if speaks => 200,
+                    Heard | Foreign => 401,
+                };
+                let answer = page.ask(STATUS, &headers, &Value::Null).await;
+                assert_eq!(answer.0, status, "{headers:?}: {}", answer.2);
+            }
+        }
     }
     // It may what its token may.
     assert_eq!(page.with(&session, ("POST", "/stop"), &[OWN]).await, 403);
@@ -269,7 +307,7 @@ async fn over_tls_the_cookie_is_for_tls_alone() {
     };
     let answer = page.daemon.router.handle(request, peer).await;
     let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
-    assert!(cookie.ends_with("; Path=/; Secure"), "{cookie}");
+    assert!(cookie.ends_with("; Secure"), "{cookie}");
     // And so behind a proxy that speaks TLS.
     let (_, headers, _) = page.log_in(&token, &[("origin", origin)]).await;
     assert!(headers[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
@@ -285,7 +323,7 @@ async fn who_has_no_session_makes_the_daemon_write_nothing_and_may_not_ask_for_e
         file: TokensFile::default(),
     };
     let nobody = Session {
-        cookie: "satwatch_5005=a".to_owned(),
+        cookie: format!("{}=a", *COOKIE_NAME),
         key: "b".to_owned(),
     };
     let steps = || {
