@@ -298,8 +298,19 @@ impl Daemon {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Answer {
+        let answer = self.try_request(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
+    }
+
+    fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> io::Result<Answer> {
         let url = format!("{}{path}", self.url());
-        let answer = match self.certificate() {
+        match self.certificate() {
             None => request(method, &url, headers, body),
             Some(certificate) => {
                 let stream = tls::connect(self.port(), &certificate, tls::VERSIONS);
@@ -308,8 +319,7 @@ impl Daemon {
                     http::exchange(stream, method, &url, headers, body).and_then(Answer::of)
                 })
             }
-        };
-        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
+        }
     }
 
     /// Adds an address and waits until its balance is whole.
@@ -377,8 +387,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for path in ["/status", "/events?limit=1000"] {
-                let told = request("GET", &format!("{}{path}", self.url()), &[], None)
-                    .map(|answer| answer.text);
+                let told = self.try_request("GET", path, &[], None);
+                let told = told.map(|answer| answer.text);
                 eprintln!("--- the daemon's {path}\n{told:?}");
             }
         }

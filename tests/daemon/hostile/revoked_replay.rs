@@ -3,6 +3,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
@@ -12,13 +13,16 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 
 use super::raw;
-use super::well_behaved::{Reach, WellBehaved};
+use super::well_behaved::{Reach, TOLD, WellBehaved};
 use crate::common::{COIN, Daemon, Node, wait_until};
 use crate::lag::addresses;
 
 const ADDRESSES: u32 = 400;
 /// Each tells of every address, with the depths.
 const DEPTHS: [u32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+/// Between two events for a slow reader: it takes minutes for all.
+const PACE: Duration = Duration::from_millis(30);
 
 /// A client that reads only when it is told to, and for which the system holds little.
 struct Reluctant(WebSocket<TcpStream>);
@@ -73,20 +77,21 @@ impl Reluctant {
 }
 
 impl Reluctant {
-    /// The numbers of all events up to the end of the replay, behind the first.
-    fn read_slowly(mut self, first: u64) -> Vec<u64> {
+    /// The numbers of the events behind the first, one at a time while it is slow, up to the end of
+    /// the replay or of the connection; whether it was the former.
+    fn read(mut self, first: u64, is_slow: &AtomicBool) -> (Vec<u64>, bool) {
         let mut numbers = vec![first];
-        loop {
-            match self.event().expect("it goes on") {
-                Some((name, _)) if name == "caught_up" => return numbers,
-                Some((name, _)) if name == "lagged" => {}
-                Some((_, number)) => numbers.push(number),
-                None => {}
+        while let Some(event) = self.event() {
+            match event {
+                Some((name, _)) if name == "caught_up" => return (numbers, true),
+                Some((name, number)) if TOLD.contains(&&*name) => numbers.push(number),
+                _ => {}
             }
-            if numbers.len().is_multiple_of(10) {
-                sleep(Duration::from_millis(2));
+            if is_slow.load(Ordering::Relaxed) {
+                sleep(PACE);
             }
         }
+        (numbers, false)
     }
 }
 
@@ -165,12 +170,12 @@ fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_o
         (log.len() == addresses.len() * (2 + DEPTHS.len())).then_some(())
     });
 
-    // One that does not read on, and one that reads slowly.
-    let mut going = Reluctant::connect(&daemon, &goes);
-    let mut staying = Reluctant::connect(&daemon, &stays);
-    let first = going.begin(&addresses, &before).1;
-    let second = staying.begin(&addresses, &before).1;
-    let staying = spawn(move || staying.read_slowly(second));
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let [going, staying] = [&goes, &stays].map(|token| {
+        let mut client = Reluctant::connect(&daemon, token);
+        let (first, is_slow) = (client.begin(&addresses, &before).1, is_slow.clone());
+        spawn(move || client.read(first, &is_slow))
+    });
     well_behaved.hear();
     daemon.token(&["revoke", "goes"]);
     wait_until("it is out of force", || {
@@ -178,20 +183,14 @@ fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_o
         let answer = daemon.request("GET", "/token", &[("Authorization", &*bearer)], None);
         (answer.status == 401).then_some(())
     });
-    // The session has ended though its client reads nothing; with it goes what it had.
     wait_until("its subscriptions are free", || {
         let status = reach.ask("GET", "/status", &Value::Null);
         let used = status["limits"]["subscriptions_in_all"]["used"].as_u64();
         (used == Some(u64::from(ADDRESSES) + 2)).then_some(())
     });
-    let mut numbers = vec![first];
-    while let Some(event) = going.event() {
-        let (name, number) = event.unwrap_or_default();
-        assert_ne!(name, "caught_up");
-        if ["balance_change", "new_transactions", "transaction_update"].contains(&&*name) {
-            numbers.push(number);
-        }
-    }
+    is_slow.store(false, Ordering::Relaxed);
+    let (numbers, is_whole) = going.join().expect("it does not panic");
+    assert!(!is_whole, "it is told nothing more");
     let all: Vec<u64> = log
         .iter()
         .map(|event| crate::common::ledger::number(&event["cursor"]))
@@ -209,7 +208,8 @@ fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_o
         all.len()
     );
 
-    let numbers = staying.join().expect("it goes on");
+    let (numbers, is_whole) = staying.join().expect("it does not panic");
+    assert!(is_whole, "it goes on");
     assert_eq!(numbers, all, "each once, in order");
     well_behaved.end();
 }

@@ -301,4 +301,9 @@ fn a_request_is_answered_once_and_what_it_carries_is_not_done() {
     let watched = daemon.get("/addresses").json["total"].clone();
     assert_eq!(watched, 1, "that of those who mean well");
     well_behaved.end();
+    // As a request of its own it would have been done.
+    assert!(is_carried_out(&answers(
+        daemon.port(),
+        &post("Content-Length: 0", CARRIED)
+    )));
 }

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::raw;
 use super::well_behaved::WellBehaved;
 use crate::common::tls::{self, Files, Stream};
@@ -37,6 +39,15 @@ impl Stage {
 
     fn connect(&self) -> Stream {
         tls::connect(self.daemon.port(), self.files.cert(), tls::VERSIONS).expect("a handshake")
+    }
+
+    /// The same, for which the system holds little.
+    fn connect_narrow(&self) -> Stream {
+        let socket = raw::connect(self.daemon.port());
+        SockRef::from(&socket)
+            .set_recv_buffer_size(16 << 10)
+            .expect("a socket takes options");
+        tls::connect_on(socket, self.files.cert(), tls::VERSIONS).expect("a handshake")
     }
 
     fn used(&self, limit: &str) -> u64 {
@@ -257,8 +268,8 @@ fn a_websocket_over_tls_keeps_its_places_and_a_stop_waits_for_nobody() {
     let addresses: Vec<String> = (0..300).map(|_| stage.node.address()).collect();
     let list = serde_json::json!({ "addresses": addresses, "history": "none" });
     assert_eq!(stage.daemon.post("/add_addresses", &list).status, 200);
-    let many = "GET /addresses?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
-    let mut deaf: Vec<Stream> = (0..EACH).map(|_| stage.connect()).collect();
+    let many = "GET /addresses?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(400);
+    let mut deaf: Vec<Stream> = (0..EACH).map(|_| stage.connect_narrow()).collect();
     for (place, stream) in deaf.iter_mut().enumerate() {
         let sent = match place % 3 {
             0 => many.as_str(),
@@ -276,5 +287,11 @@ fn a_websocket_over_tls_keeps_its_places_and_a_stop_waits_for_nobody() {
     });
     // Within the time that it has, with 0.
     stage.daemon.stop();
+    assert!(
+        stage
+            .daemon
+            .log()
+            .contains("connections still open after the time for last answers are dropped")
+    );
     drop(deaf);
 }

@@ -25,7 +25,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// Payments of one block: the mempool takes chains of 25.
 const A_BLOCK: usize = 10;
 /// The names of what is told of the address.
-const TOLD: [&str; 3] = ["new_transactions", "balance_change", "transaction_update"];
+pub const TOLD: [&str; 3] = ["new_transactions", "balance_change", "transaction_update"];
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
 pub trait Stream: Read + Write + Send {}
