@@ -112,7 +112,7 @@ fn fill(node: &Node, addresses: &[String]) {
 
 #[test]
 fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_of_it() {
-    // Others would spend the coins and mine the blocks of this one.
+    // Others would spend its coins.
     let node = Arc::new(Node::start());
     let daemon = Daemon::start(&node);
     let [stays, goes] =
@@ -126,7 +126,6 @@ fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_o
         };
         (status("") == 401 && status(&goes) == 200).then_some(())
     });
-    let well_behaved = WellBehaved::with_token(&node, &daemon, Some(&stays));
     let reach = Reach::of(&daemon, Some(&stays));
     let addresses = addresses(0..ADDRESSES);
     reach.ask(
@@ -170,6 +169,8 @@ fn a_revoked_reader_in_the_middle_of_a_replay_gets_nothing_more_and_others_all_o
         (log.len() == addresses.len() * (2 + DEPTHS.len())).then_some(())
     });
 
+    // Only now, because it would spend the coin of what fills the log.
+    let well_behaved = WellBehaved::with_token(&node, &daemon, Some(&stays));
     let is_slow = Arc::new(AtomicBool::new(true));
     let [going, staying] = [&goes, &stays].map(|token| {
         let mut client = Reluctant::connect(&daemon, token);
