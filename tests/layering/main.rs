@@ -204,7 +204,6 @@ const PURE: &[(&str, &[&str])] = &[
     (
         "wire",
         &[
-            "bech32",
             "bitcoin",
             "form_urlencoded",
             "hyper",

@@ -436,6 +436,12 @@ fn a_token_in_a_path_or_a_name_is_not_shown_again() {
     bodies::rest(b"\x01\x00\x01=1");
 }
 
+/// `bech32` says where the mistyped letter is, and panicked on this one.
+#[test]
+fn an_address_with_letters_that_no_single_one_explains_is_refused() {
+    bodies::rest(b"\x03\x01BC1QW508D6QEJXTDG4X5R3AZRVARY0C5XW7KV8F3T4");
+}
+
 #[test]
 fn a_tokens_file_with_a_token_in_a_wrong_place_is_refused_without_it() {
     bodies::tokens(b"\x02serial = \"\x01\"\n");

@@ -3,8 +3,9 @@
 //! A sentence shows the text only when it is an address with a mistyped letter: anything else may
 //! be a key.
 
-use bech32::primitives::decode::UncheckedHrpstring;
-use bech32::{Bech32, Bech32m, Checksum, CorrectableError};
+use bitcoin::bech32::primitives::checksum::Engine;
+use bitcoin::bech32::primitives::decode::UncheckedHrpstring;
+use bitcoin::bech32::{Bech32, Bech32m, Checksum, Fe32};
 use bitcoin::{Address, base58};
 
 use super::pasted::{self, NETWORKS};
@@ -213,13 +214,13 @@ fn bech32_fault(text: &str, lower: &str, hrp: &str) -> String {
 }
 
 /// `Right`: the checksum that an address of this version has.
-fn checksum_fault<Right: Checksum, Other: Checksum>(
+fn checksum_fault<Right: Checksum<MidstateRepr = u32>, Other: Checksum>(
     parts: &UncheckedHrpstring<'_>,
     text: &str,
 ) -> String {
-    let Err(cause) = parts.validate_checksum::<Right>() else {
+    if parts.has_valid_checksum::<Right>() {
         return "its checksum is right, but Bitcoin has no address of this version and length; ask where you have it from".to_owned();
-    };
+    }
     if parts.has_valid_checksum::<Other>() {
         return "its checksum is of the wrong kind for its version (bech32 or bech32m); ask where you have it from".to_owned();
     }
@@ -233,7 +234,7 @@ fn checksum_fault<Right: Checksum, Other: Checksum>(
             usual[1]
         );
     }
-    match located::<Right>(&cause, text) {
+    match located::<Right>(parts) {
         Some((place, letter)) => {
             format!(
                 "{WRONG}, most likely the \"{letter}\" at place {place}; copy the address again"
@@ -243,18 +244,43 @@ fn checksum_fault<Right: Checksum, Other: Checksum>(
     }
 }
 
-/// The place of the letter, from 1 on, that alone explains the checksum. What should be there is
-/// not told: whoever wrote the address knows, and a guess may be another's address.
-fn located<Right: Checksum>(cause: &impl CorrectableError, text: &str) -> Option<(usize, char)> {
-    let corrector = cause.correction_context::<Right>()?;
-    let errors: Vec<(usize, _)> = corrector.bch_errors()?.take(2).collect();
-    let [(from_the_end, _)] = errors.as_slice() else {
-        return None;
-    };
-    let place = text.len().checked_sub(*from_the_end)?;
-    let letter = text.chars().nth(place.checked_sub(1)?)?;
-    // In the part before the separator it means nothing.
-    (place > text.find('1')?.saturating_add(1)).then_some((place, letter))
+/// The place of the letter, from 1 on, that alone explains the checksum; in so short a text no two
+/// do. What should be there is not told: whoever wrote the address knows, and a guess may be
+/// another's address.
+fn located<Right: Checksum<MidstateRepr = u32>>(
+    parts: &UncheckedHrpstring<'_>,
+) -> Option<(usize, char)> {
+    let (begin, letters) = (parts.hrp().len().saturating_add(1), parts.data_part_ascii());
+    let mut engine = Engine::<Right>::new();
+    engine.input_hrp(parts.hrp());
+    for letter in letters {
+        engine.input_fe(Fe32::from_char((*letter).into()).ok()?);
+    }
+    let wrong = engine.residue() ^ Right::TARGET_RESIDUE;
+    // What each other letter would change of the residue, at the last place and then before it.
+    let mut changes: Vec<u32> = (1..32).collect();
+    for (place, letter) in (begin.saturating_add(1)..)
+        .zip(letters)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
+        if changes.contains(&wrong) {
+            return Some((place, (*letter).into()));
+        }
+        for change in &mut changes {
+            *change = one_place_on::<Right>(*change);
+        }
+    }
+    None
+}
+
+/// The residue when a letter that is 0 follows.
+fn one_place_on<Right: Checksum<MidstateRepr = u32>>(residue: u32) -> u32 {
+    let (high, low) = (residue >> 25, residue & 0x01ff_ffff);
+    let bits = Right::GENERATOR_SH.iter().enumerate();
+    let set = bits.filter(|(bit, _)| high >> bit & 1 == 1);
+    set.fold(low << 5, |residue, (_, term)| residue ^ term)
 }
 
 #[cfg(test)]
