@@ -17,7 +17,7 @@ if (!address) {
   process.exit(2);
 }
 const server = createServer((request, response) =>
-  response.setHeader("Content-Type", "text/html").end("<!doctype html><title>another site</title><iframe name=sink></iframe>"),
+  response.setHeader("Content-Type", "text/html").end("<!doctype html><title>another site</title>"),
 );
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
 const { context, close } = await openChromium(["--host-resolver-rules=MAP *.example 127.0.0.1"]);
@@ -44,7 +44,7 @@ async function attack(origin) {
   const read = await page.evaluate(attempt, { origin, address });
   for (const path of ["/stop", "/add_address"]) {
     for (const enctype of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) {
-      await sendForm(page, origin + path, enctype, "sink");
+      await sendForm(page, origin + path, enctype, "frame");
     }
   }
   // The whole window goes there.
@@ -65,10 +65,13 @@ async function sendForm(page, action, enctype, target) {
   const answered = page.waitForEvent("response", (answer) => answer.url().startsWith(action));
   await page.evaluate(
     ({ action, enctype, target, address }) => {
-      const form = Object.assign(document.createElement("form"), { action, enctype, target, method: "post" });
+      const form = Object.assign(document.createElement("form"), { action, enctype, method: "post" });
       // As text it is JSON.
       form.append(Object.assign(document.createElement("input"), { name: `{"address":"${address}","label":"`, value: '"}' }));
-      document.body.append(form);
+      // One that goes to a frame where another is under way may be given up.
+      const frame = Object.assign(document.createElement("iframe"), { name: `frame${document.forms.length}` });
+      form.target = target === "_self" ? target : frame.name;
+      document.body.append(form, frame);
       form.submit();
     },
     { action, enctype, target, address },

@@ -142,7 +142,7 @@ fn no_spelling_of_a_path_leads_past_a_check_or_to_a_file() {
         ("GET", "status"),
         ("GET", "addresses"),
         ("POST", "stop"),
-        ("GET", "token"),
+        ("GET", "consumers"),
         ("GET", "consumers/shop/dead_letters"),
     ] {
         let routes = rewritten(route);

@@ -329,8 +329,7 @@ pub struct WellBehaved {
     clients: Vec<(&'static str, Heard, JoinHandle<()>)>,
     /// What was paid, and when the node had taken it.
     paid: Arc<Mutex<Vec<(String, Instant)>>>,
-    is_over: Arc<AtomicBool>,
-    paying: JoinHandle<()>,
+    paying: Paying,
 }
 
 impl WellBehaved {
@@ -377,8 +376,10 @@ impl WellBehaved {
             from,
             clients: clients.into(),
             paid,
-            is_over,
-            paying: spawn(move || keep_paying(&own.0, &own.1, &own.2, &own.3)),
+            paying: Paying {
+                is_over,
+                thread: Some(spawn(move || keep_paying(&own.0, &own.1, &own.2, &own.3))),
+            },
         };
         this.hear();
         this
@@ -429,11 +430,10 @@ impl WellBehaved {
     }
 
     /// The last payment; and nobody has noticed anything.
-    pub fn end(self) {
+    pub fn end(mut self) {
         self.hear();
         self.given_back();
-        self.is_over.store(true, Ordering::Relaxed);
-        self.paying.join().expect("the node takes payments");
+        self.paying.stop().expect("the node takes payments");
         let mut paid = self.paid.lock().expect("no panic under it").clone();
         paid.push((pay(&self.node, &self.address, LAST), Instant::now()));
         let (mut heard, mut times) = (Vec::new(), Vec::new());
@@ -468,6 +468,25 @@ impl WellBehaved {
             times[times.len() / 2],
             times[times.len() - 1],
         );
+    }
+}
+
+/// The payments that go on. Dropped when a test fails, it lets go of the node.
+struct Paying {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Paying {
+    fn stop(&mut self) -> std::thread::Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().map_or(Ok(()), JoinHandle::join)
+    }
+}
+
+impl Drop for Paying {
+    fn drop(&mut self) {
+        let _ = self.stop();
     }
 }
 
