@@ -319,7 +319,8 @@ pub async fn ready(overview: &Overview) -> Result<Answer, ApiError> {
             reason,
         ));
     }
-    let tip = overview.reads.run(|view| Ok(view.tip_shape()?)).await?;
+    // Anybody may ask, so it waits in no queue of those who may do more.
+    let tip = overview.reads.on_the_spot(|view| view.tip_shape())?;
     Ok(respond::ok(&object! { ready: true, tip }))
 }
 
