@@ -135,7 +135,11 @@ impl StateStore for Table {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut rows = self.lock();
-        let has_room = rows.len() < self.0.most || rows.contains_key(key);
+        let has_room = match key {
+            // They are as many as the tokens file has; strangers take no bucket of theirs.
+            Key::Token(_) => true,
+            _ => rows.len() < self.0.most || rows.contains_key(key),
+        };
         let key = if has_room { *key } else { Key::Others };
         let (outcome, full_at) = measure(rows.get(&key).copied())?;
         rows.insert(key, full_at);
@@ -208,20 +212,37 @@ mod tests {
         assert_eq!(buckets.used_most(), 0);
     }
 
+    fn address(number: u8) -> Key {
+        Key::of_address(std::net::Ipv4Addr::new(203, 0, 113, number).into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_has_its_own_bucket_however_full_the_table_is() {
+        let buckets = three(2);
+        for number in 1..=5 {
+            assert_eq!(buckets.take(&address(number)), Ok(()));
+        }
+        assert!(buckets.take(&address(6)).is_err());
+        for _ in 0..3 {
+            assert_eq!(buckets.take(&key(1)), Ok(()));
+        }
+        assert!(buckets.take(&key(1)).is_err());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_comes_to_a_full_table_shares_a_bucket_and_the_idle_are_forgotten() {
         let buckets = three(2);
         for number in [1, 2] {
-            assert_eq!(buckets.take(&key(number)), Ok(()));
+            assert_eq!(buckets.take(&address(number)), Ok(()));
         }
         for number in [3, 4, 5] {
-            assert_eq!(buckets.take(&key(number)), Ok(()));
+            assert_eq!(buckets.take(&address(number)), Ok(()));
         }
-        assert!(buckets.take(&key(6)).is_err());
-        assert_eq!(buckets.take(&key(1)), Ok(()), "it has its own");
+        assert!(buckets.take(&address(6)).is_err());
+        assert_eq!(buckets.take(&address(1)), Ok(()), "it has its own");
         assert_eq!(buckets.table.len(), 3);
         advance(Duration::from_secs(60)).await;
-        assert_eq!(buckets.take(&key(6)), Ok(()));
+        assert_eq!(buckets.take(&address(6)), Ok(()));
         assert_eq!(buckets.table.len(), 1);
     }
 }
