@@ -40,7 +40,11 @@ class Session:
 
     def __init__(self, url):
         parts = urllib.parse.urlsplit(url)
-        self.host, self.port, self.timeout = parts.hostname, parts.port or 80, 20
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if parts.scheme not in kinds or not parts.hostname:
+            sys.exit(f"listen.py: {url} is no address such as http://127.0.0.1:5005")
+        self.kind = kinds[parts.scheme]
+        self.host, self.port, self.timeout = parts.hostname, parts.port, 20
         self.path = "/socket.io/?EIO=4&transport=polling"
         with contextlib.closing(self.connection()) as connection:
             opened = json.loads(self.request(connection, "GET")[1:])
@@ -50,13 +54,15 @@ class Session:
         self.send("40" + json.dumps({"token": TOKEN}))
 
     def connection(self):
-        return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        return self.kind(self.host, self.port, timeout=self.timeout)
 
     def request(self, connection, method, body=None):
         headers = {"Content-Type": "text/plain;charset=UTF-8"} if body else {}
         connection.request(method, self.path, body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()
+        if "https_required" in text:
+            sys.exit(f"listen.py: {json.loads(text)['error']}")
         if answer.status != 200:
             raise ConnectionError(f"{method} {self.path}: HTTP {answer.status} {text}")
         return text

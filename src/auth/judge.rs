@@ -50,7 +50,7 @@ pub enum Problem {
         Remedy::AcceptTokens
     )]
     Another,
-    #[error("others can reach server.listen, and there are no tokens to keep them out; {0}")]
+    #[error("others can reach server.listen, and no token is asked for; {0}")]
     Exposed(Remedy),
 }
 

@@ -276,7 +276,9 @@ impl TokensFile {
             ));
         }
         if self.live(now).any(|token| token.name == name) {
-            return Err(format!("there is a token {name} already"));
+            return Err(format!(
+                "there is a token {name} already: take another name"
+            ));
         }
         self.tokens.retain(|token| token.name != name);
         let id = TokenId::random();

@@ -284,7 +284,7 @@ impl Sources {
         let remedy = Remedy::TokenOrLoopback { port: listen.port };
         let place = self.places.get(name).map_or("default", String::as_str);
         self.config.reachable_by_others = Some(format!(
-            "{place}: {name} = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only \
+            "{place}: {name} = {listen} is reachable by others, and no token is asked for: without tokens only \
              loopback addresses may be listened on; {remedy}"
         ));
     }

@@ -50,6 +50,11 @@ fn stock_clients_hear_payments_over_tls_on_every_transport() {
                 Program::python_in(&trust, "listen_async.py", &arguments),
             ]
         })
+        .chain([Program::python_in(
+            &trust,
+            "../../regtest/listen.py",
+            &[&url, &address],
+        )])
         .collect();
     for client in &clients {
         client.event("subscribed", |data| data["address"] == *address);
@@ -227,6 +232,10 @@ fn plain_http_on_the_tls_port_is_told_where_to_go() {
     wait_until("it is in the access log", || {
         daemon.log().contains(line).then_some(())
     });
+    let url = format!("http://{host}");
+    let mut listening = Program::python("../../regtest/listen.py", &[&url, &node.address()]);
+    let said = listening.ends(1);
+    assert!(said.contains(&format!("https://{host}")), "{said}");
 }
 
 #[test]
