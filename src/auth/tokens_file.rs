@@ -276,9 +276,7 @@ impl TokensFile {
             ));
         }
         if self.live(now).any(|token| token.name == name) {
-            return Err(format!(
-                "there is a token {name} already: take another name"
-            ));
+            return Err(format!("there is a token {name} already"));
         }
         self.tokens.retain(|token| token.name != name);
         let id = TokenId::random();

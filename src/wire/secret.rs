@@ -115,10 +115,19 @@ fn is_seed(text: &str) -> bool {
     false
 }
 
+/// As long as a key, of small and capital letters and digits: it may have a key inside.
+fn may_hold_key(word: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
+    word.len() >= 50
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_digit)
+}
+
 /// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
 /// characters, and no key.
 pub fn shortened(text: &str) -> String {
-    if is_in(text) {
+    if is_in(text) || words(text).any(may_hold_key) {
         return "(not shown: it may be a key)".to_owned();
     }
     const MOST: usize = 100;
@@ -212,6 +221,21 @@ mod tests {
             assert!(is_in(text), "{text}");
         }
         assert!(is_in(&"1f".repeat(32)));
+    }
+
+    #[test]
+    fn a_key_is_not_shown_either_when_it_is_run_together_with_other_letters() {
+        let key = "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617";
+        for text in [format!("req-x{key}"), format!("{key}y=1")] {
+            assert_eq!(find(&text), None, "it is no key");
+            assert!(shortened(&text).starts_with("(not shown"), "{text}");
+        }
+        for address in [
+            "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",
+            "BC1QRP33G0Q5C5TXSP9ARYSRX4K6ZDKFS4NCE4XJ0GDCCCEFVPYSXF3QCCFMV3",
+        ] {
+            assert_eq!(shortened(address), address);
+        }
     }
 
     #[test]
