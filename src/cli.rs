@@ -17,7 +17,7 @@ const DEFAULT_SETTINGS: &str = "settings.toml";
 #[command(name = "satwatch", version, about, max_term_width = 100)]
 #[command(
     after_help = "Every setting is listed in settings.toml and has an environment twin, such as SATWATCH__SERVER__LISTEN=127.0.0.1:5005.\n\
-    SIGTERM and SIGINT end the daemon in order. Log lines go to standard error."
+    SIGTERM and SIGINT end the daemon in order, SIGHUP has it read limits, tokens and certificates again. Log lines go to standard error."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -163,7 +163,17 @@ impl Cli {
 
     /// The settings from file, environment and flags.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.settings_file(), std::env::vars_os(), &self.flags())
+        self.load_with(self.settings_file())
+    }
+
+    /// The same once more: with the `file` that was used then, even if it is gone, else with one
+    /// that is there now.
+    pub fn load_again(&self, file: Option<&Path>) -> Result<Config, ConfigError> {
+        self.load_with(file.or_else(|| self.settings_file()))
+    }
+
+    fn load_with(&self, file: Option<&Path>) -> Result<Config, ConfigError> {
+        Config::load(file, std::env::vars_os(), &self.flags())
     }
 
     fn flags(&self) -> Vec<Flag> {

@@ -48,7 +48,7 @@
 //! wire                     -> tracker, store (the list of starts), socketio (encoded events)
 //! reads                    -> tracker, store (reading), wire
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
-//! consumers                -> tracker, store, indexer, events, reads, wire
+//! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor, token  -> everything

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
             for warning in warnings(&config) {
                 tracing::warn!("{warning}");
             }
-            match runtime.block_on(run(config)) {
+            match runtime.block_on(run(config, cli)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("{error:#}");
@@ -178,11 +179,13 @@ fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// Runs until a signal or a failure, then stops in order.
-async fn run(config: Config) -> Result<()> {
+async fn run(config: Config, cli: Cli) -> Result<()> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let reloads = signals.reloads();
+    let file = cli.settings_file().map(Path::to_owned);
+    let read: app::ReadSettings = Arc::new(move || cli.load_again(file.as_deref()));
     let mut running = tokio::select! {
-        started = app::start(config, reloads) => started?,
+        started = app::start(config, read, reloads) => started?,
         signal = signals.stop() => {
             tracing::info!(signal, "stopped before the start was complete");
             return Ok(());

@@ -46,7 +46,7 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: tokens and certificates are read again; restart the daemon to apply changed settings");
+                    tracing::info!("SIGHUP: settings, tokens and certificates are read again");
                     self.reloads.send_modify(|count| *count += 1);
                 }
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::header::{FORWARDED, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +85,7 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn new(server: &Server, limits: &Limits) -> Arc<Self> {
+    pub fn new(server: &Server, limits: watch::Receiver<Limits>) -> Arc<Self> {
         let second = Duration::from_secs(1);
         Arc::new(Self {
             trusted: server.trusted_proxies.clone(),

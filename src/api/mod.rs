@@ -129,7 +129,12 @@ pub struct Parts {
     pub audits: mpsc::Sender<AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
+    /// As the daemon was started.
     pub config: Arc<config::Config>,
+    /// Those in force, which may change: whoever keeps to one asks each time.
+    pub limits: watch::Receiver<config::Limits>,
+    /// What came of reading the settings again.
+    pub settings: watch::Receiver<config::SettingsStatus>,
     /// Who may ask.
     pub auth: Guard,
     pub listening: Listening,
@@ -197,15 +202,16 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         indexer,
         node,
         config,
+        limits,
         auth,
         stop,
         ..
     } = parts;
-    let limits = &config.limits;
-    let access = Access::new(&config.server, limits);
+    let access = Access::new(&config.server, limits.clone());
+    let places = |name, most| Places::new(name, limits.clone(), most);
     let subscriptions = Subscriptions {
-        of_one: limits.subscriptions,
-        in_all: Places::new("subscriptions_in_all", limits.subscriptions_in_all),
+        limits: limits.clone(),
+        in_all: places("subscriptions_in_all", |it| it.subscriptions_in_all),
     };
     let reads = Reads::new(reader.clone());
     let log = EventLog::new(reader.clone(), reads.encoder.clone(), indexer.head());
@@ -216,7 +222,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         indexer.clone(),
         log.clone(),
         handle.clone(),
-        limits.consumers,
+        limits.clone(),
         LOOK_MOST,
     )?;
     let webhooks = Webhooks::new(webhooks::WebhookParts {
@@ -230,7 +236,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         stop: stop.clone(),
     });
     let history = config.watch.history.into();
-    let quotas = Quotas::new(reader.clone(), limits);
+    let quotas = Quotas::new(reader.clone(), limits.clone());
     let watchlist = Watchlist::new(reads.clone(), indexer.clone(), history, quotas.clone());
     let watchlist = Arc::new(watchlist);
     let scans = Arc::new(Scans {
@@ -247,14 +253,14 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         cookie: SessionCookie::new(&parts.listening.addresses, reader.created()?),
     };
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
-    let budget = Budget::new(limits.rest_bytes);
+    let budget = Budget::new(limits.clone());
     let events = Arc::new(EventQueries {
         reads: reads.clone(),
         budget: budget.clone(),
         log: log.clone(),
         dispatch: handle.clone(),
         stop: stop.clone(),
-        waiting: Places::new("waiting_requests", limits.waiting_requests),
+        waiting: places("waiting_requests", |it| it.waiting_requests),
     });
     let overview = Arc::new(Overview {
         reads: reads.clone(),
@@ -274,6 +280,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         quotas: quotas.clone(),
         subscriptions: subscriptions.in_all.clone(),
         limits: limits.clone(),
+        settings: parts.settings,
     });
     let auditor = Auditor {
         reads: reads.clone(),
@@ -303,7 +310,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let services = Arc::new(Services {
         auth,
         access,
-        body_bytes: limits.body_bytes,
+        limits,
         reads,
         budget,
         scans,
@@ -323,8 +330,7 @@ struct Services {
     access: Arc<Access>,
     reads: Reads,
     budget: Budget,
-    /// Of a request's body at most.
-    body_bytes: usize,
+    limits: watch::Receiver<config::Limits>,
     scans: Arc<Scans>,
     auditor: Auditor,
     overview: Arc<Overview>,

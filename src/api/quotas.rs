@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::StatusCode;
+use tokio::sync::watch;
 
 use crate::config::Limits;
 use crate::limits::{LimitUse, TokenId};
@@ -19,8 +20,7 @@ const CONSUMERS: &str = "consumers_per_token";
 
 pub struct Quotas {
     reader: StoreReader,
-    addresses: usize,
-    consumers: usize,
+    limits: watch::Receiver<Limits>,
     /// Addresses that are being added.
     reserved: Mutex<HashMap<TokenId, usize>>,
     addresses_refused: AtomicU64,
@@ -35,15 +35,22 @@ pub struct Reserved {
 }
 
 impl Quotas {
-    pub fn new(reader: StoreReader, limits: &Limits) -> Arc<Self> {
+    pub fn new(reader: StoreReader, limits: watch::Receiver<Limits>) -> Arc<Self> {
         Arc::new(Self {
             reader,
-            addresses: limits.addresses_per_token,
-            consumers: limits.consumers_per_token,
+            limits,
             reserved: Mutex::default(),
             addresses_refused: AtomicU64::new(0),
             consumers_refused: AtomicU64::new(0),
         })
+    }
+
+    fn most_addresses(&self) -> usize {
+        self.limits.borrow().addresses_per_token
+    }
+
+    fn most_consumers(&self) -> usize {
+        self.limits.borrow().consumers_per_token
     }
 
     fn reserved(&self) -> MutexGuard<'_, HashMap<TokenId, usize>> {
@@ -62,7 +69,7 @@ impl Quotas {
         let under_way = reserved.get(&owner).copied().unwrap_or_default();
         let sum = usize::try_from(owned).ok().and_then(|owned| {
             let sum = owned.checked_add(under_way)?.checked_add(count)?;
-            (count == 0 || sum <= self.addresses).then_some(under_way + count)
+            (count == 0 || sum <= self.most_addresses()).then_some(under_way + count)
         });
         let Some(sum) = sum else {
             return Ok(None);
@@ -79,7 +86,7 @@ impl Quotas {
     /// That there was no room for so many.
     pub fn addresses_refused(&self, owner: &TokenId, count: usize) -> Result<ApiError, StoreError> {
         self.addresses_refused.fetch_add(1, Ordering::Relaxed);
-        let (has, most) = (self.reader.owned(owner)?.addresses, self.addresses);
+        let (has, most) = (self.reader.owned(owner)?.addresses, self.most_addresses());
         let message = format!(
             "This token has {has} addresses on the watch list and may have {most} (limits.{ADDRESSES}); {count} more do not fit. Remove some with DELETE /addresses/<address>, or have the limit raised."
         );
@@ -89,7 +96,7 @@ impl Quotas {
     /// Refuses one more consumer of a token when it has as many as it may. To be asked while none
     /// is defined.
     pub fn check_consumer(&self, owner: &TokenId) -> Result<(), ApiError> {
-        let (has, most) = (self.reader.owned(owner)?.consumers, self.consumers);
+        let (has, most) = (self.reader.owned(owner)?.consumers, self.most_consumers());
         if has < most as u64 {
             return Ok(());
         }
@@ -112,13 +119,13 @@ impl Quotas {
         Ok([
             of(
                 ADDRESSES,
-                self.addresses,
+                self.most_addresses(),
                 most.addresses,
                 &self.addresses_refused,
             ),
             of(
                 CONSUMERS,
-                self.consumers,
+                self.most_consumers(),
                 most.consumers,
                 &self.consumers_refused,
             ),

@@ -334,6 +334,11 @@ impl Router {
         access.refused_plain(client, request.method().as_str(), request.uri().path());
     }
 
+    /// Takes over the bounds of another configuration on sessions that open from now on.
+    pub fn set_session_limits(&self, config: &socketio::Config) {
+        socketio::set_limits(&self.socketio, config);
+    }
+
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
     pub async fn shutdown(&self) {
         self.socketio.shutdown().await;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, anyhow};
 use tokio::net::lookup_host;
 
-use super::limits::server_limits;
+use super::limits::{METRICS_CONNECTIONS, server_limits};
 use crate::auth::{self, BeginError, Outlook};
 use crate::config::{Config, Listen};
 use crate::remedy::Remedy;
@@ -23,9 +23,6 @@ pub struct Bound {
     /// Of `metrics.listen`.
     pub metrics: Option<Server>,
 }
-
-/// Connections for metrics at the same time; more wait.
-const METRICS_CONNECTIONS: usize = 64;
 
 /// The addresses that `server.listen` names.
 pub async fn listen_addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {

@@ -10,6 +10,7 @@
 
 mod limits;
 mod listen;
+mod reread;
 mod retention;
 mod task;
 
@@ -36,12 +37,14 @@ use crate::server::{Server, tls_config};
 use crate::shutdown::Deadline;
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
-use limits::socketio_config;
+use limits::{Layers, socketio_config};
 use listen::{Bound, bind};
 pub use listen::{
     LISTEN, METRICS_LISTEN, credentials, credentials_problem, listen_addresses, listen_remedy,
     metrics_addresses,
 };
+pub use reread::ReadSettings;
+use reread::Reread;
 use retention::Retention;
 use task::Task;
 
@@ -75,9 +78,13 @@ pub struct Running {
 }
 
 /// Starts everything and returns when clients are served. Waits for the node only if the store is
-/// new. With each change of `reloads` files that are followed are looked at once more. Needs a
-/// tokio runtime.
-pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Running> {
+/// new. With each change of `reloads` files that are followed are looked at once more, and the
+/// settings are read again. Needs a tokio runtime.
+pub async fn start(
+    config: Config,
+    read: ReadSettings,
+    reloads: watch::Receiver<u64>,
+) -> Result<Running> {
     let config = Arc::new(config);
     let certificates = match CertificateFiles::of(&config.tls) {
         Some(files) => Some(Certificates::load(files).context("TLS")?),
@@ -97,6 +104,7 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     let listening = listening(&bound, certificates.clone())?;
     let addrs = listening.addresses.clone();
     let (urls, metrics_at) = (listening.urls(), listening.metrics.clone());
+    let (in_use, metrics_in_use) = (listening.usage.clone(), listening.metrics_usage.clone());
 
     let (asks_sender, asks) = mpsc::channel(ASKS);
     let head = writer.head();
@@ -126,6 +134,8 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
     );
     let follower_task = Task::spawn("follower", async { Ok(follower_end.await??) });
 
+    let (limits, limits_seen) = watch::channel(config.limits.clone());
+    let (settings, settings_seen) = watch::channel(config::SettingsStatus::default());
     let retained = reader.clone();
     let (router, dispatch_end) = api::start(api::Parts {
         reader,
@@ -136,11 +146,26 @@ pub async fn start(config: Config, reloads: watch::Receiver<u64>) -> Result<Runn
         audits: node.audits,
         monitoring,
         config: config.clone(),
+        limits: limits_seen,
+        settings: settings_seen,
         auth: guard,
         listening,
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
+    let layers = Layers {
+        clients: in_use,
+        metrics: metrics_in_use,
+        router: router.clone(),
+    };
+    let reread = Reread {
+        in_force: Config::clone(&config),
+        read,
+        limits,
+        status: settings,
+        layers,
+    };
+    tokio::spawn(reread.run(reloads.clone(), stop_clients.clone()));
     let retention = Retention {
         reader: retained,
         indexer: indexer.clone(),

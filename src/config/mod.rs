@@ -9,6 +9,7 @@
 //! In a file a value has a type, and one of another type is refused. In the environment and in
 //! flags all is text: numbers in digits, booleans as `true` and `false`, lists with commas.
 
+mod changes;
 mod checks;
 mod listen;
 mod load;
@@ -18,6 +19,7 @@ mod targets;
 
 use std::path::PathBuf;
 
+pub use changes::{Change, Changes, SettingsStatus};
 pub use checks::{is_host, is_origin};
 pub use listen::Listen;
 pub use load::{ConfigError, Flag, overlooked};
@@ -95,6 +97,24 @@ macro_rules! settings {
                     };
                 })*
                 None
+            }
+
+            /// The settings that `other` has otherwise. Values are shown as for a log.
+            fn differing(&self, other: &Self) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(let section = title!($section $(in $outer)?);
+                $(
+                    let (before, after) = (&self.$section.$name, &other.$section.$name);
+                    if before != after {
+                        changes.push(Change {
+                            section,
+                            name: stringify!($name),
+                            before: format!("{before:?}"),
+                            after: format!("{after:?}"),
+                        });
+                    }
+                )*)*
+                changes
             }
         }
     };

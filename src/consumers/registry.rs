@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 
 use super::consumer::{Consumer, ConsumerProgress, Shared};
 use super::lag::Unread;
 use super::lease::EndReason;
+use crate::config::Limits;
 use crate::events::{EventLog, Handle};
 use crate::indexer::{self, IndexerStopped};
 use crate::reads::Reads;
@@ -31,8 +32,7 @@ pub struct Consumers {
     shared: Arc<Shared>,
     consumers: Mutex<BTreeMap<String, Arc<Consumer>>>,
     defining: tokio::sync::Mutex<()>,
-    /// Consumers that there may be.
-    limit: usize,
+    limits: watch::Receiver<Limits>,
 }
 
 impl Consumers {
@@ -43,7 +43,7 @@ impl Consumers {
         indexer: indexer::Handle,
         log: Arc<EventLog>,
         dispatch: Handle,
-        limit: usize,
+        limits: watch::Receiver<Limits>,
         look_most: u64,
     ) -> Result<Arc<Self>, StoreError> {
         let shared = Arc::new(Shared {
@@ -65,7 +65,7 @@ impl Consumers {
             shared,
             consumers: Mutex::new(consumers),
             defining: tokio::sync::Mutex::default(),
-            limit,
+            limits,
         }))
     }
 
@@ -96,11 +96,15 @@ impl Consumers {
     /// Refuses a name for which there is no room, before anything is done for it.
     pub fn check_room(&self, name: &str) -> Result<(), ApiError> {
         let consumers = self.lock();
-        if consumers.contains_key(name) || consumers.len() < self.limit {
+        if consumers.contains_key(name) || consumers.len() < self.most() {
             Ok(())
         } else {
             Err(too_many(consumers.len()))
         }
+    }
+
+    fn most(&self) -> usize {
+        self.limits.borrow().consumers
     }
 
     pub fn count(&self) -> usize {
@@ -149,7 +153,7 @@ impl Consumers {
         };
         let wants = wants(known.as_ref().map(|known| &known.wants))?;
         let Some(known) = known else {
-            if count >= self.limit {
+            if count >= self.most() {
                 return Err(too_many(count));
             }
             let place = ConsumerPlace {

@@ -92,8 +92,16 @@ impl World {
         tokio::spawn(task.run(stop.clone()));
         let reads = Reads::new(reader.clone());
         let (reading, writes, known) = (reads.clone(), indexer.clone(), dispatch.clone());
-        let consumers =
-            Consumers::load(&reader, reading, writes, log.clone(), known, 10, LOOK_MOST);
+        let limits = tokio::sync::watch::channel(crate::config::Limits::default()).1;
+        let consumers = Consumers::load(
+            &reader,
+            reading,
+            writes,
+            log.clone(),
+            known,
+            limits,
+            LOOK_MOST,
+        );
         Self {
             folder,
             reader,

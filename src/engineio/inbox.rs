@@ -55,13 +55,16 @@ struct InboxState {
 pub(super) struct SessionInbox {
     /// What the session speaks; a request of another revision is none of its.
     pub(super) revision: Revision,
+    /// Of one message or body, as the client was told when the session opened.
+    pub(super) max_payload: usize,
     state: Mutex<InboxState>,
 }
 
 impl SessionInbox {
-    pub(super) fn new(revision: Revision) -> Self {
+    pub(super) fn new(revision: Revision, max_payload: usize) -> Self {
         Self {
             revision,
+            max_payload,
             state: Mutex::default(),
         }
     }
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn inbox_is_bounded() {
-        let inbox = SessionInbox::new(Revision::Four);
+        let inbox = SessionInbox::new(Revision::Four, 1000);
         for _ in 0..MAX_REQUESTS {
             assert!(inbox.push(SessionRequest::PostRefused).is_ok());
         }

@@ -74,9 +74,8 @@ pub(super) fn get(inbox: Arc<SessionInbox>) -> impl Future<Output = Answer> {
     }
 }
 
-/// What the body of a POST is held to.
+/// What the body of a POST is held to besides the session's `max_payload`.
 pub(super) struct BodyLimits {
-    pub(super) max_payload: usize,
     pub(super) time: Duration,
     pub(super) budget: Arc<ByteBudget>,
 }
@@ -121,10 +120,11 @@ where
             return Err(refused);
         }
     };
+    let max_payload = inbox.max_payload;
     let expects = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let read = tokio::select! {
-        read = timeout(limits.time, read_body(&mut body, limits.max_payload, ByteShare::new(limits.budget))) => read,
+        read = timeout(limits.time, read_body(&mut body, max_payload, ByteShare::new(limits.budget))) => read,
         _ = over => Ok(Err(BodyError::SessionOver)),
     };
     match read {
@@ -146,19 +146,15 @@ where
             let _ = inbox.push(SessionRequest::PostRefused);
             // Reading is what invites the body of a client that asked first. One that was invited
             // already has read half of it.
-            if !(expects && announced(&body) > limits.max_payload) {
-                discard(
-                    &mut body,
-                    limits.max_payload.saturating_mul(DISCARDED_LIMITS),
-                )
-                .await;
+            if !(expects && announced(&body) > max_payload) {
+                discard(&mut body, max_payload.saturating_mul(DISCARDED_LIMITS)).await;
             }
             Err(Refused::TooLarge)
         }
         Ok(Err(BodyError::NoRoom)) => {
             guard.answered();
             let _ = inbox.push(SessionRequest::PostRefused);
-            discard(&mut body, limits.max_payload).await;
+            discard(&mut body, max_payload).await;
             Err(Refused::Busy)
         }
         Ok(Err(BodyError::SessionOver)) => {

@@ -69,6 +69,8 @@ struct Sessions {
     last_number: u64,
     /// Sessions and handshakes on their way to one.
     permits: usize,
+    /// That there may be.
+    most: usize,
     ending: bool,
 }
 
@@ -82,7 +84,6 @@ impl Sessions {
 
 pub(super) struct SessionRegistry {
     sessions: Mutex<Sessions>,
-    max_sessions: usize,
     /// Slots and closing handshakes that are still running.
     running: watch::Sender<usize>,
 }
@@ -90,10 +91,17 @@ pub(super) struct SessionRegistry {
 impl SessionRegistry {
     pub(super) fn new(max_sessions: usize) -> Arc<Self> {
         Arc::new(Self {
-            sessions: Mutex::default(),
-            max_sessions,
+            sessions: Mutex::new(Sessions {
+                most: max_sessions,
+                ..Sessions::default()
+            }),
             running: watch::Sender::new(0),
         })
+    }
+
+    /// Another limit. Sessions that are open stay.
+    pub(super) fn set_most(&self, max_sessions: usize) {
+        lock(&self.sessions).most = max_sessions;
     }
 
     /// Room for a session that is about to open.
@@ -102,7 +110,7 @@ impl SessionRegistry {
         if sessions.ending {
             return Err(Refused::Unavailable);
         }
-        let evicted = if sessions.permits < self.max_sessions {
+        let evicted = if sessions.permits < sessions.most {
             sessions.permits += 1;
             None
         } else {
@@ -186,10 +194,11 @@ impl SessionPermit {
     pub(super) fn enter(
         self,
         revision: Revision,
+        max_payload: usize,
         transport: TransportName,
     ) -> Result<RegisteredSession, Refused> {
         let sid = Sid::random()?;
-        let inbox = Arc::new(SessionInbox::new(revision));
+        let inbox = Arc::new(SessionInbox::new(revision, max_payload));
         let mut sessions = lock(&self.registry.sessions);
         if sessions.ending || sessions.by_id.contains_key(&sid) {
             drop(sessions);
@@ -312,7 +321,7 @@ mod tests {
     fn opened(registry: &Arc<SessionRegistry>, how: TransportName) -> RegisteredSession {
         registry
             .reserve()
-            .and_then(|permit| permit.enter(Revision::Four, how))
+            .and_then(|permit| permit.enter(Revision::Four, 1000, how))
             .unwrap_or_else(|_| panic!("there is room"))
     }
 
@@ -381,7 +390,7 @@ mod tests {
         assert!(!waiting.is_finished());
         assert!(
             permit
-                .enter(Revision::Four, TransportName::WebSocket)
+                .enter(Revision::Four, 1000, TransportName::WebSocket)
                 .is_err(),
             "a handshake that was on its way does not become a session"
         );

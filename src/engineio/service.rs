@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use hyper::body::Body;
@@ -47,8 +47,8 @@ pub struct Service<H: Handler> {
 
 struct Inner<H> {
     config: Config,
-    /// Of each session; from `config`.
-    limits: Arc<session::Limits>,
+    /// Of each session that opens; from `config`, until others are set.
+    limits: RwLock<Arc<session::Limits>>,
     handler: Arc<H>,
     registry: Arc<SessionRegistry>,
     received: Arc<ByteBudget>,
@@ -68,13 +68,21 @@ impl<H: Handler> Service<H> {
         let received = ByteBudget::new(config.total_received_bytes);
         Self {
             inner: Arc::new(Inner {
-                limits: config.session_limits().into(),
+                limits: RwLock::new(config.session_limits().into()),
                 config,
                 handler: Arc::new(handler),
                 registry,
                 received,
             }),
         }
+    }
+
+    /// Takes over the bounds of another configuration on a message and on the number of sessions.
+    /// Sessions that are open stay as they are, with the `maxPayload` that their clients were told.
+    pub fn set_limits(&self, config: &Config) {
+        let limits = &self.inner.limits;
+        *limits.write().unwrap_or_else(PoisonError::into_inner) = config.session_limits().into();
+        self.inner.registry.set_most(config.max_sessions);
     }
 
     pub fn handler(&self) -> &Arc<H> {
@@ -196,11 +204,11 @@ impl<H: Handler> Service<H> {
         permit: SessionPermit,
     ) -> Result<Answer, Refused> {
         let inner = &self.inner;
-        let registered = permit.enter(encoding.revision(), TransportName::Polling)?;
-        let open = inner
-            .config
-            .open_packet(registered.sid(), inner.config.upgrades);
-        let machine = Session::polling(now(), inner.limits.clone(), encoding);
+        let limits = inner.limits();
+        let (revision, how) = (encoding.revision(), TransportName::Polling);
+        let registered = permit.enter(revision, limits.max_payload, how)?;
+        let open = limits.open_packet(registered.sid(), limits.upgrades);
+        let machine = Session::polling(now(), limits, encoding);
         let task = inner.open(registered, inner.handshake(request, peer), machine, None);
         tokio::spawn(task.run());
         let open = vec![Packet::Open(open.into())];
@@ -221,15 +229,17 @@ impl<H: Handler> Service<H> {
         let handshake = inner.handshake(&request, peer);
         let running = inner.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, slot).await else {
+            let limits = inner.limits();
+            let Some(socket) = inner.socket(upgrade, limits.max_payload, slot).await else {
                 return;
             };
             // The service may have begun to end meanwhile.
-            let Ok(registered) = permit.enter(encoding.revision(), TransportName::WebSocket) else {
+            let (revision, how) = (encoding.revision(), TransportName::WebSocket);
+            let Ok(registered) = permit.enter(revision, limits.max_payload, how) else {
                 return socket.close_gracefully(Some(1001)).await;
             };
-            let open = inner.config.open_packet(registered.sid(), false);
-            let machine = Session::websocket(now(), inner.limits.clone(), encoding, open.into());
+            let open = limits.open_packet(registered.sid(), false);
+            let machine = Session::websocket(now(), limits, encoding, open.into());
             let task = inner.open(registered, handshake, machine, Some(socket));
             drop(running);
             // A task of its own, because this one's future has the size of the upgrade.
@@ -242,7 +252,6 @@ impl<H: Handler> Service<H> {
 impl<H: Handler> Inner<H> {
     fn body_limits(&self) -> BodyLimits {
         BodyLimits {
-            max_payload: self.config.max_payload,
             time: self.config.body_timeout,
             budget: self.received.clone(),
         }
@@ -290,7 +299,8 @@ impl<H: Handler> Inner<H> {
         let inner = self.clone();
         let running = self.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, slot).await else {
+            let opened = inner.socket(upgrade, inbox.max_payload, slot);
+            let Some(socket) = opened.await else {
                 return;
             };
             if let Err(SessionRequest::Socket(socket)) = inbox.push(SessionRequest::Socket(socket))
@@ -313,16 +323,22 @@ fn switching<B>(request: &Request<B>) -> Result<Answer, Refused> {
 }
 
 impl<H> Inner<H> {
+    fn limits(&self) -> Arc<session::Limits> {
+        let limits = self.limits.read();
+        limits.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The WebSocket on the connection behind a 101. `None`: the client went away before it got it.
     async fn socket(
         &self,
         upgrade: OnUpgrade,
+        max_payload: usize,
         slot: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Option<Box<WebSocket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
             Ok(Ok(upgraded)) => Some(WebSocket::open(
                 upgraded,
-                self.config.max_payload,
+                max_payload,
                 self.received.clone(),
                 slot,
             )),
@@ -350,7 +366,7 @@ fn copied(headers: &HeaderMap, kept: &[HeaderName]) -> HeaderMap {
     copies
 }
 
-impl Config {
+impl session::Limits {
     /// The open packet: exactly these keys, times in milliseconds.
     fn open_packet(&self, sid: &str, upgrades: bool) -> String {
         let upgrades = if upgrades { r#"["websocket"]"# } else { "[]" };

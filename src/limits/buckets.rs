@@ -37,7 +37,6 @@ pub struct Buckets {
     each: Duration,
     /// In seconds since the start.
     swept: AtomicU64,
-    refused: AtomicU64,
 }
 
 impl Buckets {
@@ -61,17 +60,14 @@ impl Buckets {
             most: most.get(),
             each,
             swept: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
         }
     }
 
     /// Uses one, or says how long it takes until there is one.
     pub fn take(&self, key: &Key) -> Result<(), Duration> {
         self.sweep();
-        self.limiter.check_key(key).map_err(|not_until| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            not_until.wait_time_from(self.clock.now())
-        })
+        let taken = self.limiter.check_key(key);
+        taken.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
     /// What the client who has used most has used of its bucket.
@@ -82,11 +78,6 @@ impl Buckets {
         let each = self.each.as_nanos().max(1);
         let used = latest.saturating_sub(now).div_ceil(each);
         u32::try_from(used).map_or(self.most, |used| used.min(self.most))
-    }
-
-    /// How often somebody was refused since the start.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
     }
 
     fn sweep(&self) {
@@ -203,7 +194,7 @@ mod tests {
             wait > Duration::ZERO && wait <= Duration::from_secs(1),
             "{wait:?}"
         );
-        assert_eq!((buckets.refused(), buckets.used_most()), (1, 3));
+        assert_eq!(buckets.used_most(), 3);
         assert_eq!(buckets.take(&key(2)), Ok(()));
         advance(wait).await;
         assert_eq!(buckets.take(&key(1)), Ok(()));

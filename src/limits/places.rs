@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::sync::watch;
+
 use super::LimitUse;
+use crate::config::Limits;
 
 /// Cheap to clone; all clones count the same.
 #[derive(Debug, Clone)]
@@ -12,7 +15,8 @@ pub struct Places(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: &'static str,
-    most: usize,
+    limits: watch::Receiver<Limits>,
+    most: fn(&Limits) -> usize,
     used: AtomicUsize,
     refused: AtomicU64,
 }
@@ -25,10 +29,15 @@ pub struct Held {
 }
 
 impl Places {
-    /// `name`: that of the setting.
-    pub fn new(name: &'static str, most: usize) -> Self {
+    /// `name`: that of the setting, and `most` what it says.
+    pub fn new(
+        name: &'static str,
+        limits: watch::Receiver<Limits>,
+        most: fn(&Limits) -> usize,
+    ) -> Self {
         Self(Arc::new(Inner {
             name,
+            limits,
             most,
             used: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
@@ -45,7 +54,8 @@ impl Places {
 
     /// So many more, or none of them.
     pub fn take(&self, count: usize) -> Option<Held> {
-        let fits = |used: usize| used.checked_add(count).filter(|sum| *sum <= self.0.most);
+        let most = self.most();
+        let fits = |used: usize| used.checked_add(count).filter(|sum| *sum <= most);
         let taken = self
             .0
             .used
@@ -60,10 +70,14 @@ impl Places {
         })
     }
 
+    fn most(&self) -> usize {
+        (self.0.most)(&self.0.limits.borrow())
+    }
+
     pub fn limit(&self) -> LimitUse {
         LimitUse {
             name: self.0.name,
-            limit: self.0.most,
+            limit: self.most(),
             used: self.0.used.load(Ordering::Relaxed),
             refused: self.0.refused.load(Ordering::Relaxed),
         }
@@ -96,7 +110,12 @@ mod tests {
 
     #[test]
     fn places_are_taken_all_or_none_and_come_back() {
-        let places = Places::new("subscriptions_in_all", 3);
+        let limits = watch::Sender::new(Limits {
+            waiting_requests: 3,
+            ..Limits::default()
+        });
+        let seen = limits.subscribe();
+        let places = Places::new("waiting_requests", seen, |it| it.waiting_requests);
         let used = || (places.limit().used, places.limit().refused);
         let mut held = places.none();
         held.add(places.take(2).expect("there is room"));
@@ -108,8 +127,17 @@ mod tests {
         assert_eq!(used(), (3, 2));
         held.give_back(9);
         assert_eq!(used().0, 2);
+        limits.send_modify(|limits| limits.waiting_requests = 1);
+        assert_eq!(
+            (places.limit().limit, used().0),
+            (1, 2),
+            "who has one keeps it"
+        );
         drop(other);
+        assert!(places.take(2).is_none());
         drop(held);
         assert_eq!(used().0, 0);
+        limits.send_modify(|limits| limits.waiting_requests = 4);
+        assert!(places.take(4).is_some());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -70,10 +70,15 @@ impl<'a> Acceptor<'a> {
     /// The next connection. Those that are turned away are told so in `tasks`.
     pub(super) async fn next(&mut self, tasks: &TaskTracker) -> Accepted {
         loop {
-            let connection = self.take_slot().await;
-            let (stream, address) = self.accept().await;
+            self.wait_for_room().await;
+            let addresses = self.counts.addresses.clone();
+            let (stream, address) = tokio::select! {
+                biased;
+                accepted = self.accept() => accepted,
+                // The limit may be lower now.
+                () = addresses.changed() => continue,
+            };
             let Some(place) = self.counts.addresses.enter(address.ip()) else {
-                drop(connection);
                 self.turn_away(stream, address, tasks);
                 continue;
             };
@@ -87,7 +92,7 @@ impl<'a> Acceptor<'a> {
             let arrival = Arrival {
                 address,
                 at: now,
-                slot: Arc::new((connection, place)),
+                slot: Arc::new(place),
                 unfinished,
             };
             return Accepted { stream, arrival };
@@ -107,19 +112,15 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    async fn take_slot(&mut self) -> OwnedSemaphorePermit {
-        let slots = &self.counts.slots;
-        if let Ok(slot) = slots.clone().try_acquire_owned() {
-            return slot;
-        }
-        if self.full.may_say(Instant::now()) {
+    async fn wait_for_room(&mut self) {
+        let addresses = &self.counts.addresses;
+        if !addresses.has_room() && self.full.may_say(Instant::now()) {
             tracing::warn!(
-                limit = self.counts.connections,
+                limit = addresses.most(),
                 "the limit of open connections is reached: new clients wait until others leave"
             );
         }
-        let slot = slots.clone().acquire_owned().await;
-        slot.expect("the semaphore is never closed")
+        addresses.room().await;
     }
 
     /// Errors of one connection are skipped; those of the system (out of file descriptors) are

@@ -4,13 +4,13 @@
 //!
 //! # Laws
 //!
-//! 1. A connection slot is taken *before* `accept`: beyond the cap, clients wait in the system's
-//!    queue and cost us nothing. Whose connection it is shows only behind `accept`: one of an
-//!    address that has too many is turned away and its slot is free again at once, so it takes none
-//!    from others. Those that are told why, without a slot, are few at a time, and briefly.
-//! 2. The slot, and the place among those of the address, travel with a request that may be
-//!    upgraded (as a [`ConnectionSlot`] in its extensions), so that whoever takes over the socket
-//!    can go on counting it: hyper's connection ends with the upgrade.
+//! 1. Room is waited for *before* `accept`: beyond the cap, clients wait in the system's queue and
+//!    cost us nothing. Whose connection it is shows only behind `accept`: one of an address that
+//!    has too many is turned away and takes no room from others. Those that are told why are not
+//!    counted: they are few at a time, and told briefly.
+//! 2. The slot, which is the place among all and among those of the address, travels with a request
+//!    that may be upgraded (as a [`ConnectionSlot`] in its extensions), so that whoever takes over
+//!    the socket can go on counting it: hyper's connection ends with the upgrade.
 //! 3. A connection is unfinished until the head of its first request has come, the handshake of TLS
 //!    before it included. Beyond [`Limits::unfinished_handshakes`] the oldest one of the address
 //!    that has most of them is dropped: a flood pushes out its own, and if it comes from all over,
@@ -28,11 +28,13 @@
 //!    what is still open then is dropped.
 //! 8. No limit is silent: [`Usage`] says what each has in use and whom it kept out, the log that it
 //!    was reached, once a minute.
+//! 9. The numbers of connections may be changed while the server runs ([`Usage::set_limits`]). A
+//!    lower one ends nothing: it keeps further connections out.
 //!
 //! ```text
-//! slot -> accept -> place of the address -> one task: (TLS handshake ->) hyper (HTTP/1.1) -> handler(request, peer) -> response
-//!                        none: 429              ends by: client, error, idle, shutdown + drain, making room, upgrade (the stream
-//!                                               goes to who asked for it)
+//! room -> accept -> slot (all, address) -> one task: (TLS handshake ->) hyper (HTTP/1.1) -> handler(request, peer) -> response
+//!                       none: 429              ends by: client, error, idle, shutdown + drain, making room, upgrade (the stream
+//!                                              goes to who asked for it)
 //! ```
 
 mod accept;

@@ -4,11 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::Limits;
 
@@ -33,26 +33,31 @@ impl Usage {
         Self(Counts::new(&Limits::default()))
     }
 
+    /// Takes over other numbers of connections. Those that are open stay: while there are more than
+    /// may be, no further ones come in.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.0.set(limits);
+    }
+
     pub fn limits(&self) -> [LimitUse; 3] {
         let counts = &*self.0;
         [
             LimitUse {
                 name: "connections",
-                limit: counts.connections,
-                // Not the permits: who waits for the next client holds one.
+                limit: counts.addresses.most(),
                 used: counts.addresses.all(),
                 // They wait.
                 refused: 0,
             },
             LimitUse {
                 name: "connections_per_address",
-                limit: counts.addresses.most,
+                limit: counts.addresses.most_of_one.load(Ordering::Relaxed),
                 used: counts.addresses.busiest(),
                 refused: counts.addresses.refused.load(Ordering::Relaxed),
             },
             LimitUse {
                 name: "unfinished_handshakes",
-                limit: counts.unfinished.most,
+                limit: counts.unfinished.most.load(Ordering::Relaxed),
                 used: lock(&counts.unfinished.places).count,
                 refused: counts.unfinished.displaced.load(Ordering::Relaxed),
             },
@@ -62,41 +67,62 @@ impl Usage {
 
 #[derive(Debug)]
 pub(super) struct Counts {
-    pub(super) connections: usize,
-    pub(super) slots: Arc<Semaphore>,
     pub(super) addresses: Arc<Addresses>,
     pub(super) unfinished: Arc<Unfinished>,
 }
 
 impl Counts {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
-        let connections = limits.connections.min(Semaphore::MAX_PERMITS);
-        let half = connections.div_ceil(2);
-        Arc::new(Self {
-            connections,
-            slots: Arc::new(Semaphore::new(connections)),
+        let counts = Self {
             addresses: Arc::new(Addresses {
-                most: limits.connections_per_address.min(half),
+                most: AtomicUsize::new(0),
+                most_of_one: AtomicUsize::new(0),
                 proxies: limits.proxies.clone(),
                 open: Mutex::default(),
+                changed: Notify::new(),
                 refused: AtomicU64::new(0),
             }),
             unfinished: Arc::new(Unfinished {
-                most: limits.unfinished_handshakes.min(half),
+                most: AtomicUsize::new(0),
                 places: Mutex::default(),
                 displaced: AtomicU64::new(0),
             }),
-        })
+        };
+        counts.set(limits);
+        Arc::new(counts)
+    }
+
+    fn set(&self, limits: &Limits) {
+        let Self {
+            addresses,
+            unfinished,
+        } = self;
+        let half = limits.connections.div_ceil(2);
+        for (bound, most) in [
+            (&addresses.most, limits.connections),
+            (
+                &addresses.most_of_one,
+                limits.connections_per_address.min(half),
+            ),
+            (&unfinished.most, limits.unfinished_handshakes.min(half)),
+        ] {
+            bound.store(most, Ordering::Relaxed);
+        }
+        addresses.changed.notify_one();
     }
 }
 
 /// Open connections, in all and by address.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    most: usize,
+    most: AtomicUsize,
+    /// Of one address.
+    most_of_one: AtomicUsize,
     /// Not counted by address.
     proxies: Vec<IpNet>,
     open: Mutex<Open>,
+    /// Told when one leaves, and of other limits.
+    changed: Notify,
     refused: AtomicU64,
 }
 
@@ -115,13 +141,33 @@ pub(super) struct AddressPlace {
 }
 
 impl Addresses {
+    pub(super) fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.all() < self.most()
+    }
+
+    /// Waits until there is room for one more. To be asked by one at a time.
+    pub(super) async fn room(&self) {
+        while !self.has_room() {
+            self.changed().await;
+        }
+    }
+
+    /// Waits until there may be other room than before.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     /// `None`: this address has as many as it may.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
         let network = self.says_who(address).then(|| network(address));
         let mut open = lock(&self.open);
         if let Some(network) = network {
             let count = open.by_network.entry(network).or_default();
-            if *count >= self.most {
+            if *count >= self.most_of_one.load(Ordering::Relaxed) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
@@ -155,15 +201,16 @@ impl Drop for AddressPlace {
     fn drop(&mut self) {
         let mut open = lock(&self.addresses.open);
         open.all -= 1;
-        let Some(network) = self.network else {
-            return;
-        };
-        if let Some(count) = open.by_network.get_mut(&network) {
+        if let Some(network) = self.network
+            && let Some(count) = open.by_network.get_mut(&network)
+        {
             *count -= 1;
             if *count == 0 {
                 open.by_network.remove(&network);
             }
         }
+        drop(open);
+        self.addresses.changed.notify_one();
     }
 }
 
@@ -180,7 +227,7 @@ fn network(address: IpAddr) -> IpAddr {
 /// Connections before their first request.
 #[derive(Debug)]
 pub(super) struct Unfinished {
-    most: usize,
+    most: AtomicUsize,
     places: Mutex<Places>,
     displaced: AtomicU64,
 }
@@ -231,7 +278,7 @@ impl Unfinished {
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> (UnfinishedPlace, bool) {
         let (network, displaced) = (network(address), Arc::new(Notify::new()));
         let mut places = lock(&self.places);
-        let is_full = places.count >= self.most;
+        let is_full = places.count >= self.most.load(Ordering::Relaxed);
         let oldest = is_full.then(|| places.remove_of_busiest()).flatten();
         places.last += 1;
         places.count += 1;

@@ -68,7 +68,7 @@ pub use connect::{ConnectRefused, ConnectRequest, DisconnectReason};
 pub use connection::Connection;
 pub use encode::{EncodeError, Encoded};
 pub use handler::{Event, Handler};
-pub use service::{Service, service};
+pub use service::{Service, service, set_limits};
 pub use socket::{Ack, SendError, Socket};
 
 pub use crate::engineio::{CloseReason, Handshake, Work};

@@ -1,6 +1,6 @@
 //! Socket.IO as the layer above Engine.IO sessions.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -21,7 +21,15 @@ pub struct SocketIoHandler<H> {
 
 struct Shared<H> {
     handler: H,
-    limits: Arc<Limits>,
+    /// Of each connection that opens.
+    limits: RwLock<Arc<Limits>>,
+}
+
+impl<H> Shared<H> {
+    fn limits(&self) -> Arc<Limits> {
+        let limits = self.limits.read();
+        limits.unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl<H: Handler> SocketIoHandler<H> {
@@ -30,16 +38,25 @@ impl<H: Handler> SocketIoHandler<H> {
         Self {
             shared: Arc::new(Shared {
                 handler,
-                limits: Arc::new(Limits { config, budget }),
+                limits: RwLock::new(Arc::new(Limits { config, budget })),
             }),
         }
+    }
+
+    /// Takes over another configuration but for `max_incomplete_bytes`. Connections that are open
+    /// stay as they are.
+    pub fn set_limits(&self, config: LayerConfig) {
+        let budget = self.shared.limits().budget.clone();
+        let limits = &self.shared.limits;
+        *limits.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Limits { config, budget });
     }
 }
 
 #[cfg(test)]
 impl<H> SocketIoHandler<H> {
-    pub fn budget(&self) -> &ByteBudget {
-        &self.shared.limits.budget
+    pub fn budget(&self) -> Arc<ByteBudget> {
+        self.shared.limits().budget.clone()
     }
 }
 
@@ -75,7 +92,8 @@ impl<H: Handler> Shared<H> {
     /// meanwhile.
     async fn connect(self: Arc<Self>, connection: Arc<Connection>, request: ConnectRequest) {
         let decision = self.handler.authorize(request.clone());
-        let Ok(decision) = tokio::time::timeout(self.limits.config.connect_timeout, decision).await
+        let Ok(decision) =
+            tokio::time::timeout(self.limits().config.connect_timeout, decision).await
         else {
             return connection.fail(&Violation::AuthorizeTimeout);
         };
@@ -126,12 +144,8 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
     type Session = Connection;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Connection> {
-        let connection = Connection::open(
-            outbox,
-            handshake,
-            self.shared.limits.clone(),
-            self.shared.clone(),
-        );
+        let connection =
+            Connection::open(outbox, handshake, self.shared.limits(), self.shared.clone());
         if let Some(request) = connection.implicit_connect() {
             let connect = self.shared.clone().connect(connection.clone(), request);
             connection.run_implicit_connect(connect);

@@ -240,6 +240,44 @@ impl Daemon {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
+    /// `settings.toml`, which it reads at its start if it is there, and after [`Self::hang_up`].
+    pub fn settings_file(&self) -> PathBuf {
+        self.folder.path().join("settings.toml")
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill")
+            .args(["-HUP", &self.pid().to_string()])
+            .status()
+            .expect("kill can be run");
+        assert!(sent.success(), "the daemon has ended:\n{}", self.log());
+    }
+
+    /// Has it read its settings again, with this file, or none.
+    pub fn reread(&self, toml: Option<&str>) {
+        // What the log says each time.
+        const DONE: [&str; 2] = [
+            "the settings were read again",
+            "the settings of before stay in force",
+        ];
+        let times = || {
+            let log = self.log();
+            let said = |line: &&str| DONE.iter().any(|words| line.contains(words));
+            log.lines().filter(said).count()
+        };
+        match toml {
+            Some(toml) => fs::write(self.settings_file(), toml),
+            None => fs::remove_file(self.settings_file()),
+        }
+        .expect("the folder is ours");
+        let before = times();
+        self.hang_up();
+        wait_until("the settings are read again", || {
+            (times() > before).then_some(())
+        });
+    }
+
     /// The folder of its store.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
@@ -271,10 +309,6 @@ impl Daemon {
         let mut settings = self.settings.iter();
         let found = settings.find(|(name, _)| name == "server.tls.cert");
         found.map(|(_, path)| path.into())
-    }
-
-    pub fn id(&self) -> u32 {
-        self.process.as_ref().expect("the daemon runs").id()
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -113,7 +113,7 @@ const ADVICE: &[(&str, By)] = &[
     ("write {meant}", Test("what_is_wrong_with_settings_is_written_as_they_say")),
     ("better list the origins that need it", Test("who_opens_the_door_wide_is_told_so")),
     ("POST /start begins it", Test("start_and_stop_are_idempotent_and_remembered")),
-    ("restart the daemon to apply changed settings", Unfollowed("every test of a setting starts a daemon")),
+    ("settings that differ from those in force and take a restart", Unfollowed("every test of a setting starts a daemon")),
     ("move it away first", Test("what_is_wrong_with_the_files_of_tls_is_told_apart_and_each_remedy_helps")),
     ("Set it (NTP)", Unfollowed("no test sets the clock of its machine")),
     ("set it (NTP)", Unfollowed("no test sets the clock of its machine")),

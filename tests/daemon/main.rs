@@ -38,6 +38,7 @@ mod refusals;
 mod remedies;
 mod reorg;
 mod replaceable;
+mod reread;
 mod rest;
 mod stop;
 mod tls;

@@ -170,10 +170,7 @@ fn a_renewed_certificate_is_taken_over_under_open_sessions_and_a_bad_one_is_not(
 fn sighup_has_the_files_read_again_and_the_daemon_goes_on() {
     let (node, files) = (Node::start(), Files::new());
     let daemon = start(&node, &files, &[]);
-    let sent = Command::new("kill")
-        .args(["-HUP", &daemon.id().to_string()])
-        .status();
-    assert!(sent.expect("kill can be run").success());
+    daemon.hang_up();
     wait_until("the log line", || {
         let log = daemon.log();
         log.contains("the certificate was read again").then_some(())

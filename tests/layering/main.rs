@@ -110,7 +110,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "consumers",
-        &["tracker", "store", "indexer", "events", "reads", "wire"],
+        &[
+            "tracker",
+            "store",
+            "indexer",
+            "events",
+            "reads",
+            "wire",
+            "config::Limits",
+        ],
     ),
     (
         "webhooks",

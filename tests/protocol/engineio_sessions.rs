@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
+use satwatch::engineio::Config;
 
 use super::engineio_rig::{Server, within};
 
@@ -96,6 +97,40 @@ async fn sessions_on_a_websocket_have_the_room_of_one_never_used_and_keep_it() {
         .filter(|seen| seen.starts_with("close"))
         .collect();
     assert_eq!(closes, ["close ping timeout", "close server shutting down"]);
+}
+
+#[tokio::test]
+async fn other_limits_are_those_of_sessions_that_open_and_end_none() {
+    let server = Server::start(|config| config.max_sessions = 2).await;
+    let (older, mut socket) = (server.open_polling().await, server.open_websocket().await);
+    let long = format!("4{}", "x".repeat(900));
+    assert!(server.post(&older, "3").await.is(200, "ok"));
+    let config = |max_payload, max_sessions| Config {
+        max_payload,
+        max_sessions,
+        ..Config::default()
+    };
+    server.service.set_limits(&config(100, 1));
+    let refused = server.http("GET", "EIO=4&transport=polling", "").await;
+    assert!(refused.is(503, FULL), "{refused:?}");
+    // What their clients were told holds.
+    assert!(server.post(&older, &long).await.is(200, "ok"));
+    assert!(server.get(&older).await.is(200, &long));
+    socket.send(&long).await;
+    assert_eq!(socket.text().await, long);
+    server.service.set_limits(&config(100, 3));
+    let opened = server.http("GET", "EIO=4&transport=polling", "").await;
+    assert!(opened.body.contains(r#""maxPayload":100}"#), "{opened:?}");
+    let (_, rest) = opened.body.split_once(r#""sid":""#).expect("it has an id");
+    let newer = rest.split('"').next().expect("the id ends");
+    assert_eq!(server.post(newer, &long).await.status, 413);
+    // The upgrade of an older session takes what polling took.
+    let mut socket = server.websocket(&format!("&sid={older}")).await;
+    for packet in ["2probe", "5", &long] {
+        socket.send(packet).await;
+    }
+    assert_eq!(socket.text().await, "3probe");
+    assert_eq!(socket.text().await, long);
 }
 
 #[tokio::test]

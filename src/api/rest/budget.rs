@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use crate::config::Limits;
 use crate::wire::error::ApiError;
 
 /// Of each body and of each answer.
@@ -22,7 +25,7 @@ pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limit: usize,
+    limits: watch::Receiver<Limits>,
     held: AtomicUsize,
 }
 
@@ -35,9 +38,13 @@ pub struct Charge {
 }
 
 impl Budget {
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limits: watch::Receiver<Limits>) -> Self {
         let held = AtomicUsize::new(0);
-        Self(Arc::new(Inner { limit, held }))
+        Self(Arc::new(Inner { limits, held }))
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limits.borrow().rest_bytes
     }
 
     /// Bytes that count now.
@@ -53,7 +60,7 @@ impl Budget {
     /// The same for an answer of so many bytes.
     pub fn check_room(&self, bytes: usize) -> Result<(), ApiError> {
         let (held, more) = (self.held(), counted(bytes));
-        match more == 0 || held == 0 || held.saturating_add(more) <= self.0.limit {
+        match more == 0 || held == 0 || held.saturating_add(more) <= self.limit() {
             true => Ok(()),
             false => Err(overloaded()),
         }
@@ -77,10 +84,10 @@ impl Charge {
     /// to be sent or asked for must not depend on the bound.
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         let (own, more) = (counted(self.bytes), self.counted_with(bytes));
-        let Inner { limit, held } = &*self.budget.0;
+        let (limit, held) = (self.budget.limit(), &self.budget.0.held);
         let fits = |held: usize| {
             let sum = held.checked_add(more)?;
-            (more == 0 || held == own || sum <= *limit).then_some(sum)
+            (more == 0 || held == own || sum <= limit).then_some(sum)
         };
         held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .map_err(|_| overloaded())?;
@@ -126,9 +133,17 @@ fn overloaded() -> ApiError {
 mod tests {
     use super::*;
 
+    fn budget_of(rest_bytes: usize) -> Budget {
+        let limits = Limits {
+            rest_bytes,
+            ..Limits::default()
+        };
+        Budget::new(watch::channel(limits).1)
+    }
+
     #[test]
     fn what_goes_beyond_the_bound_is_refused_and_room_comes_back() {
-        let budget = Budget::new(100);
+        let budget = budget_of(100);
         let mut first = budget.charge();
         first.try_grow(UNCOUNTED + 60).unwrap();
         assert_eq!(budget.held(), 60);
@@ -146,7 +161,7 @@ mod tests {
 
     #[test]
     fn small_ones_are_not_counted_and_never_refused() {
-        let budget = Budget::new(1);
+        let budget = budget_of(1);
         let mut large = budget.charge();
         large.grow(1 << 20);
         let mut small = budget.charge();
@@ -159,7 +174,7 @@ mod tests {
 
     #[test]
     fn nothing_large_is_begun_without_room() {
-        let budget = Budget::new(1 << 20);
+        let budget = budget_of(1 << 20);
         let mut held = budget.charge();
         held.grow(UNCOUNTED + (1 << 20) - 1000);
         assert_eq!(budget.check_room(UNCOUNTED + 1000), Ok(()));
@@ -173,7 +188,7 @@ mod tests {
 
     #[test]
     fn who_is_alone_is_never_refused() {
-        let budget = Budget::new(1);
+        let budget = budget_of(1);
         let mut alone = budget.charge();
         for _ in 0..3 {
             alone.try_grow(1 << 20).unwrap();

@@ -68,9 +68,10 @@ impl Sent {
         } else {
             check_content_type(request.headers())?;
             // Who is not known takes no room of those who are.
+            let body_bytes = services.limits.borrow().body_bytes;
             let limit = match principal.is_somebody() {
-                true => services.body_bytes,
-                false => services.body_bytes.min(UNCOUNTED),
+                true => body_bytes,
+                false => body_bytes.min(UNCOUNTED),
             };
             let reading = read_body(limit, &mut held, request.into_body());
             let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {

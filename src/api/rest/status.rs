@@ -14,6 +14,7 @@
 //!                       have been on their way
 //! limits                each with what of it is in use, and whom it has kept out since the start; of connections_per_address
 //!                       that of the address that has most
+//! settings              why those that were read last (SIGHUP) are not in force, and which of them take a restart
 //! tls                   the certificate in force, and why that of the files is not; null without TLS
 //! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
 //! ```
@@ -40,7 +41,7 @@ use crate::bitcoind::findings::too_many_outputs;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
 use crate::certificates::{CertificateStatus, Certificates};
 use crate::clock::now_ms;
-use crate::config::Limits;
+use crate::config::{Limits, SettingsStatus};
 use crate::consumers::{Consumer, Consumers, Unread};
 use crate::events;
 use crate::history::LeftOut;
@@ -77,7 +78,8 @@ pub struct Overview {
     pub quotas: Arc<Quotas>,
     /// Of all clients together.
     pub subscriptions: Places,
-    pub limits: Limits,
+    pub limits: watch::Receiver<Limits>,
+    pub settings: watch::Receiver<SettingsStatus>,
 }
 
 impl Overview {
@@ -141,6 +143,7 @@ impl Overview {
             metrics_listen: self.listening.metrics.clone(),
             tls: self.listening.certificates.as_ref().map(tls_shape),
             limits: self.limits_shape()?,
+            settings: settings_shape(&self.settings.borrow()),
             authentication: object! { on: self.auth.is_on(), problem: self.auth.problem() },
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
@@ -177,6 +180,7 @@ impl Overview {
     /// By name. `refused`: whom the limit has kept out since the start. A bound on one request, or
     /// on one client, has no use of its own.
     fn limits_shape(&self) -> Result<impl Serialize + use<>, ApiError> {
+        let limits = self.limits.borrow().clone();
         let held = |name, limit, used| LimitUse {
             name,
             limit,
@@ -184,8 +188,8 @@ impl Overview {
             refused: 0,
         };
         let in_use = [
-            held("rest_bytes", self.limits.rest_bytes, self.budget.held()),
-            held("consumers", self.limits.consumers, self.consumers.count()),
+            held("rest_bytes", limits.rest_bytes, self.budget.held()),
+            held("consumers", limits.consumers, self.consumers.count()),
             self.subscriptions.limit(),
             self.events.waiting.limit(),
         ];
@@ -201,9 +205,9 @@ impl Overview {
         let shape = |limit, used, refused| object! { limit, ?used, ?refused };
         let in_use = in_use.map(|it| (it.name, shape(it.limit, Some(it.used), Some(it.refused))));
         let of_one = [
-            ("body_bytes", self.limits.body_bytes),
-            ("packet_bytes", self.limits.packet_bytes),
-            ("subscriptions", self.limits.subscriptions),
+            ("body_bytes", limits.body_bytes),
+            ("packet_bytes", limits.packet_bytes),
+            ("subscriptions", limits.subscriptions),
         ];
         let of_one = of_one.map(|(name, limit)| (name, shape(limit, None, None)));
         Ok(in_use.chain(of_one).collect::<BTreeMap<_, _>>())
@@ -278,6 +282,13 @@ fn node_shape(status: NodeStatus, now: u64) -> impl Serialize {
         network_active: node.network_active,
         relays_transactions: node.relays_transactions,
         notes: notes.into_iter().map(note).collect::<Vec<_>>(),
+    }
+}
+
+fn settings_shape(settings: &SettingsStatus) -> impl Serialize + use<> {
+    object! {
+        problem: settings.problem.as_ref().map(ToString::to_string),
+        take_restart: settings.take_restart.clone(),
     }
 }
 

@@ -151,15 +151,16 @@ impl Client {
             if let Some(reading) = state.consumer.as_ref().and_then(ConsumerReading::reads) {
                 return Err(super::consumers::alone(reading));
             }
-            if state.reader.count_with(topics) > limit {
+            let new = topics.iter().filter(|topic| !state.reader.holds(topic));
+            let new: Vec<Topic> = new.copied().collect();
+            if !new.is_empty() && state.reader.count_with(topics) > limit {
                 let message = format!(
                     "One connection may have at most {limit} subscriptions (limits.subscriptions); unsubscribe from some, or use another connection."
                 );
                 let error = ApiError::bad_request("too_many_subscriptions", message);
                 return Err(error.of_limit("subscriptions"));
             }
-            let new = topics.iter().filter(|topic| !state.reader.holds(topic));
-            Ok((state.reader.registration().clone(), new.copied().collect()))
+            Ok((state.reader.registration().clone(), new))
         });
         answer.unwrap_or_else(|| Err(ApiError::stopping()))
     }

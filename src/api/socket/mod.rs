@@ -32,11 +32,13 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use crate::api::access::{Access, Caller, Cost};
 use crate::api::watchlist::Watchlist;
 use crate::api::{credential, session};
 use crate::auth::{Credential, Guard, Principal, Scope};
+use crate::config::Limits;
 use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
 use crate::limits::Places;
@@ -65,8 +67,15 @@ pub struct SocketServices {
 
 /// How many topics clients may subscribe to.
 pub struct Subscriptions {
-    pub of_one: usize,
+    pub limits: watch::Receiver<Limits>,
     pub in_all: Places,
+}
+
+impl Subscriptions {
+    /// Of one client.
+    fn of_one(&self) -> usize {
+        self.limits.borrow().subscriptions
+    }
 }
 
 /// The application behind Socket.IO.

@@ -140,7 +140,7 @@ impl Call {
     async fn subscribe(&self, wanted: Subscription, ack: &mut Option<Ack>) -> Result<(), ApiError> {
         let topics = wanted.topics();
         let subscriptions = &self.services.subscriptions;
-        let limit = subscriptions.of_one;
+        let limit = subscriptions.of_one();
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
         let held = places(subscriptions, new.len())?;
         let wanted = Arc::new(wanted);
@@ -230,7 +230,7 @@ impl Call {
     pub(super) async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {
         let topics = [Topic::Blocks];
         let subscriptions = &self.services.subscriptions;
-        let limit = subscriptions.of_one;
+        let limit = subscriptions.of_one();
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
         let held = places(subscriptions, new.len())?;
         let registered = TopicsGuard::add(registration, new).await?;

@@ -86,6 +86,7 @@ struct Daemon {
     layer: SocketIoHandler<SocketApi>,
     node: watch::Sender<bitcoind::NodeStatus>,
     scans: watch::Sender<Vec<history::ScanProgress>>,
+    limits: watch::Sender<config::Limits>,
     audits: mpsc::Receiver<history::AuditRequest>,
     thread: IndexerThread,
     _asks: mpsc::Receiver<crate::tracker::FollowUp>,
@@ -128,6 +129,7 @@ impl Daemon {
         let (indexer, thread) = indexer::spawn(tracker, writer, head, follow_ups);
         let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
+        let (limits, limits_seen) = watch::channel(config.limits.clone());
         let stop = CancellationToken::new();
         let parts = Parts {
             reader: reader.clone(),
@@ -138,6 +140,8 @@ impl Daemon {
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
+            limits: limits_seen,
+            settings: watch::channel(config::SettingsStatus::default()).1,
             auth: crate::auth::Guard::new(crate::auth::InForce::Open),
             listening: Listening {
                 addresses: vec![([127, 0, 0, 1], 5005).into()],
@@ -164,6 +168,7 @@ impl Daemon {
                 layer,
                 node,
                 scans,
+                limits,
                 audits: audits.1,
                 thread: IndexerThread::new(thread),
                 _asks: asked,

@@ -82,6 +82,48 @@ async fn silent_clients_leave_half_of_the_connections_to_others() {
 }
 
 #[tokio::test]
+async fn a_lower_limit_ends_nothing_and_a_higher_one_lets_those_in_who_wait() {
+    let mut usage = None;
+    let running = start_with(Limits::default(), |server| {
+        usage = Some(server.usage());
+        server
+    })
+    .await;
+    let usage = usage.expect("it was asked for");
+    let allow = |connections| {
+        usage.set_limits(&Limits {
+            connections,
+            ..Limits::default()
+        });
+    };
+    let mut open = [connect(&running).await, connect(&running).await];
+    for stream in &mut open {
+        stream.write_all(GET).await.expect("written");
+        read_until(stream, "/ 0").await;
+    }
+    allow(1);
+    let limit = usage.limits()[0];
+    assert_eq!((limit.limit, limit.used), (1, 2));
+    let mut later = connect(&running).await;
+    later
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    for stream in &mut open {
+        stream.write_all(GET).await.expect("written");
+        read_until(stream, "/ 0").await;
+    }
+    assert_eq!(
+        running.waiting.load(Ordering::SeqCst),
+        0,
+        "it is not let in"
+    );
+    allow(3);
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(usage.limits()[0].used, 3);
+}
+
+#[tokio::test]
 async fn the_usage_is_that_of_clients_alone() {
     let mut usage = None;
     let running = start_with(Limits::default(), |server| {
