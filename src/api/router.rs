@@ -15,7 +15,7 @@ use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Mark, Matched, Route};
-use crate::api::rest::sent::Sent;
+use crate::api::rest::sent::{Found, Sent};
 use crate::api::rest::session::LoggedInOrOut;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
@@ -226,12 +226,15 @@ impl Router {
         let needed = route.scope.filter(|_| seen.entrance == Entrance::Clients);
         let principal = self.admit(seen, route, needed, request.headers())?;
         seen.may_know |= principal.may(Scope::Read);
-        let (part, concerns) = (matched.part, seen.concerns.clone());
-        let sessions = self.socketio.session_count();
+        let found = Found {
+            part: matched.part,
+            sessions: self.socketio.session_count(),
+            principal: principal.clone(),
+            caller: seen.caller.clone(),
+            concerns: seen.concerns.clone(),
+        };
         let services = &self.services;
-        let who = principal.clone();
-        let sent = Sent::read(services, route, part, sessions, who, concerns, request);
-        let sent = sent.await?;
+        let sent = Sent::read(services, route, found, request).await?;
         // The body may have taken long to come.
         check(needed, &principal)?;
         let answering = route.answer(services.clone(), sent);
@@ -262,8 +265,7 @@ impl Router {
     ) -> Result<Principal, ApiError> {
         let (access, caller) = (&self.services.access, &mut seen.caller);
         let Some(needed) = needed else {
-            // What looks after the daemon is not kept out by what others do.
-            if !route.path.starts_with("/health/") {
+            if !route.has(Mark::Uncounted) {
                 access.take(caller, Cost::Request)?;
             }
             return Ok(Principal::nobody());
@@ -279,9 +281,6 @@ impl Router {
         }
         let principal = admitted?;
         principal.require(needed)?;
-        if route.has(Mark::Costly) {
-            access.take(caller, Cost::Costly)?;
-        }
         Ok(principal)
     }
 

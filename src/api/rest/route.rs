@@ -16,7 +16,7 @@ use super::{
     watchlist, webhooks,
 };
 use crate::api::Services;
-use crate::auth::{Scope, needed};
+use crate::auth::{Principal, Scope, needed};
 use crate::wire::error::ApiError;
 
 /// Besides those of the table.
@@ -35,8 +35,10 @@ pub struct Route {
 /// What is special about a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// Counts for `limits.costly_per_minute`, too.
+    /// Counts for `limits.costly_per_minute`, too, once it is read and says what it may.
     Costly,
+    /// Counts for no limit of rates: what looks after the daemon is not kept out by what others do.
+    Uncounted,
     /// Changes something, but so often that it has no line in the access log.
     Unlogged,
 }
@@ -160,13 +162,17 @@ routes! {
     };
     GET "/token" any nothing |_services, sent| Ok(token::token(&sent.principal));
     POST "/session" open |services, sent| {
-        session::log_in(&services.sessions, &sent.page, sent.body().await?).await
+        let asked = sent.body().await?;
+        let count = |principal: &Principal| sent.count_costly(principal);
+        session::log_in(&services.sessions, &sent.page, asked, count).await
     };
     DELETE "/session" open nothing |services, sent| {
         session::log_out(&services.sessions, &sent.page).await
     };
     GET "/metrics" metrics nothing |services, sent| services.overview.metrics(sent.sessions).await;
+    #[Uncounted]
     GET "/health/live" open nothing |_services, sent| Ok(status::live());
+    #[Uncounted]
     GET "/health/ready" open nothing |services, sent| status::ready(&services.overview).await;
 }
 

@@ -1,5 +1,6 @@
 //! Reading what a request says besides its path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,10 +11,10 @@ use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::budget::{Charge, UNCOUNTED};
-use super::route::Route;
+use super::route::{Mark, Route};
 use super::session::FromPage;
 use crate::api::Services;
-use crate::api::access::Concerns;
+use crate::api::access::{Access, Caller, Concerns, Cost};
 use crate::auth::Principal;
 use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
@@ -23,6 +24,17 @@ use crate::wire::request::{self, Nothing};
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies up to this many bytes are read where they are; it takes less than a millisecond.
 const SMALL: usize = 16 * 1024;
+
+/// What the router has found out of a request.
+pub struct Found {
+    /// What stands in place of the `{part}` of the route's path.
+    pub part: String,
+    /// Socket.IO sessions that are open.
+    pub sessions: usize,
+    pub principal: Principal,
+    pub caller: Caller,
+    pub concerns: Concerns,
+}
 
 /// What a request says. Each route takes it with one of the functions, so that nothing in it is
 /// overlooked.
@@ -41,6 +53,9 @@ pub struct Sent {
     /// What the body is about, besides `part`, once it is read.
     concerns: Concerns,
     pub page: FromPage,
+    caller: Caller,
+    access: Arc<Access>,
+    is_costly: bool,
     reads: Reads,
     /// Of the body, until it is answered.
     _held: Charge,
@@ -50,15 +65,19 @@ impl Sent {
     pub async fn read<B>(
         services: &Services,
         route: &Route,
-        part: String,
-        sessions: usize,
-        principal: Principal,
-        concerns: Concerns,
+        found: Found,
         request: Request<B>,
     ) -> Result<Self, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let Found {
+            part,
+            sessions,
+            principal,
+            caller,
+            concerns,
+        } = found;
         let asking = request.extensions().get().copied();
         let page = FromPage::read(asking, request.headers());
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -93,6 +112,9 @@ impl Sent {
             principal,
             concerns,
             page,
+            caller,
+            access: services.access.clone(),
+            is_costly: route.has(Mark::Costly),
             reads: services.reads.clone(),
             _held: held,
         })
@@ -101,7 +123,9 @@ impl Sent {
     /// The query of a route that takes no body.
     pub fn query<Q: request::Request>(&self) -> Result<Q, ApiError> {
         let Nothing {} = request::body(self.body.as_deref())?;
-        request::query(&self.query, self.of_address)
+        let query = request::query(&self.query, self.of_address)?;
+        self.count()?;
+        Ok(query)
     }
 
     /// The body of a route that takes no query.
@@ -120,7 +144,22 @@ impl Sent {
             // It is read once.
             let _ = self.concerns.set(concerns);
         }
+        self.count()?;
         Ok(read)
+    }
+
+    /// Counts what its route costs, now that it says what it may.
+    fn count(&self) -> Result<(), ApiError> {
+        match self.is_costly {
+            true => self.access.take(&self.caller, Cost::Costly),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts something costly that it does for somebody of whom only its body says who it is.
+    pub fn count_costly(&self, principal: &Principal) -> Result<(), ApiError> {
+        let caller = Caller::of(principal, &self.caller);
+        self.access.take(&caller, Cost::Costly)
     }
 
     /// For routes that take neither.

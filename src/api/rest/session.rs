@@ -60,11 +60,12 @@ pub struct PageSessions {
     pub cookie: SessionCookie,
 }
 
-/// `POST /session`
+/// `POST /session`. `count`: counts what it costs.
 pub async fn log_in(
     sessions: &PageSessions,
     page: &FromPage,
     asked: LogIn,
+    count: impl FnOnce(&Principal) -> Result<(), ApiError>,
 ) -> Result<Answer, ApiError> {
     if page.foreign {
         return Err(ApiError::new(
@@ -72,6 +73,12 @@ pub async fn log_in(
             "origin_not_allowed",
             "Only the daemon's own page, and pages of origins that server.allowed_origins names, may log in.",
         ));
+    }
+    // It is written down for the token, whose own limit that is: wrong ones of others keep it from
+    // nothing.
+    let principal = sessions.auth.admit(Credential::Token(&asked.token))?;
+    if principal.token().is_some() {
+        count(&principal)?;
     }
     let Some(logged_in) = sessions.auth.log_in(&asked.token)? else {
         return Err(ApiError::new(

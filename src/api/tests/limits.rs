@@ -84,6 +84,21 @@ async fn who_asks_for_something_else_at_metrics_listen_is_told_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_costly_request_that_cannot_be_read_costs_as_much_as_another() {
+    let daemon = limited(|limits| limits.costly_per_minute = 1).await;
+    for body in ["{", "{\"adresses\": []}", ""] {
+        let (status, refusal) = daemon.post("/add_addresses", body).await;
+        assert_eq!(status, 400, "{refusal}");
+    }
+    let some = json!({"addresses": [address(1).to_string()], "history": "none"}).to_string();
+    let statuses = [
+        daemon.post("/add_addresses", &some).await.0,
+        daemon.post("/add_addresses", &some).await.0,
+    ];
+    assert_eq!(statuses, [200, 429]);
+}
+
+#[tokio::test]
 async fn costly_requests_have_a_limit_of_their_own() {
     let daemon = limited(|limits| limits.costly_per_minute = 1).await;
     let add = |n| json!({"addresses": [address(n).to_string()], "history": "none"}).to_string();
@@ -235,6 +250,52 @@ async fn the_status_tells_every_limit_of_the_settings() {
         count += 1;
     }
     assert_eq!(count, limits.as_object().expect("an object").len());
+}
+
+#[tokio::test]
+async fn limits_that_change_hold_at_once_and_take_nothing_away() {
+    let daemon = Daemon::start().await;
+    let consumer = async |name: &str| {
+        let request = Request::put(format!("/consumers/{name}"))
+            .header("host", "localhost:5005")
+            .header("content-type", "application/json")
+            .body(Full::from("{}"));
+        daemon.request(request.unwrap()).await.0.as_u16()
+    };
+    assert_eq!([consumer("a").await, consumer("b").await], [201, 201]);
+    daemon.limits.send_modify(|limits| limits.consumers = 1);
+    let statuses = [
+        consumer("a").await,
+        consumer("b").await,
+        consumer("c").await,
+    ];
+    assert_eq!(statuses, [200, 200, 409]);
+    let limits = &daemon.get("/status").await.1["limits"];
+    let expected = json!({"limit": 1, "used": 2, "refused": 0});
+    assert_eq!(limits["consumers"], expected);
+    daemon.limits.send_modify(|limits| limits.consumers = 3);
+    assert_eq!(consumer("c").await, 201);
+
+    let mut client = daemon.client().await;
+    let list = |ns: &[u8]| {
+        let addresses: Vec<_> = ns.iter().map(|n| address(*n).to_string()).collect();
+        json!({ "addresses": addresses })
+    };
+    client.emit("subscribe_addresses", list(&[1, 2])).await;
+    client.expect("subscribed").await;
+    daemon.limits.send_modify(|limits| limits.subscriptions = 1);
+    client.emit("subscribe_addresses", list(&[1, 2])).await;
+    client.expect("subscribed").await;
+    client.emit("subscribe_addresses", list(&[3])).await;
+    assert_eq!(client.expect("error").await["limit"], "subscriptions");
+
+    let budget = &daemon.services.budget;
+    let mut held = budget.charge();
+    held.try_grow(2 << 20).unwrap();
+    daemon
+        .limits
+        .send_modify(|limits| limits.rest_bytes = 1 << 20);
+    assert!(budget.charge().try_grow(1 << 16).is_err() && held.try_grow(1).is_ok());
 }
 
 /// What is written to the log by this thread, while it is held.
@@ -402,7 +463,7 @@ async fn each_refusal_has_a_line_and_an_untrusted_peer_is_who_it_is() {
         log.lines(),
         [
             line("GET", "/status", "origin_not_allowed"),
-            line("POST /scan_history", "", "rate_limited"),
+            line("POST /scan_history", "1 address", "rate_limited"),
         ]
     );
 }
