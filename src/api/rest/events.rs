@@ -140,7 +140,17 @@ impl EventQueries {
             self.stop.run_until_cancelled(enough).await;
         });
         let mut reader = Reader::of_selection(&self.log, &self.dispatch, selection, after);
-        reader.read_batch(after, limit, enough).await
+        match reader.read_batch(after, limit, enough).await {
+            // It was about to wait when the daemon began to stop: it is answered like those that
+            // waited then.
+            Err(PageError::Stopped) => Ok(Batch {
+                events: Vec::new(),
+                bytes: 0,
+                next: after,
+                head: self.log.head().max(after),
+            }),
+            batch => batch,
+        }
     }
 
     /// A part of the log as `GET /events` answers it.
