@@ -139,6 +139,9 @@ fn make_certificate(config: &Config, hosts: &[String]) -> Result<()> {
     let made = certificates::make(&files, hosts, SystemTime::now())?;
     let [cert, key] = [&files.cert, &files.key].map(|path| path.canonicalize());
     let (cert, key) = (cert?, key?);
+    // A text of JSON is one of TOML.
+    let [cert_in_toml, key_in_toml] =
+        [&cert, &key].map(|path| serde_json::json!(path.to_string_lossy()));
     let (cert, key) = (cert.display(), key.display());
     let mut said = format!(
         "made {cert} and its key {key}\nfor {}\ngood until {}\n",
@@ -147,15 +150,18 @@ fn make_certificate(config: &Config, hosts: &[String]) -> Result<()> {
     );
     if !is_named {
         said += &format!(
-            "\nput into the settings:\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n"
+            "\nput into the settings:\n[server.tls]\ncert = {cert_in_toml}\nkey = {key_in_toml}\n"
         );
     }
     if let Some(refused) = certificates::refused_names(&made.names, &config.server.allowed_hosts) {
         said += &format!("\n{refused}\n");
     }
+    let port = match config.server.listen.port {
+        0 => "PORT".to_owned(),
+        port => port.to_string(),
+    };
     said += &format!(
-        "\nclients trust it when they are given the certificate, never the key: curl --cacert {cert} https://localhost:{}/status\n",
-        config.server.listen.port
+        "\nclients trust it when they are given the certificate, never the key: curl --cacert {cert} https://localhost:{port}/status\n"
     );
     // A reader that has gone away is no reason to fail: both are made.
     let _ = stdout().write_all(said.as_bytes());

@@ -276,6 +276,25 @@ fn a_reader_that_goes_away_does_not_make_a_command_fail() {
 }
 
 #[test]
+fn what_cert_new_prints_for_the_settings_is_good_in_a_folder_of_any_name() {
+    let folder = folder();
+    let folder = folder.path().join("a \"b\" \\ c");
+    std::fs::create_dir(&folder).expect("it is new");
+    let (code, out, log) = run(&mut satwatch(
+        &folder,
+        &["cert", "new", "--listen", "127.0.0.1:0"],
+    ));
+    assert_eq!(code, Some(0), "{log}");
+    assert!(out.contains("https://localhost:PORT/status"), "{out}");
+    let (_, rest) = out.split_once("[server.tls]").expect("the section");
+    let (section, _) = rest.split_once("\n\n").expect("its end");
+    let settings = format!("[server.tls]{section}\n");
+    std::fs::write(folder.join("settings.toml"), settings).expect("written");
+    let (code, _, log) = run(&mut satwatch(&folder, &["--check"]));
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn doctor_says_what_to_do_without_a_node_and_leaves_nothing_behind() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -29,6 +29,13 @@ pub struct Made {
 /// Makes a pair for `hosts`, this machine's names and loopback. Files that are there stay as they
 /// are.
 pub fn make(files: &CertificateFiles, hosts: &[String], now: SystemTime) -> io::Result<Made> {
+    if files.cert == files.key {
+        let path = files.cert.display();
+        let what = format!(
+            "{path} is named for the certificate and for its key, and each is made in a file of its own"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let (names, not_after) = (names(hosts), now + GOOD_FOR);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
     let certificate = parameters(&names, now - BEFORE, not_after)?.self_signed(&key);
@@ -99,7 +106,7 @@ fn parameters(
     Ok(parameters)
 }
 
-/// Whole, or not at all; never over a file that is there.
+/// Never over a file that is there; when it fails there is none. A kill may leave a part of it.
 fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let named = |cause: io::Error| {
         let path = path.display();
@@ -131,6 +138,19 @@ fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 mod tests {
     use super::super::Pair;
     use super::*;
+
+    #[test]
+    fn one_file_is_not_made_for_both() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("both.pem");
+        let files = CertificateFiles {
+            cert: path.clone(),
+            key: path.clone(),
+        };
+        let refused = make(&files, &[], SystemTime::now()).expect_err("it is refused");
+        assert!(refused.to_string().contains("of its own"), "{refused}");
+        assert!(!path.exists());
+    }
 
     #[test]
     fn what_is_made_is_good_for_less_than_825_days() {

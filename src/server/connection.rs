@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::HeaderValue;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -146,8 +146,10 @@ impl Connections {
                     Poll::Ready(answer) => answer,
                     Poll::Pending => answer.await,
                 };
-                // An upgraded connection is no longer ours.
-                if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // An upgraded connection is no longer ours, and one that is closed idles no more.
+                if answer.status() != StatusCode::SWITCHING_PROTOCOLS
+                    && !answer.headers().contains_key(CONNECTION)
+                {
                     answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
                 Ok::<_, Infallible>(answer.map(|body| TimedBody::new(body, work)))

@@ -296,16 +296,25 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (client, server) = tokio::io::duplex(16 * 1024);
-    let connection = Connections {
+    let handler =
+        Arc::new(move |_: Request<Incoming>, _: Peer| std::future::ready(Response::new(answer())));
+    let (connections, arrival) = (connections(), arrival());
+    tokio::spawn(async move { connections.http(server, arrival, false, handler).await });
+    client
+}
+
+fn connections() -> Connections {
+    Connections {
         builder: builder(),
         limits: Limits::default(),
         tls: None,
         shutdown: CancellationToken::new(),
         abort: CancellationToken::new(),
-    };
-    let handler =
-        Arc::new(move |_: Request<Incoming>, _: Peer| std::future::ready(Response::new(answer())));
-    let arrival = Arrival {
+    }
+}
+
+fn arrival() -> Arrival {
+    Arrival {
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         at: Instant::now(),
         slot: Arc::new(()),
@@ -313,9 +322,7 @@ where
             .unfinished
             .enter([127, 0, 0, 1].into())
             .0,
-    };
-    tokio::spawn(async move { connection.http(server, arrival, false, handler).await });
-    client
+    }
 }
 
 const LONG: &[u8] = &[b'x'; 1 << 20];

@@ -39,14 +39,17 @@ pub(super) async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     Ok(first.first().copied().filter(|_| read > 0))
 }
 
+/// Bytes of host and path up to which the address to ask instead is named.
+const SHORT: usize = 200;
+
 /// To a request that came without TLS where TLS is spoken.
 pub(super) fn https_required<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST);
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
-    let place = match host {
-        "" => String::new(),
-        host => format!(": https://{host}{path}"),
+    let place = match host.len() + path.len() <= SHORT && !host.is_empty() {
+        true => format!(": https://{host}{path}"),
+        false => String::new(),
     };
     let error = format!("This port speaks HTTPS only, and the request came as plain HTTP{place}");
     let body = serde_json::json!({ "error": error, "code": "https_required" }).to_string();

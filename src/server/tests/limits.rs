@@ -124,6 +124,34 @@ async fn a_lower_limit_ends_nothing_and_a_higher_one_lets_those_in_who_wait() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_to_make_room_answers_a_request_that_it_has_begun() {
+    let mut answered = 0;
+    // Which of both is looked at first is random.
+    for _ in 0..100 {
+        let (mut client, server) = tokio::io::duplex(16 * 1024);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = begun.clone();
+        let handler = Arc::new(move |_: Request<Incoming>, _: Peer| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async {
+                tokio::task::yield_now().await;
+                Response::new(Full::from("answered"))
+            }
+        });
+        let arrival = arrival();
+        arrival.unfinished.displaced.notify_one();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.expect("there is room");
+        connections().http(server, arrival, false, handler).await;
+        let text = read_to_end(&mut client).await;
+        let begun = begun.load(Ordering::SeqCst);
+        assert_eq!(text.contains("answered"), begun == 1, "{text}");
+        answered += begun;
+    }
+    assert!(answered > 0);
+}
+
+#[tokio::test]
 async fn the_usage_is_that_of_clients_alone() {
     let mut usage = None;
     let running = start_with(Limits::default(), |server| {

@@ -66,6 +66,29 @@ async fn a_handshake_takes_part_in_the_time_for_the_first_head() {
 }
 
 #[tokio::test]
+async fn who_speaks_plain_http_is_told_the_address_unless_it_is_long() {
+    let (running, _) = start_tls(Limits::default()).await;
+    for (path, is_told) in [
+        ("/short".to_owned(), true),
+        (format!("/{}", "x".repeat(9000)), false),
+    ] {
+        let mut stream = connect(&running).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let text = read_to_end(&mut stream).await;
+        assert!(
+            text.contains("https_required") && !text.contains("keep-alive"),
+            "{text}"
+        );
+        assert_eq!(
+            text.contains(&format!("https://shop.example{path}")),
+            is_told,
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn shutdown_does_not_wait_for_handshakes() {
     let (running, _) = start_tls(Limits {
         drain_time: PATIENCE * 2,
