@@ -145,11 +145,11 @@ class Follower:
             # `subscribed` comes next, with the balance as it is and a cursor to go on from. A shop
             # compares that balance, or GET /transactions, with its books.
             note(f"events after {self.cursor} cannot be told any more: {error['error']}")
-        elif self.cursor is None or error["code"] in NO_TOKEN:
-            sys.exit(f"listen.py: {error['error']}")
-        else:
+        elif error["code"] == "rate_limited" or (self.cursor and error["code"] not in NO_TOKEN):
             # What was right before is right still; it may pass.
             raise ConnectionError(error["error"])
+        else:
+            sys.exit(f"listen.py: {error['error']}")
 
 
 def note(text):

@@ -29,8 +29,13 @@ async function define() {
     for (;;) {
         const answer = await fetch(target, { method: "PUT", headers, body }).catch(cannotReach);
         if (answer?.ok) return;
-        if (answer) throw new Error((await answer.json()).error);
-        await new Promise((resolve) => setTimeout(resolve, 5000));
+        if (answer) {
+            const { error, code } = await answer.json();
+            if (code !== "rate_limited") throw new Error(error);
+            console.error(`${error} Trying again.`);
+        }
+        const seconds = Number(answer?.headers.get("Retry-After") ?? 5);
+        await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }
 }
 
@@ -47,7 +52,8 @@ async function main() {
         if (socket.active) return cannotReach(error);
         // A refusal by the daemon; anything else is tried again by the library.
         console.error(error.message);
-        process.exit(1);
+        if (error.data?.code !== "rate_limited") process.exit(1);
+        setTimeout(() => socket.connect(), 5000);
     });
     // An acknowledgement says that everything before it is done, too: if the work is asynchronous,
     // await each before the next.
@@ -60,15 +66,21 @@ async function main() {
     // The one reason after which the library does not connect again by itself.
     socket.on("disconnect", (reason) => reason === "io server disconnect" && socket.connect());
     socket.on("subscribed_consumer", ({ lag, error }) => console.error(error ?? `${lag} events to catch up on`));
+    let again;
     socket.on("error", ({ error, code }) => {
         console.error(error);
         // Somebody else does the work now, nobody shall, or the token has ended.
         if (["consumer_taken", "consumer_gone", "unauthorized"].includes(code)) process.exit(1);
         if (["consumer_changed", "cursor_expired"].includes(code)) return subscribe();
+        // Once for all of them: each acknowledgement may be refused.
+        if (again === socket.id) return;
         console.error("Trying again in 5 seconds.");
         // A connection that is made meanwhile subscribes by itself.
-        const { id } = socket;
-        setTimeout(() => socket.id === id && subscribe(), 5000);
+        const id = (again = socket.id);
+        setTimeout(() => {
+            if (again === id) again = undefined;
+            if (socket.id === id) subscribe();
+        }, 5000);
     });
 }
 

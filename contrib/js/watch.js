@@ -44,7 +44,7 @@ function refused({ error, code }) {
         // `subscribed` comes next, with the balances as they are and a cursor to go on from. A shop
         // compares them, or GET /transactions, with its books.
         console.error(`events after ${cursor} cannot be told any more: ${error}`);
-    } else if (cursor && code !== "unauthorized") {
+    } else if (code === "rate_limited" || (cursor && code !== "unauthorized")) {
         // What was right before is right still; it may pass.
         console.error(`${error} Trying again in 5 seconds.`);
         // A connection that is made meanwhile subscribes by itself.
@@ -58,8 +58,10 @@ function refused({ error, code }) {
 
 socket.on("connect_error", (error) => {
     console.error(`cannot connect to ${url}: ${error.message}`);
-    // A refusal by the daemon; anything else is tried again by the library.
-    if (!socket.active) process.exit(1);
+    // Anything but a refusal by the daemon is tried again by the library.
+    if (socket.active) return;
+    if (error.data?.code !== "rate_limited") process.exit(1);
+    setTimeout(() => socket.connect(), 5000);
 });
 socket.on("disconnect", (reason) => {
     console.error(`disconnected: ${reason}`);

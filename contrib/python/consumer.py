@@ -41,7 +41,11 @@ def define(url, consumer, addresses):
         try:
             return urllib.request.urlopen(request).close()
         except urllib.error.HTTPError as refused:
-            sys.exit(json.load(refused)["error"])
+            answer = json.load(refused)
+            if answer["code"] != "rate_limited":
+                sys.exit(answer["error"])
+            print(f"{answer['error']} Trying again.", file=sys.stderr)
+            time.sleep(int(refused.headers["Retry-After"]))
         except OSError as error:
             cannot_reach(url, getattr(error, "reason", error))
             time.sleep(5)
@@ -69,9 +73,12 @@ async def main(url, consumer, *addresses):
         await sio.emit("subscribe_consumer", {"consumer": consumer})
 
     sio.on("connect", subscribe)
+    # Connections that are to be tried again: once, although each acknowledgement may be refused.
+    again = set()
 
     async def subscribe_later(sid):
         await sio.sleep(5)
+        again.discard(sid)
         # A connection that is made meanwhile subscribes by itself.
         if sio.connected and sio.get_sid() == sid:
             await subscribe()
@@ -85,8 +92,9 @@ async def main(url, consumer, *addresses):
 
     @sio.event
     def connect_error(error):
-        if isinstance(error, dict) and "data" in error:
-            # A refusal by the daemon; anything else is tried again by the library.
+        is_refusal = isinstance(error, dict) and "data" in error
+        # Anything but a refusal by the daemon is tried again by the library.
+        if is_refusal and error["data"]["code"] != "rate_limited":
             give_up(error["message"])
         cannot_reach(url, error)
 
@@ -98,7 +106,8 @@ async def main(url, consumer, *addresses):
         print(data["error"], file=sys.stderr)
         if data["code"] in ("consumer_changed", "cursor_expired"):
             await subscribe()
-        else:
+        elif sio.get_sid() not in again:
+            again.add(sio.get_sid())
             print("Trying again in 5 seconds.", file=sys.stderr)
             sio.start_background_task(subscribe_later, sio.get_sid())
 
@@ -109,7 +118,14 @@ async def main(url, consumer, *addresses):
             if sio.connected:
                 await sio.emit("ack", {"consumer": consumer, "cursor": data["cursor"]})
 
-    await sio.connect(url, auth={"token": TOKEN}, retry=True)
+    while True:
+        try:
+            await sio.connect(url, auth={"token": TOKEN}, retry=True)
+            break
+        except socketio.exceptions.ConnectionError:
+            # A refusal that passes: at the first connection the library tries only what fails
+            # before.
+            await asyncio.sleep(5)
     done, _ = await asyncio.wait(
         [asyncio.create_task(do()), asyncio.create_task(sio.wait())],
         return_when=asyncio.FIRST_COMPLETED,

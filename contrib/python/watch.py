@@ -73,7 +73,7 @@ class Watcher:
             # `subscribed` comes next, with the balances as they are and a cursor to go on from. A
             # shop compares them, or GET /transactions, with its books.
             note(f"events after {self.cursor} cannot be told any more: {error['error']}")
-        elif self.cursor and error["code"] not in NO_TOKEN:
+        elif error["code"] == "rate_limited" or (self.cursor and error["code"] not in NO_TOKEN):
             # What was right before is right still; it may pass.
             note(f"{error['error']} Trying again in 5 seconds.")
             self.sio.start_background_task(self.subscribe_later, self.sio.get_sid())
@@ -89,7 +89,14 @@ class Watcher:
 
     async def run(self):
         token = os.environ.get("SATWATCH_TOKEN")
-        await self.sio.connect(self.url, auth={"token": token}, retry=True)
+        while True:
+            try:
+                await self.sio.connect(self.url, auth={"token": token}, retry=True)
+                break
+            except socketio.exceptions.ConnectionError:
+                # A refusal that passes: at the first connection the library tries only what fails
+                # before.
+                await asyncio.sleep(5)
         await self.sio.wait()
         # The daemon has ended it: the library comes back after anything else.
         sys.exit(1)

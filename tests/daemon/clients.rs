@@ -3,6 +3,7 @@
 
 mod cursors;
 mod echo;
+mod limited;
 
 use std::time::Duration;
 
