@@ -125,16 +125,19 @@ impl Watchlist {
     }
 
     /// Watches those of the addresses that are not watched yet, or not with these depths: how many.
-    /// Who may only read is refused if there are any.
+    /// Who may only read is refused if there are any; `costly` counts them if there are several, or
+    /// refuses them.
     pub async fn ensure_watched(
         &self,
         principal: &Principal,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
+        costly: impl FnOnce() -> Result<(), ApiError> + Send,
     ) -> Result<usize, ApiError> {
+        let mut costly = Some(costly);
         loop {
             let (addresses, depths) = (addresses.clone(), depths.clone());
-            let tried = self.try_to_ensure_watched(principal, addresses, depths);
+            let tried = self.try_to_ensure_watched(principal, addresses, depths, &mut costly);
             match tried.await? {
                 Some(count) => return Ok(count),
                 None => sleep(AGAIN).await,
@@ -147,6 +150,7 @@ impl Watchlist {
         principal: &Principal,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
+        costly: &mut Option<impl FnOnce() -> Result<(), ApiError> + Send>,
     ) -> Result<Option<usize>, ApiError> {
         let baseline = Baseline::from(self.history);
         let allowed = principal.require(Scope::Watch);
@@ -185,6 +189,11 @@ impl Watchlist {
         let count = missing.len();
         if count == 0 {
             return Ok(Some(0));
+        }
+        if count > 1
+            && let Some(costly) = costly.take()
+        {
+            costly()?;
         }
         let watched = self.try_to_watch(principal, missing).await?;
         Ok(watched.map(|_| count))

@@ -36,7 +36,7 @@ pub struct Acked {
     was_further: bool,
 }
 
-/// `PUT /consumers/{name}`
+/// `PUT /consumers/{name}`. `costly`: counts addresses that it adds, if there are several.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutConsumer {
@@ -177,6 +177,7 @@ pub async fn put_consumer(
     principal: &Principal,
     name: &str,
     asked: PutConsumer,
+    costly: impl FnOnce() -> Result<(), ApiError> + Send,
 ) -> Result<Answer, ApiError> {
     consumer_name(name)?;
     let known = routes.consumers.get(name).ok();
@@ -212,7 +213,7 @@ pub async fn put_consumer(
             let addresses = addresses.into();
             routes
                 .watchlist
-                .ensure_watched(principal, addresses, depths)
+                .ensure_watched(principal, addresses, depths, costly)
                 .await?
         }
         None => 0,

@@ -132,7 +132,8 @@ routes! {
     };
     PUT "/consumers/{name}" watch |services, sent| {
         let (routes, asked) = (&services.consumer_routes, sent.body().await?);
-        consumers::put_consumer(routes, &sent.principal, &sent.part, asked).await
+        let costly = || sent.count_costly(&sent.principal);
+        consumers::put_consumer(routes, &sent.principal, &sent.part, asked, costly).await
     };
     DELETE "/consumers/{name}" watch nothing |services, sent| {
         consumers::delete_consumer(&services.consumers, &sent.principal, &sent.part).await

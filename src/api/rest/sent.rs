@@ -156,7 +156,8 @@ impl Sent {
         }
     }
 
-    /// Counts something costly that it does for somebody of whom only its body says who it is.
+    /// Counts something costly that shows only when it is done: for somebody of whom the body says
+    /// who it is, or that a list has something new in it.
     pub fn count_costly(&self, principal: &Principal) -> Result<(), ApiError> {
         let caller = Caller::of(principal, &self.caller);
         self.access.take(&caller, Cost::Costly)

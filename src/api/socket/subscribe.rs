@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::client::{self, SubscriptionStart};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
 use super::{Call, Subscriptions};
+use crate::api::access::Cost;
 use crate::api::rest::watchlist::distinct;
 use crate::events::{Registration, Topic, cursors};
 use crate::limits::{Held, LimitUse};
@@ -147,11 +148,12 @@ impl Call {
         let (after, problem) = self.begin(&wanted).await?;
         let mut tries = ADDED_AGAIN;
         let (registered, json, head) = loop {
-            let depths = wanted.depths.clone();
+            let (client, depths) = (self.client()?, wanted.depths.clone());
+            let costly = || self.services.access.take(&client.caller, Cost::Costly);
             let added = self
                 .services
                 .watchlist
-                .ensure_watched(&self.client()?.principal, wanted.addresses.clone(), depths)
+                .ensure_watched(&client.principal, wanted.addresses.clone(), depths, costly)
                 .await?;
             if added > 0 {
                 self.note_watched(&wanted, added)?;

@@ -19,7 +19,7 @@ fn number(cursor: &Value) -> u64 {
 }
 
 impl Daemon {
-    async fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) async fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() {
             String::new()
         } else {

@@ -119,6 +119,33 @@ async fn costly_requests_have_a_limit_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_list_that_adds_several_is_costly_by_every_way_and_one_of_what_is_watched_is_not() {
+    let daemon = limited(|limits| limits.costly_per_minute = 1).await;
+    let pair = |n: u8| json!({"addresses": [address(n).to_string(), address(n + 1).to_string()]});
+    let mut client = daemon.client().await;
+    for _ in 0..2 {
+        client.emit("subscribe_addresses", pair(1)).await;
+        assert_eq!(client.event().await.0, "subscribed");
+    }
+    client.emit("subscribe_addresses", pair(3)).await;
+    let (event, refusal) = client.event().await;
+    assert_eq!(
+        (&*event, &refusal["limit"]),
+        ("error", &json!("costly_per_minute"))
+    );
+    let put = async |n| daemon.call("PUT", "/consumers/shop", &pair(n)).await;
+    // From another address, as far as these clients have one.
+    assert_eq!(put(5).await.0, 201);
+    let (status, refusal) = put(7).await;
+    assert_eq!(
+        (status, &refusal["limit"]),
+        (429, &json!("costly_per_minute"))
+    );
+    assert_eq!(put(1).await.0, 200);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 4);
+}
+
+#[tokio::test]
 async fn events_over_socket_io_count_and_the_session_stays_open() {
     let daemon = limited(|limits| limits.requests_per_second = 1).await;
     let mut client = daemon.client().await;
