@@ -237,6 +237,9 @@ fn examine_credentials(config: &Config, addresses: &[SocketAddr], report: &mut R
     };
     let (path, now) = (place.tokens_file.display(), now_ms());
     match auth::outlook(&place, remembered.mark) {
+        Ok(Outlook::Never | Outlook::Off) if config.is_behind_proxy() => {
+            report.well(&format!("tokens: {}", app::OPEN_BEHIND_PROXY));
+        }
         Ok(Outlook::Never) => {
             report.well("tokens: none; whoever reaches the daemon may do everything");
         }

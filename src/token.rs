@@ -204,10 +204,10 @@ fn tell_who_has_taken_it(place: &Place) -> Result<()> {
             return Ok(());
         }
         if began.elapsed() > TAKEN_WITHIN {
-            note(&format!(
-                "The daemon that runs on {store} has not taken {path}, so nothing has changed yet: its log and GET /status say why."
-            ));
-            return Ok(());
+            bail!(
+                "the daemon that runs on {store} has not taken {path}, so nothing has changed there: either its log and GET /status say why, \
+                 or it has another auth.tokens_file (this command takes the daemon's settings and environment)"
+            );
         }
         sleep(LOOK);
     }

@@ -115,6 +115,9 @@ pub async fn start(
     indexer::undo_unfinished_add(&indexer, &reader, now_ms()).await?;
 
     let (tokens, guard) = TokensTask::new(place, begun, indexer.clone()).await?;
+    if !guard.is_on() && config.is_behind_proxy() {
+        tracing::warn!("{OPEN_BEHIND_PROXY}");
+    }
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
@@ -431,6 +434,10 @@ async fn load_tracker(reader: &StoreReader) -> Result<crate::tracker::Tracker> {
 }
 
 /// Settings that let more in than most people want.
+/// Said where a proxy lets others in and no token is asked for.
+pub const OPEN_BEHIND_PROXY: &str = "a proxy lets others in (server.trusted_proxies, server.allowed_hosts), and no token is asked for: \
+     whoever the proxy lets through may do everything";
+
 fn warn_of_open_origins(settings: &config::Server) {
     for (origin, who) in [
         ("*", "every web page that somebody opens on this machine"),

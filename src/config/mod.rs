@@ -252,6 +252,11 @@ impl Config {
         let named = self.auth.tokens_file.clone();
         named.unwrap_or_else(|| self.store.path.join("tokens.toml"))
     }
+
+    /// Whether others are expected although only loopback is listened on.
+    pub fn is_behind_proxy(&self) -> bool {
+        !self.server.trusted_proxies.is_empty() || !self.server.allowed_hosts.is_empty()
+    }
 }
 
 /// What happens with an added address's past when the caller does not say.
