@@ -355,7 +355,7 @@ async fn refuse_to_be_open(config: &Config, place: &auth::Place) -> Result<()> {
 async fn serve_with(
     config: &Config,
     reader: &StoreReader,
-) -> Result<(Bound, auth::Place, auth::Begun)> {
+) -> Result<(Bound, auth::Place, auth::AuthStart)> {
     let bound = bind(config).await?;
     // By what is listened on: a name may mean another address from one question to the next.
     let place = credentials(config, &bound.clients.local_addrs()?);

@@ -36,7 +36,7 @@ pub enum BeginError {
 
 /// What is in force from the start on.
 #[derive(Debug)]
-pub struct Begun {
+pub struct AuthStart {
     pub in_force: InForce,
     pub(super) remembered: RememberedAuth,
     /// As the store is to remember it.
@@ -45,7 +45,7 @@ pub struct Begun {
 
 /// Looks at the file, makes it if the first token is to be taken, and judges it. `now`:
 /// milliseconds since the Unix epoch.
-pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<Begun, BeginError> {
+pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<AuthStart, BeginError> {
     let (path, mut mark) = (&place.tokens_file, remembered.mark);
     let mut seen = TokensFile::look(path);
     if let Some(first) = &place.first_token_file
@@ -57,7 +57,7 @@ pub fn begin(place: &Place, remembered: RememberedAuth, now: u64) -> Result<Begu
         seen = TokensFile::look(path);
     }
     let (in_force, mark) = judged(place, seen, mark)?;
-    Ok(Begun {
+    Ok(AuthStart {
         in_force,
         remembered,
         mark,
@@ -111,7 +111,7 @@ pub fn outlook(place: &Place, mark: AuthMark) -> Result<Outlook, BeginError> {
     Ok(Outlook::of(in_force, mark))
 }
 
-impl Begun {
+impl AuthStart {
     /// One line of the log.
     pub(super) fn say(&self, path: &Path, now: u64) {
         let path = path.display();

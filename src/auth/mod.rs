@@ -36,7 +36,7 @@ mod sessions;
 mod tokens_file;
 mod tokens_task;
 
-pub use begin::{BeginError, Begun, Outlook, Place, begin, outlook};
+pub use begin::{AuthStart, BeginError, Outlook, Place, begin, outlook};
 pub use changed::{Changed, Ended};
 pub use credential::Credential;
 pub use guard::{Guard, LoggedIn};

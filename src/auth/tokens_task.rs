@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::begin::{Begun, Place};
+use super::begin::{AuthStart, Place};
 use super::changed::Changed;
 use super::guard::Guard;
 use super::judge::{InForce, Problem, in_force, judge, narrowed};
@@ -105,7 +105,7 @@ impl TokensTask {
     /// Puts in force what was begun with, once the store remembers it.
     pub async fn new(
         place: Place,
-        begun: Begun,
+        begun: AuthStart,
         indexer: indexer::Handle,
     ) -> Result<(Self, Guard), IndexerStopped> {
         begun.say(&place.tokens_file, now_ms());
