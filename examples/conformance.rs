@@ -33,6 +33,7 @@ impl engineio::Handler for Echo {
     type Session = Outbox;
 
     fn open(&self, outbox: Outbox, _: Handshake) -> Arc<Outbox> {
+        outbox.let_in();
         Arc::new(outbox)
     }
 

@@ -27,7 +27,8 @@ pub struct Config {
     /// is filled up to. The frames of one message may take 64 KiB more on the wire, so one of this
     /// size may come in fragments of 128 bytes and more.
     pub max_payload: usize,
-    /// Sessions at once; further handshakes are answered 503.
+    /// Sessions at once. Beyond, the oldest whose client is not let in makes room; when all are,
+    /// further handshakes are answered 503.
     pub max_sessions: usize,
     /// Messages that wait for one client, in its outbox, at most; one with its attachments counts
     /// once. From half of either bound on, no further packet of the client is handled.

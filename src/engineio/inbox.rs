@@ -1,12 +1,13 @@
 //! How requests, and the end of the service, reach a session's task.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::admission::Admission;
 use super::error::Refused;
 use super::packet::Revision;
 use super::session::{PollAnswer, PostAnswer};
@@ -55,16 +56,15 @@ struct InboxState {
 pub(super) struct SessionInbox {
     /// What the session speaks; a request of another revision is none of its.
     pub(super) revision: Revision,
-    /// Of one message or body, as the client was told when the session opened.
-    pub(super) max_payload: usize,
+    pub(super) admission: Arc<Admission>,
     state: Mutex<InboxState>,
 }
 
 impl SessionInbox {
-    pub(super) fn new(revision: Revision, max_payload: usize) -> Self {
+    pub(super) fn new(revision: Revision, admission: Arc<Admission>) -> Self {
         Self {
             revision,
-            max_payload,
+            admission,
             state: Mutex::default(),
         }
     }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn inbox_is_bounded() {
-        let inbox = SessionInbox::new(Revision::Four, 1000);
+        let inbox = SessionInbox::new(Revision::Four, Admission::new(1000));
         for _ in 0..MAX_REQUESTS {
             assert!(inbox.push(SessionRequest::PostRefused).is_ok());
         }

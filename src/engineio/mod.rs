@@ -26,7 +26,12 @@
 //!    the outbox is empty, so nothing is queued for a slow client.
 //! 7. A layer above that wants a session to end is heard whatever the client does:
 //!    [`Handler::poll_end`] is asked whenever the task is about to wait.
-//! 8. Nothing here knows what the messages mean; this folder imports nothing of the crate around
+//! 8. A handshake is no client yet: a session is a stranger's until the layer above lets it in
+//!    ([`Outbox::let_in`]), however much is asked for it. At the limit of sessions the oldest
+//!    stranger makes room; those that were let in keep theirs. A layer above that knows its clients
+//!    can hold strangers to messages that take no room of others ([`Outbox::small_until_let_in`]);
+//!    one that takes everybody lets in at [`Handler::open`], or with the first message.
+//! 9. Nothing here knows what the messages mean; this folder imports nothing of the crate around
 //!    it.
 //!
 //! ```text
@@ -48,6 +53,7 @@
 //! things are written) and `session` (the client pings). It is told to the layer above by
 //! [`Handshake::revision`].
 
+mod admission;
 mod budget;
 mod config;
 mod error;

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::admission::Admission;
 use super::error::CloseReason;
 use super::message::MessageGroup;
 
@@ -50,6 +51,7 @@ struct Shared {
     state: Mutex<State>,
     max_groups: usize,
     max_bytes: usize,
+    admission: Arc<Admission>,
 }
 
 impl Shared {
@@ -78,12 +80,22 @@ pub struct OutboxReceiver {
     close_is_known: bool,
 }
 
-/// An outbox that is full with `max_groups` groups or `max_bytes` bytes.
+/// An outbox that is full with `max_groups` groups or `max_bytes` bytes, of no session.
 pub fn outbox(max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
+    outbox_of(Admission::new(usize::MAX), max_groups, max_bytes)
+}
+
+/// That of a session.
+pub(super) fn outbox_of(
+    admission: Arc<Admission>,
+    max_groups: usize,
+    max_bytes: usize,
+) -> (Outbox, OutboxReceiver) {
     let shared = Arc::new(Shared {
         state: Mutex::default(),
         max_groups,
         max_bytes,
+        admission,
     });
     let queue = OutboxReceiver {
         shared: shared.clone(),
@@ -135,6 +147,21 @@ impl Outbox {
         let mut state = self.shared.lock();
         state.woken = true;
         wake(state);
+    }
+
+    /// The client is let in, for as long as the session lasts. Until then the session is a
+    /// stranger's: at the limit of sessions the oldest of those makes room for a new one. Say it
+    /// when the client has shown what you ask of it; if you ask nothing, at
+    /// [`Handler::open`](super::Handler::open) or with its first message.
+    pub fn let_in(&self) {
+        self.shared.admission.let_in();
+    }
+
+    /// Until the client is let in, a message or body of it may have 4 KiB, with its frames, which
+    /// take nothing of what all clients together may send; more is refused like what is longer
+    /// than `Config::max_payload`. To be said at [`Handler::open`](super::Handler::open).
+    pub fn small_until_let_in(&self) {
+        self.shared.admission.small_until_let_in();
     }
 
     pub fn is_closed(&self) -> bool {
@@ -225,6 +252,10 @@ impl OutboxReceiver {
 
 #[cfg(test)]
 impl OutboxReceiver {
+    pub fn is_let_in(&self) -> bool {
+        self.shared.admission.is_let_in()
+    }
+
     /// Why the layer above has asked for the end, if it has.
     pub fn closing(&self) -> Option<CloseReason> {
         self.shared.lock().closing

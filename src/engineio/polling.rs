@@ -120,7 +120,7 @@ where
             return Err(refused);
         }
     };
-    let max_payload = inbox.max_payload;
+    let max_payload = inbox.admission.max_payload();
     let expects = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let read = tokio::select! {

@@ -4,9 +4,10 @@
 //! A session takes a [`SessionPermit`] before anything else is done for it, turns it into a
 //! [`RegisteredSession`] when it opens, and leaves by dropping that: there is no other way out.
 //!
-//! A handshake costs a client nothing, so when all room is taken, the oldest session that no
-//! request has asked for since its handshake makes room: a flood of handshakes pushes out its own,
-//! and not the clients, who poll at once.
+//! A handshake costs a client nothing, and asking for its session neither. So when all room is
+//! taken, the oldest session that the layer above has not let in makes room: a flood of strangers
+//! pushes out its own, and none of the clients. Who meant well and was pushed out gets what an
+//! unknown session gets, and comes again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +16,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::watch;
 
+use super::admission::Admission;
 use super::error::Refused;
 use super::inbox::SessionInbox;
 use super::packet::Revision;
-use super::request::TransportName;
 
 /// Random bytes of a session id: 120 bits, because the id is the session's credential.
 const ID_BYTES: usize = 15;
@@ -64,8 +65,8 @@ struct SessionEntry {
 #[derive(Default)]
 struct Sessions {
     by_id: HashMap<Sid, SessionEntry>,
-    /// Those that no request has asked for yet, in the order of their opening.
-    unused: BTreeMap<u64, Sid>,
+    /// All but those that were found to be let in, in the order of their opening.
+    strangers: BTreeMap<u64, Sid>,
     last_number: u64,
     /// Sessions and handshakes on their way to one.
     permits: usize,
@@ -75,10 +76,15 @@ struct Sessions {
 }
 
 impl Sessions {
-    /// Forgets the oldest session that was never used; whoever asks takes over its permit.
+    /// Forgets the oldest session that is not let in; whoever asks takes over its permit.
     fn evict(&mut self) -> Option<Arc<SessionInbox>> {
-        let (_, sid) = self.unused.pop_first()?;
-        Some(self.by_id.remove(&sid)?.inbox)
+        while let Some((_, sid)) = self.strangers.pop_first() {
+            let entry = self.by_id.get(&sid);
+            if entry.is_some_and(|entry| !entry.inbox.admission.is_let_in()) {
+                return Some(self.by_id.remove(&sid)?.inbox);
+            }
+        }
+        None
     }
 }
 
@@ -127,13 +133,11 @@ impl SessionRegistry {
         })
     }
 
-    /// For a request, whose session is a used one from now on.
+    /// For a request.
     pub(super) fn find(&self, sid: &str) -> Option<Arc<SessionInbox>> {
-        let mut sessions = lock(&self.sessions);
-        let SessionEntry { inbox, number } = sessions.by_id.get(&Sid::parse(sid)?)?;
-        let (inbox, number) = (inbox.clone(), *number);
-        sessions.unused.remove(&number);
-        Some(inbox)
+        let sessions = lock(&self.sessions);
+        let entry = sessions.by_id.get(&Sid::parse(sid)?)?;
+        Some(entry.inbox.clone())
     }
 
     pub(super) fn count(&self) -> usize {
@@ -194,11 +198,10 @@ impl SessionPermit {
     pub(super) fn enter(
         self,
         revision: Revision,
-        max_payload: usize,
-        transport: TransportName,
+        admission: Arc<Admission>,
     ) -> Result<RegisteredSession, Refused> {
         let sid = Sid::random()?;
-        let inbox = Arc::new(SessionInbox::new(revision, max_payload));
+        let inbox = Arc::new(SessionInbox::new(revision, admission));
         let mut sessions = lock(&self.registry.sessions);
         if sessions.ending || sessions.by_id.contains_key(&sid) {
             drop(sessions);
@@ -213,10 +216,7 @@ impl SessionPermit {
                 number,
             },
         );
-        // Opened by an answered GET: whether anybody uses it is still to be seen.
-        if transport == TransportName::Polling {
-            sessions.unused.insert(number, sid);
-        }
+        sessions.strangers.insert(number, sid);
         drop(sessions);
         Ok(RegisteredSession {
             sid,
@@ -256,7 +256,7 @@ impl Drop for RegisteredSession {
     fn drop(&mut self) {
         let mut sessions = lock(&self.permit.registry.sessions);
         match sessions.by_id.remove(&self.sid) {
-            Some(SessionEntry { number, .. }) => drop(sessions.unused.remove(&number)),
+            Some(SessionEntry { number, .. }) => drop(sessions.strangers.remove(&number)),
             None => self.permit.transferred = true,
         }
         drop(sessions);
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn slots_are_limited_and_come_back() {
         let registry = SessionRegistry::new(2);
-        let registered = opened(&registry, TransportName::Polling);
-        let _ = registry.find(registered.sid());
+        let registered = opened(&registry);
+        registered.inbox.admission.let_in();
         let permit = registry
             .reserve()
             .unwrap_or_else(|_| panic!("room for two"));
@@ -318,10 +318,10 @@ mod tests {
         );
     }
 
-    fn opened(registry: &Arc<SessionRegistry>, how: TransportName) -> RegisteredSession {
+    fn opened(registry: &Arc<SessionRegistry>) -> RegisteredSession {
         registry
             .reserve()
-            .and_then(|permit| permit.enter(Revision::Four, 1000, how))
+            .and_then(|permit| permit.enter(Revision::Four, Admission::new(1000)))
             .unwrap_or_else(|_| panic!("there is room"))
     }
 
@@ -330,13 +330,17 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_session_that_was_never_used_makes_room() {
+    fn the_oldest_session_that_is_not_let_in_makes_room() {
         let registry = SessionRegistry::new(3);
-        let used = opened(&registry, TransportName::Polling);
-        assert!(registry.find(used.sid()).is_some());
-        let [older, newer] = [(); 2].map(|()| opened(&registry, TransportName::Polling));
+        let let_in = opened(&registry);
+        let_in.inbox.admission.let_in();
+        let [older, newer] = [(); 2].map(|()| opened(&registry));
+        assert!(
+            registry.find(older.sid()).is_some(),
+            "which changes nothing"
+        );
 
-        let socket = opened(&registry, TransportName::WebSocket);
+        let newest = opened(&registry);
         assert!(
             registry.find(older.sid()).is_none(),
             "unknown at once, not when its task has ended"
@@ -345,7 +349,9 @@ mod tests {
             next_command(&older.inbox),
             Poll::Ready(SessionCommand::Evicted)
         ));
-        assert!(next_command(&newer.inbox).is_pending() && next_command(&used.inbox).is_pending());
+        assert!(
+            next_command(&newer.inbox).is_pending() && next_command(&let_in.inbox).is_pending()
+        );
         assert_eq!(registry.count(), 3);
         drop(older);
         assert_eq!(
@@ -358,21 +364,23 @@ mod tests {
             .reserve()
             .unwrap_or_else(|_| panic!("the newer one makes room"));
         assert!(registry.find(newer.sid()).is_none());
+        newest.inbox.admission.let_in();
         assert!(
             registry.reserve().is_err(),
-            "used, on a WebSocket, still opening: none of them makes room"
+            "let in, sooner or later, and still opening: none of them makes room"
         );
         drop(newer);
         assert_eq!(registry.count(), 3);
-        drop((last, used, socket));
+        drop((last, let_in, newest));
         assert_eq!(registry.count(), 0);
     }
 
     #[test]
-    fn a_session_that_ended_unused_is_not_evicted_again() {
+    fn a_stranger_that_ended_is_not_evicted_again() {
         let registry = SessionRegistry::new(1);
-        drop(opened(&registry, TransportName::Polling));
-        let _socket = opened(&registry, TransportName::WebSocket);
+        drop(opened(&registry));
+        let newer = opened(&registry);
+        newer.inbox.admission.let_in();
         assert!(registry.reserve().is_err());
     }
 
@@ -389,9 +397,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         assert!(
-            permit
-                .enter(Revision::Four, 1000, TransportName::WebSocket)
-                .is_err(),
+            permit.enter(Revision::Four, Admission::new(1000)).is_err(),
             "a handshake that was on its way does not become a session"
         );
         waiting.await.expect("the wait ends");

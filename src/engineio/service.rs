@@ -17,12 +17,13 @@ use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::admission::Admission;
 use super::budget::ByteBudget;
 use super::config::Config;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
 use super::inbox::{SessionInbox, SessionRequest};
-use super::outbox::outbox;
+use super::outbox::outbox_of;
 use super::packet::{Encoding, Packet};
 use super::payload;
 use super::polling::{self, Answer, BodyLimits};
@@ -205,8 +206,8 @@ impl<H: Handler> Service<H> {
     ) -> Result<Answer, Refused> {
         let inner = &self.inner;
         let limits = inner.limits();
-        let (revision, how) = (encoding.revision(), TransportName::Polling);
-        let registered = permit.enter(revision, limits.max_payload, how)?;
+        let admission = Admission::new(limits.max_payload);
+        let registered = permit.enter(encoding.revision(), admission)?;
         let open = limits.open_packet(registered.sid(), limits.upgrades);
         let machine = Session::polling(now(), limits, encoding);
         let task = inner.open(registered, inner.handshake(request, peer), machine, None);
@@ -230,12 +231,13 @@ impl<H: Handler> Service<H> {
         let running = inner.registry.running();
         tokio::spawn(async move {
             let limits = inner.limits();
-            let Some(socket) = inner.socket(upgrade, limits.max_payload, slot).await else {
+            let admission = Admission::new(limits.max_payload);
+            let opened = inner.socket(upgrade, admission.clone(), slot);
+            let Some(socket) = opened.await else {
                 return;
             };
             // The service may have begun to end meanwhile.
-            let (revision, how) = (encoding.revision(), TransportName::WebSocket);
-            let Ok(registered) = permit.enter(revision, limits.max_payload, how) else {
+            let Ok(registered) = permit.enter(encoding.revision(), admission) else {
                 return socket.close_gracefully(Some(1001)).await;
             };
             let open = limits.open_packet(registered.sid(), false);
@@ -274,7 +276,11 @@ impl<H: Handler> Inner<H> {
         machine: Session,
         main: Option<Box<WebSocket>>,
     ) -> Box<SessionTask<H>> {
-        let (sender, receiver) = outbox(self.config.outbox_messages, self.config.outbox_bytes);
+        let (sender, receiver) = outbox_of(
+            registered.inbox.admission.clone(),
+            self.config.outbox_messages,
+            self.config.outbox_bytes,
+        );
         let state = self.handler.open(sender, handshake);
         SessionTask::new(
             self.handler.clone(),
@@ -299,7 +305,7 @@ impl<H: Handler> Inner<H> {
         let inner = self.clone();
         let running = self.registry.running();
         tokio::spawn(async move {
-            let opened = inner.socket(upgrade, inbox.max_payload, slot);
+            let opened = inner.socket(upgrade, inbox.admission.clone(), slot);
             let Some(socket) = opened.await else {
                 return;
             };
@@ -332,13 +338,13 @@ impl<H> Inner<H> {
     async fn socket(
         &self,
         upgrade: OnUpgrade,
-        max_payload: usize,
+        admission: Arc<Admission>,
         slot: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Option<Box<WebSocket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
             Ok(Ok(upgraded)) => Some(WebSocket::open(
                 upgraded,
-                max_payload,
+                admission,
                 self.received.clone(),
                 slot,
             )),

@@ -230,7 +230,7 @@ impl<H: Handler> SessionTask<H> {
             Event::Command(SessionCommand::Shutdown) => {
                 self.close(now, CloseReason::ServerShuttingDown)
             }
-            // Never used, it would have ended this way; it only ends sooner.
+            // Never let in, it would have ended soon.
             Event::Command(SessionCommand::Evicted) => {
                 self.machine.abandon(CloseReason::PingTimeout)
             }

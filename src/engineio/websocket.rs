@@ -27,6 +27,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::admission::Admission;
 use super::budget::{ByteBudget, ByteShare, UNCOUNTED};
 use super::frames::{FrameReader, Received};
 use super::packet::Frame;
@@ -123,7 +124,7 @@ pub(super) struct WebSocket {
     frames: FrameReader,
     /// What came of the message that is not whole yet.
     incoming: ByteShare,
-    max_payload: usize,
+    admission: Arc<Admission>,
     ended: Ended,
     /// That of the connection, if whoever serves it counts it so.
     _permit: Option<Arc<dyn Any + Send + Sync>>,
@@ -133,7 +134,7 @@ impl WebSocket {
     /// The WebSocket on a connection whose 101 is out. `permit` lives as long as it does.
     pub(super) fn open(
         upgraded: Upgraded,
-        max_payload: usize,
+        admission: Arc<Admission>,
         budget: Arc<ByteBudget>,
         permit: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Box<Self> {
@@ -146,7 +147,7 @@ impl WebSocket {
             pong: None,
             frames: FrameReader::default(),
             incoming: ByteShare::new(budget),
-            max_payload,
+            admission,
             ended: Ended::No,
             _permit: permit,
         })
@@ -256,7 +257,7 @@ impl WebSocket {
         loop {
             // A read has room for hundreds of frames; each of them counts as a step of this task.
             let step = ready!(coop::poll_proceed(cx));
-            let Some(received) = self.frames.next(self.max_payload)? else {
+            let Some(received) = self.frames.next(self.admission.max_payload())? else {
                 drop(step);
                 self.put_pong();
                 if (self.unflushed || !self.waiting.is_empty())
@@ -287,7 +288,12 @@ impl WebSocket {
     fn poll_in(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketEnd>> {
         // Before reading, because then all that was seen is of this one message; behind its end the
         // next may follow in the same read.
-        if self.incoming.held() > self.max_payload.saturating_add(FRAMING) {
+        let most = match self.admission.is_held_small() {
+            // The next byte would count.
+            true => UNCOUNTED - 1,
+            false => self.admission.max_payload().saturating_add(FRAMING),
+        };
+        if self.incoming.held() > most {
             return Poll::Ready(Err(SocketEnd::TooLarge));
         }
         // What is short is read without being counted, whatever follows it.

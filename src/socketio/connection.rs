@@ -341,6 +341,7 @@ impl Connection {
             return None;
         }
         state.connect_by = None;
+        self.outbox.let_in();
         Some(socket)
     }
 

@@ -30,6 +30,12 @@ pub trait Handler: Send + Sync + 'static {
     /// What is known of a client that was admitted.
     type Admitted: Send;
 
+    /// Whether a client that opens a session now has to say who it is. Then it is held to packets
+    /// of 4 KiB until it has joined a namespace: strangers take no room of those who are known.
+    fn asks_who(&self) -> bool {
+        false
+    }
+
     /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the
     /// message `Invalid namespace`. The connection is closed when this takes longer than the
     /// connect timeout.

@@ -11,6 +11,8 @@
 //! 4. Sending never waits. An event for many is encoded once.
 //! 5. Every `connected` is followed by exactly one `disconnected`.
 //! 6. The Engine.IO session id is a secret; sockets have ids of their own.
+//! 7. Who has joined a namespace is let in for as long as the session lasts
+//!    ([`crate::engineio`], law 8); until then it is a stranger.
 //!
 //! # Flow
 //! ```text

@@ -144,6 +144,9 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
     type Session = Connection;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Connection> {
+        if self.shared.handler.asks_who() {
+            outbox.small_until_let_in();
+        }
         let connection =
             Connection::open(outbox, handshake, self.shared.limits(), self.shared.clone());
         if let Some(request) = connection.implicit_connect() {

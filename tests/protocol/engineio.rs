@@ -196,8 +196,10 @@ async fn path_is_matched_exactly() {
 async fn sessions_are_limited_and_their_room_comes_back() {
     let server = Server::start(|config| config.max_sessions = 2).await;
     let sid = server.open_polling().await;
-    assert!(server.post(&sid, "3").await.is(200, "ok"));
+    assert!(server.post(&sid, "4a").await.is(200, "ok"));
     let mut socket = server.open_websocket().await;
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
     let answer = server.http("GET", "EIO=4&transport=polling", "").await;
     assert!(
         answer.is(503, r#"{"code":3,"message":"Too many sessions"}"#),

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use super::engineio_rig::{Server, Socket, answer, slot, within};
+use super::engineio_rig::{Server, Socket, answer, sid_of, slot, within};
 
 /// Waits for what another task is about to do.
 async fn until(mut true_at_last: impl FnMut() -> bool) {
@@ -97,8 +97,18 @@ async fn received_bytes_of_a_begun_message_keep_their_room_and_the_next_one_is_r
 
 /// A masked frame of a client.
 fn frame(first: u8, data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0xff];
-    frame.extend((data.len() as u64).to_be_bytes());
+    let mut frame = vec![first];
+    match u16::try_from(data.len()) {
+        Ok(len) if len < 126 => frame.push(0x80 | len as u8),
+        Ok(len) => {
+            frame.push(0xfe);
+            frame.extend(len.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(0xff);
+            frame.extend((data.len() as u64).to_be_bytes());
+        }
+    }
     frame.extend([0; 4]);
     frame.extend(data);
     frame
@@ -133,6 +143,61 @@ async fn received_frames_without_data_are_bounded_too() {
         .expect("the server reads");
     assert_eq!(endless.closed().await, Some(1009));
     until(|| server.service.received_bytes() == 0).await;
+}
+
+/// For which no byte of those that all clients have together is needed.
+#[tokio::test]
+async fn strangers_are_held_to_small_messages_where_the_layer_above_wants_it_so() {
+    let server = Server::start(|config| {
+        config.max_payload = 1_000_000;
+        config.total_received_bytes = 100_000;
+    })
+    .await;
+    let open = async || {
+        let opened = server.http("GET", "EIO=4&transport=polling&small", "");
+        sid_of(&opened.await.body)
+    };
+    let long = format!("4{}", "x".repeat(4096));
+    let refused = server.post(&open().await, &long).await;
+    let said = r#"{"code":3,"message":"Payload too large"}"#;
+    assert!(refused.is(413, said), "{refused:?}");
+    let sid = open().await;
+    assert!(server.post(&sid, &long[..4096]).await.is(200, "ok"));
+    // It is let in by that.
+    assert!(server.post(&sid, &long).await.is(200, "ok"));
+
+    // In one frame, in fragments that come to no end, and in such without data.
+    const EMPTY: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
+    let begin = [0x01, 0x81, 0, 0, 0, 0, b'4'];
+    let sent = [
+        frame(0x81, long.as_bytes())[..100].to_vec(),
+        [frame(0x01, &[b'4'; 4000]), frame(0x00, &[b'x'; 4000])].concat(),
+        [&begin[..], &EMPTY.repeat(1000)].concat(),
+    ];
+    for (number, sent) in sent.iter().enumerate() {
+        let mut socket = server.websocket("&small").await;
+        assert!(socket.text().await.starts_with("0{"));
+        let stream = socket.0.get_mut();
+        stream.write_all(sent).await.expect("the server reads");
+        assert_eq!(socket.closed().await, Some(1009), "{number}");
+    }
+    // Those that only begin hold nothing.
+    let mut halves = Vec::new();
+    for _ in 0..30 {
+        let mut socket = server.websocket("&small").await;
+        assert!(socket.text().await.starts_with("0{"));
+        let half = &frame(0x81, &[b'4'; 4090])[..4090];
+        let stream = socket.0.get_mut();
+        stream.write_all(half).await.expect("the server reads");
+        halves.push(socket);
+    }
+    let mut socket = server.websocket("&small").await;
+    assert!(socket.text().await.starts_with("0{"));
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
+    let long = format!("4{}", "x".repeat(90_000));
+    socket.send(&long).await;
+    assert_eq!(socket.text().await, long, "there is room for who is let in");
 }
 
 #[tokio::test]

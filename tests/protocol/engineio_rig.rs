@@ -27,7 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 // The server
 
-/// Echoes; some texts make it do something else.
+/// Echoes, and lets in who says anything; some texts make it do something else.
 #[derive(Default)]
 pub struct Echo {
     pub seen: Mutex<Vec<String>>,
@@ -95,6 +95,9 @@ impl Handler for EchoHandler {
             .to_owned();
         assert!(!handshake.headers.contains_key("upgrade") && handshake.peer.is_some());
         self.echo.note(format!("open {} {agent}", handshake.query));
+        if handshake.query.ends_with("&small") {
+            outbox.small_until_let_in();
+        }
         self.echo
             .outboxes
             .lock()
@@ -104,6 +107,7 @@ impl Handler for EchoHandler {
     }
 
     fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
+        outbox.let_in();
         let Message::Text(text) = &message else {
             outbox
                 .try_send(MessageGroup::One(message))

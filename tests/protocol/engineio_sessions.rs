@@ -35,34 +35,35 @@ fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)
 }
 
 #[tokio::test]
-async fn sessions_that_were_never_used_make_room_and_no_others() {
+async fn sessions_that_are_let_in_keep_their_room_by_whatever_way_they_came() {
     let server = Server::start(|config| config.max_sessions = 3).await;
-    let mut unused = Vec::new();
+    let mut opened = Vec::new();
     for _ in 0..3 {
-        unused.push(server.open_polling().await);
+        opened.push(server.open_polling().await);
     }
     // A fourth has the room of the first.
     let polled = server.open_polling().await;
     server.echo().wait_for("close ping timeout").await;
-    assert!(server.get(&unused[0]).await.is(400, UNKNOWN));
+    assert!(server.get(&opened[0]).await.is(400, UNKNOWN));
     assert_eq!(server.service.session_count(), 3);
-    // What was used by a GET, by a POST or by a WebSocket stays, however many come.
     let waiting = waiting_get(&server, &polled);
-    assert!(server.post(&unused[2], "3").await.is(200, "ok"));
-    let mut socket = server.websocket(&format!("&sid={}", unused[1])).await;
-    socket.send("2probe").await;
+    assert!(server.post(&polled, "4polled").await.is(200, "ok"));
+    assert_eq!(waiting.await, (200, "4polled".to_owned()));
+    assert!(server.post(&opened[2], "4a").await.is(200, "ok"));
+    let mut socket = server.websocket(&format!("&sid={}", opened[1])).await;
+    for packet in ["2probe", "5", "4b"] {
+        socket.send(packet).await;
+    }
     assert_eq!(socket.text().await, "3probe");
+    assert_eq!(socket.text().await, "4b");
+    // However many come.
     for _ in 0..5 {
         let refused = server.http("GET", "EIO=4&transport=polling", "").await;
         assert!(refused.is(503, FULL), "{refused:?}");
     }
-    assert!(server.post(&polled, "4polled").await.is(200, "ok"));
-    assert_eq!(waiting.await, (200, "4polled".to_owned()));
-    assert!(server.post(&unused[2], "4a").await.is(200, "ok"));
-    assert!(server.get(&unused[2]).await.is(200, "4a"));
-    socket.send("5").await;
-    socket.send("4b").await;
-    assert_eq!(socket.text().await, "4b");
+    assert!(server.get(&opened[2]).await.is(200, "4a"));
+    socket.send("4c").await;
+    assert_eq!(socket.text().await, "4c");
     assert_eq!(
         server
             .echo()
@@ -75,11 +76,47 @@ async fn sessions_that_were_never_used_make_room_and_no_others() {
 }
 
 #[tokio::test]
-async fn sessions_on_a_websocket_have_the_room_of_one_never_used_and_keep_it() {
+async fn asking_for_a_session_keeps_no_room() {
+    let server = Server::start(|config| config.max_sessions = 5).await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(server.open_polling().await);
+    }
+    // By a poll that waits, a POST, a WebSocket, and badly; and a session on a WebSocket alone.
+    let waiting = waiting_get(&server, &asked[0]);
+    assert!(server.post(&asked[1], "3").await.is(200, "ok"));
+    let mut probing = server.websocket(&format!("&sid={}", asked[2])).await;
+    probing.send("2probe").await;
+    assert_eq!(probing.text().await, "3probe");
+    let bad = format!("EIO=4&transport=polling&sid={}", asked[3]);
+    assert_eq!(server.http("DELETE", &bad, "").await.status, 400);
+    let mut socket = server.open_websocket().await;
+
+    let mut newer = Vec::new();
+    for _ in 0..5 {
+        newer.push(server.open_polling().await);
+    }
+    assert_eq!(waiting.await, (400, UNKNOWN.to_owned()));
+    for sid in &asked {
+        assert!(server.get(sid).await.is(400, UNKNOWN));
+    }
+    assert_eq!(probing.closed().await, None);
+    assert_eq!(socket.closed().await, None);
+    for sid in &newer {
+        assert!(server.post(sid, "4a").await.is(200, "ok"));
+        assert!(server.get(sid).await.is(200, "4a"));
+    }
+    assert_eq!(server.service.session_count(), 5);
+}
+
+#[tokio::test]
+async fn sessions_on_a_websocket_have_the_room_of_a_stranger_and_keep_it_when_let_in() {
     let server = Server::start(|config| config.max_sessions = 1).await;
     let sid = server.open_polling().await;
     let mut socket = server.open_websocket().await;
     assert!(server.get(&sid).await.is(400, UNKNOWN));
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
     assert!(
         server
             .http("GET", "EIO=4&transport=polling", "")
@@ -104,7 +141,10 @@ async fn other_limits_are_those_of_sessions_that_open_and_end_none() {
     let server = Server::start(|config| config.max_sessions = 2).await;
     let (older, mut socket) = (server.open_polling().await, server.open_websocket().await);
     let long = format!("4{}", "x".repeat(900));
-    assert!(server.post(&older, "3").await.is(200, "ok"));
+    assert!(server.post(&older, "4a").await.is(200, "ok"));
+    assert!(server.get(&older).await.is(200, "4a"));
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
     let config = |max_payload, max_sessions| Config {
         max_payload,
         max_sessions,

@@ -80,6 +80,7 @@ impl Handler for Broadcast {
     type Session = Reader;
 
     fn open(&self, outbox: Outbox, _: Handshake) -> Arc<Reader> {
+        outbox.let_in();
         let place = self.log().len().into();
         self.outboxes
             .lock()

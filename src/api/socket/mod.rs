@@ -149,6 +149,10 @@ fn connect_refused(error: &ApiError) -> ConnectRefused {
 impl socketio::Handler for SocketApi {
     type Admitted = (Principal, Caller);
 
+    fn asks_who(&self) -> bool {
+        self.0.auth.is_on()
+    }
+
     async fn authorize(
         &self,
         request: ConnectRequest,

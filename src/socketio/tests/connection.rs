@@ -51,7 +51,9 @@ async fn a_refusal_leaves_the_connection_open() {
     client.text("0/random").await;
     client.text(r#"0/private,{"a":1}"#).await;
     client.text("0/private").await;
+    assert!(!client.sent.is_let_in());
     client.text("0").await;
+    assert!(client.sent.is_let_in());
     assert_eq!(
         client.received(),
         [

@@ -26,6 +26,7 @@ mod raw;
 mod revoked_replay;
 mod slow;
 mod smuggling;
+mod strangers;
 mod subscriptions;
 mod tls;
 mod well_behaved;

@@ -68,8 +68,19 @@ pub fn statuses(text: &str) -> Vec<u16> {
 
 /// A masked frame of a client; the mask is zero.
 pub fn frame(first: u8, data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0xff];
-    frame.extend((data.len() as u64).to_be_bytes());
+    let mut frame = vec![first];
+    // The shortest form of the length: any other is refused, whatever the frame says.
+    match u16::try_from(data.len()) {
+        Ok(length) if length < 126 => frame.push(0x80 | length as u8),
+        Ok(length) => {
+            frame.push(0xfe);
+            frame.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(0xff);
+            frame.extend((data.len() as u64).to_be_bytes());
+        }
+    }
     frame.extend([0; 4]);
     frame.extend(data);
     frame
