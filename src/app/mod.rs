@@ -433,11 +433,12 @@ async fn load_tracker(reader: &StoreReader) -> Result<crate::tracker::Tracker> {
     Ok(loaded.context("loading the state panicked")??)
 }
 
-/// Settings that let more in than most people want.
-/// Said where a proxy lets others in and no token is asked for.
-pub const OPEN_BEHIND_PROXY: &str = "a proxy lets others in (server.trusted_proxies, server.allowed_hosts), and no token is asked for: \
+/// Said at a start, and by `doctor`, where the settings expect others through a proxy and no token
+/// is asked for.
+pub const OPEN_BEHIND_PROXY: &str = "server.trusted_proxies or server.allowed_hosts expects others, through a proxy, and no token is asked for: \
      whoever the proxy lets through may do everything";
 
+/// Settings that let more in than most people want.
 fn warn_of_open_origins(settings: &config::Server) {
     for (origin, who) in [
         ("*", "every web page that somebody opens on this machine"),
