@@ -104,12 +104,15 @@ fn unrelated(number: u64) -> Transaction {
 fn watch_row(number: u64) -> WatchRow {
     WatchRow {
         spk: script(1, number),
+        listed: true,
+        derivations: Vec::new(),
         label: String::new(),
         added: 0,
         depths: vec![1],
         coverage: Coverage::default(),
         balance: Default::default(),
         utxo_count: 0,
+        outputs: 0,
         tx_count: 0,
         updated: 0,
     }

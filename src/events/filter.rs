@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::tracker::{EventKind, ScriptHash};
+use crate::tracker::{DescriptorId, EventKind, ScriptHash, SubjectId};
 
 /// What one can subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     Script(ScriptHash),
+    Descriptor(DescriptorId),
     /// Blocks and reorgs.
     Blocks,
     /// Every script there is. No event's topic.
@@ -18,8 +19,11 @@ pub enum Topic {
 impl Topic {
     /// The topic that an event belongs to: exactly one.
     pub fn of(kind: &EventKind) -> Self {
-        kind.script()
-            .map_or(Self::Blocks, |script| Self::Script(*script))
+        match kind.subject_id() {
+            Some(SubjectId::Script(script)) => Self::Script(script),
+            Some(SubjectId::Descriptor(descriptor)) => Self::Descriptor(descriptor),
+            None => Self::Blocks,
+        }
     }
 }
 
@@ -44,6 +48,7 @@ impl Selection {
         match topic {
             Topic::Blocks => self.blocks,
             Topic::EveryScript => self.scripts.is_none(),
+            Topic::Descriptor(_) => false,
             Topic::Script(script) => self
                 .scripts
                 .as_ref()

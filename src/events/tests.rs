@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::*;
 use crate::store::{self, ChainInfo, Cutoff, StoreError, Writer};
 use crate::test_end::StoreFolder;
-use crate::tracker::{BlockId, Event as Written, EventKind, ScriptHash, Transition};
+use crate::tracker::{BlockId, Event as Written, EventKind, ScriptHash, Subject, Transition};
 use crate::wire::EventEncoder;
 
 const NOW: u64 = 1_754_336_318_173;
@@ -47,6 +47,14 @@ enum Item {
     CaughtUp(u64),
 }
 
+fn subject(n: u8) -> Subject {
+    Subject::Script {
+        spk: ScriptBuf::from_bytes(vec![n]),
+        script: ScriptHash([n; 32]),
+        derivations: Vec::new(),
+    }
+}
+
 /// An event of this topic.
 fn event(n: u8) -> Written {
     let block = BlockId {
@@ -60,8 +68,7 @@ fn event(n: u8) -> Written {
             transactions: 1,
         },
         n => EventKind::Unwatched {
-            spk: ScriptBuf::from_bytes(vec![n]),
-            script: ScriptHash([n; 32]),
+            subject: subject(n),
         },
     };
     Written {

@@ -211,7 +211,7 @@ impl MempoolSync {
             FollowUp::Check(tx) => self.calls.check(tx),
             FollowUp::Fetch(txids) => self.calls.fetch(txids),
             // They wake others.
-            FollowUp::Baseline | FollowUp::Scans => {}
+            FollowUp::Baseline | FollowUp::Scans | FollowUp::Derive => {}
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Shell {
     pub(super) baseline: Arc<Notify>,
     /// History scans were opened or ended.
     pub(super) scans: Arc<Notify>,
+    /// Descriptors want more of their scripts.
+    pub(super) derive: Arc<Notify>,
     feed: Option<Feed>,
     calls: JoinSet<Result<Answer, StoreError>>,
     blocks: Option<Blocks>,
@@ -75,6 +77,7 @@ impl Shell {
             position,
             baseline: Arc::new(Notify::new()),
             scans: Arc::new(Notify::new()),
+            derive: Arc::new(Notify::new()),
             feed: None,
             calls: JoinSet::new(),
             blocks: None,
@@ -198,6 +201,7 @@ impl Shell {
         match follow_up {
             FollowUp::Baseline => self.baseline.notify_one(),
             FollowUp::Scans => self.scans.notify_one(),
+            FollowUp::Derive => self.derive.notify_one(),
             FollowUp::Check(_) | FollowUp::Fetch(_) => {
                 return Some(FollowerEvent::Asked(follow_up));
             }

@@ -224,6 +224,8 @@ mod tests {
         });
         let watch = WatchRow {
             spk: spk(),
+            listed: true,
+            derivations: Vec::new(),
             label: String::new(),
             added: 0,
             depths: vec![1],
@@ -235,6 +237,7 @@ mod tests {
             },
             balance: Balance::default(),
             utxo_count: 2,
+            outputs: 2,
             tx_count: 0,
             updated: 0,
         };

@@ -43,6 +43,7 @@ pub use inputs::must_last;
 use handle::{Command, InputJob, Sent, added_by, note_owner};
 use inputs::{cut, in_parts, is_block, is_large, size_of};
 
+use crate::clock::now_ms;
 use crate::store::{OwnerEdits, StoreError, StoreReader, Writer};
 use crate::tracker::{ApplyError, FollowUp, Input, Overlay, Tracker, Transition};
 
@@ -94,6 +95,15 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
     }
     for script in reader.snapshot().adding()? {
         tracker.load_adding(script);
+    }
+    for descriptor in reader.snapshot().descriptors(None, usize::MAX)? {
+        tracker.load_descriptor(&descriptor.1);
+    }
+    for place in reader.snapshot().joining() {
+        tracker.load_joining(place?);
+    }
+    for descriptor in reader.snapshot().leaving() {
+        tracker.load_leaving(descriptor?);
     }
     for script in reader.forgetting() {
         tracker.load_forgetting(script?);
@@ -238,8 +248,12 @@ impl Indexer {
             jobs.push_back(InputJob::unanswered(Input::EvictMore));
             self.commit(jobs)?;
         }
+        if self.tracker.has_to_join() {
+            jobs.push_back(InputJob::unanswered(Input::Join { now: now_ms() }));
+            self.commit(jobs)?;
+        }
         if self.tracker.has_to_forget() {
-            jobs.push_back(InputJob::unanswered(Input::Forget));
+            jobs.push_back(InputJob::unanswered(Input::Forget { now: now_ms() }));
             self.commit(jobs)?;
         }
         jobs.extend(self.next_portion());
@@ -252,7 +266,10 @@ impl Indexer {
 
     /// Whether there is something to go on with.
     fn has_more(&self) -> bool {
-        self.tracker.is_evicting() || self.tracker.has_to_forget() || !self.large.is_empty()
+        self.tracker.is_evicting()
+            || self.tracker.has_to_join()
+            || self.tracker.has_to_forget()
+            || !self.large.is_empty()
     }
 
     /// The next portion of the first large input; the last one has its answer. A script that was

@@ -10,8 +10,9 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, ScanRow, ScanState, ScriptHash,
-    Spend, Staged, Status, Touch, TxRow, WatchRow,
+    Balance, Baseline, BlockId, BlockRow, Coverage, Derivation, DescriptorId, DescriptorRow,
+    EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanRow, ScanState, ScriptHash, Spend,
+    Staged, Status, Touch, TxRow, WalletRow, WatchRow,
 };
 
 pub fn txid() -> impl Strategy<Value = Txid> {
@@ -28,6 +29,80 @@ pub fn block_id() -> impl Strategy<Value = BlockId> {
 
 pub fn script() -> impl Strategy<Value = ScriptHash> {
     any::<[u8; 32]>().prop_map(ScriptHash)
+}
+
+pub fn descriptor_id() -> impl Strategy<Value = DescriptorId> {
+    any::<[u8; 32]>().prop_map(DescriptorId)
+}
+
+pub fn keychain() -> impl Strategy<Value = Keychain> {
+    prop_oneof![Just(Keychain::External), Just(Keychain::Internal)]
+}
+
+pub fn derivation() -> impl Strategy<Value = Derivation> {
+    (descriptor_id(), keychain(), any::<u32>()).prop_map(|(descriptor, keychain, index)| {
+        Derivation {
+            descriptor,
+            keychain,
+            index,
+        }
+    })
+}
+
+pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
+    let keychain = (option::of(any::<u32>()), any::<[u32; 5]>()).prop_map(
+        |(last_used, [reserved, window, watched_to, derived, first])| KeychainRow {
+            last_used,
+            reserved,
+            window,
+            watched_to,
+            derived,
+            first,
+        },
+    );
+    (
+        vec(keychain, 0..3),
+        vec(any::<u8>(), 0..4),
+        (option::of(balance()), balance()),
+        any::<[u32; 2]>(),
+        any::<[u64; 4]>(),
+    )
+        .prop_map(
+            |(
+                keychains,
+                depths,
+                (held, balance),
+                [gap_limit, from_height],
+                [awaited, utxo_count, tx_count, updated],
+            )| DescriptorRow {
+                keychains,
+                gap_limit,
+                depths,
+                from_height,
+                awaited,
+                held,
+                balance,
+                utxo_count,
+                tx_count,
+                updated,
+            },
+        )
+}
+
+pub fn wallet_row() -> impl Strategy<Value = WalletRow> {
+    let baseline = prop_oneof![
+        Just(Baseline::Skip),
+        Just(Baseline::IfMissing),
+        Just(Baseline::Refresh)
+    ];
+    (any::<[String; 2]>(), any::<u64>(), baseline).prop_map(|([text, label], added, baseline)| {
+        WalletRow {
+            text,
+            label,
+            added,
+            baseline,
+        }
+    })
 }
 
 pub fn spk() -> impl Strategy<Value = ScriptBuf> {
@@ -109,18 +184,30 @@ pub fn watch_row() -> impl Strategy<Value = WatchRow> {
         vec(any::<u8>(), 0..9),
         coverage,
         balance(),
-        any::<[u64; 4]>(),
+        (any::<bool>(), vec(derivation(), 0..3)),
+        any::<[u64; 5]>(),
     )
         .prop_map(
-            |(spk, label, depths, coverage, balance, [added, utxo_count, tx_count, updated])| {
+            |(
+                spk,
+                label,
+                depths,
+                coverage,
+                balance,
+                (listed, derivations),
+                [added, utxo_count, outputs, tx_count, updated],
+            )| {
                 WatchRow {
                     spk,
+                    listed,
+                    derivations,
                     label,
                     added,
                     depths,
                     coverage,
                     balance,
                     utxo_count,
+                    outputs,
                     tx_count,
                     updated,
                 }
@@ -163,21 +250,30 @@ pub fn tx_row() -> impl Strategy<Value = TxRow> {
         received,
         sent,
     });
+    let net =
+        (descriptor_id(), any::<(u64, u64)>()).prop_map(|(descriptor, (received, sent))| Net {
+            descriptor,
+            received,
+            sent,
+        });
     (
         (status(), any::<[bool; 2]>()),
         any::<(u64, u64)>(),
-        vec(touch, 0..4),
+        (vec(touch, 0..4), vec(net, 0..3)),
         vec(any::<u32>(), 0..3),
     )
         .prop_map(
-            |((status, [inherits, signals]), (first_seen, order), touches, earlier)| TxRow {
-                status,
-                signals,
-                inherits: inherits && status == Status::Mempool,
-                first_seen,
-                order,
-                touches,
-                earlier,
+            |((status, [inherits, signals]), (first_seen, order), (touches, nets), earlier)| {
+                TxRow {
+                    status,
+                    signals,
+                    inherits: inherits && status == Status::Mempool,
+                    first_seen,
+                    order,
+                    touches,
+                    nets,
+                    earlier,
+                }
             },
         )
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, Txid};
 use rocksdb::{
-    ColumnFamily, DB, Direction, ErrorKind, IteratorMode, PrefixRange, ReadOptions, WriteBatch,
-    WriteOptions, properties,
+    ColumnFamily, DB, DBPinnableSlice, Direction, ErrorKind, IteratorMode, PrefixRange,
+    ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
 use super::codec::keys::StoredKey;
@@ -82,13 +82,20 @@ impl Db {
         family: &'static str,
         key: &[u8],
     ) -> Result<Option<V>, StoreError> {
-        let bytes = self
-            .raw
-            .get_pinned_cf(self.family(family), key)
-            .map_err(|error| self.failed_read(family, key, error))?;
+        let bytes = self.bytes(family, key)?;
         bytes
             .map(|bytes| self.decode(family, key, &bytes))
             .transpose()
+    }
+
+    /// A value that is not decoded.
+    pub fn bytes(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        let bytes = self.raw.get_pinned_cf(self.family(family), key);
+        bytes.map_err(|error| self.failed_read(family, key, error))
     }
 
     pub fn row<V: StoredValue>(

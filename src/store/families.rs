@@ -25,13 +25,20 @@ pub const SCAN_SCRIPTS: &str = "scan_scripts";
 pub const SCRIPT_SCANS: &str = "script_scans";
 pub const FORGETTING: &str = "forgetting";
 pub const OPEN_SCANS: &str = "open_scans";
+pub const LISTED: &str = "listed";
+pub const DESCRIPTORS: &str = "descriptors";
+pub const WALLETS: &str = "wallets";
+pub const DERIVATIONS: &str = "derivations";
+pub const OWNED_OUTPUTS: &str = "owned_outputs";
+pub const JOINING: &str = "joining";
+pub const LEAVING: &str = "leaving";
 pub const EVENTS: &str = "events";
 pub const CURSORS: &str = "cursors";
 pub const AUTH: &str = "auth";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 21] = [
+pub const FAMILIES: [&str; 28] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -50,19 +57,26 @@ pub const FAMILIES: [&str; 21] = [
     SCRIPT_SCANS,
     FORGETTING,
     OPEN_SCANS,
+    LISTED,
+    DESCRIPTORS,
+    WALLETS,
+    DERIVATIONS,
+    OWNED_OUTPUTS,
+    JOINING,
+    LEAVING,
     EVENTS,
     CURSORS,
     AUTH,
 ];
 
 /// Families that are read by whole key, so that a filter saves the look into most files.
-const POINT_READ: [&str; 5] = [BLOCKS, WATCHES, OUTPUTS, TXS, RAW_TXS];
+const POINT_READ: [&str; 6] = [BLOCKS, WATCHES, OUTPUTS, TXS, RAW_TXS, DESCRIPTORS];
 
-/// Bytes of a script's hash, or of a scan's id, with which the keys of a family begin that is read
+/// Bytes of a script's hash, of a descriptor's id, or of a scan's id, with which the keys of a family begin that is read
 /// by them: a filter of these saves the look into most files for a script that has nothing.
 pub fn prefix_len(family: &str) -> Option<usize> {
     match family {
-        UNSPENT | HISTORY | SCRIPT_SCANS => Some(32),
+        UNSPENT | HISTORY | SCRIPT_SCANS | DERIVATIONS | OWNED_OUTPUTS => Some(32),
         SCAN_SCRIPTS => Some(8),
         _ => None,
     }

@@ -50,13 +50,14 @@
 //! |---|---|---|---|
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
-//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
+//! | `watches` | script hash | version 2: spk, listed, derivations (see `derivations`), label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, outputs u64, tx_count u64, updated u64 | balance |
+//! | `listed` (8) | script hash | empty | list of addresses: scripts that were added by themselves |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend, (6) unless empty: earlier ones (height u32, txid and height u32 of the spend) | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
-//! | `txs` | txid | version 2: status, signals, inherits, first_seen u64, order u64, touches (script hash, received u64, sent u64), unless empty: heights u32 of earlier blocks that hold it | what is known of one transaction |
+//! | `txs` | txid | version 3: status, signals, inherits, first_seen u64, order u64, touches (script hash, received u64, sent u64), nets (descriptor id, received u64, sent u64), unless empty: heights u32 of earlier blocks that hold it | what is known of one transaction |
 //! | `raw_txs` (6) | txid | transaction | matching it again, loading the mempool |
-//! | `history` | script hash, inverted order u64, txid | empty | a script's transactions, newest first |
+//! | `history` | script hash or descriptor id, inverted order u64, txid | empty | the transactions of a script or a descriptor, newest first |
 //! | `mempool` | txid | empty | transactions with status mempool, at start |
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
 //! | `pending` | script hash | empty | scripts that wait for their baseline |
@@ -65,6 +66,12 @@
 //! | `script_scans` (5) | script hash, id u64 | empty | the same by script |
 //! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
+//! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance of a descriptor |
+//! | `wallets` (8) | descriptor id | text, label, added u64, baseline u8 (0 skip, 1 if missing, 2 refresh) | what was asked for |
+//! | `derivations` (8) | descriptor id, keychain u8 (0 external, 1 internal), index u32 | script hash | addresses of a descriptor |
+//! | `owned_outputs` (8) | descriptor id, txid, vout u32 | empty | outputs of a descriptor whose spend is not confirmed |
+//! | `joining` (8) | as in `derivations` | empty | scripts whose past does not count for a descriptor yet |
+//! | `leaving` (8) | descriptor id | empty | descriptors that are not watched any more, whose rows are going |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //! | `auth` (7) | see [`auth`] | | what was seen of the tokens file last; when tokens were used last; what they own; sessions of the page |
@@ -100,7 +107,7 @@
 //! | `reserved` | u64 | every number that was ever given is below it; synced |
 //! | `boot` | text | boot id of the machine when the store was opened last |
 //! | `clean` | bool | the store was closed in order |
-//! | `counts` | 3 × u64 | watched scripts, unspent outputs, transactions |
+//! | `counts` | version 2: 4 × u64 | scripts that were added by themselves, other watched scripts, unspent outputs, transactions |
 //! | `monitoring` | bool | absent until it was started or stopped by a person |
 //! | `adding` (5) | list of script hashes, ascending | those that are new in an add which is not finished; absent without any |
 
@@ -143,12 +150,12 @@ pub use writer::Writer;
 /// No part of the interface: for the fuzz targets alone.
 #[doc(hidden)]
 pub mod internals {
-    pub use super::codec::rows::tx_of_format_5;
+    pub use super::codec::rows::{tx_of_format_5, tx_of_format_7, watch_of_format_7};
     pub use super::codec::{Malformed, StoredValue, keys};
 }
 
 /// Version of keys, families and fields.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;
@@ -163,8 +170,10 @@ pub struct ChainInfo {
 /// Totals for `/status`, kept by the writer from the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowCounts {
-    /// Watched scripts.
+    /// Scripts that were added by themselves.
     pub addresses: u64,
+    /// Scripts that are watched for descriptors alone.
+    pub derived: u64,
     /// Outputs of watched scripts that no transaction we know of spends.
     pub utxos: u64,
     /// Transactions that touch a watched script, whatever became of them.

@@ -1,5 +1,6 @@
 //! Opening a store: creating it, bringing an earlier format up, and going on with the numbers.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +9,15 @@ use std::time::Instant;
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::keys::{
-    coinbase_entry, parse_number_key, parse_outpoint_key, scan_script_key, script_scan_key,
+    coinbase_entry, parse_hash_key, parse_number_key, parse_outpoint_key, scan_script_key,
+    script_scan_key,
 };
-use super::codec::rows::tx_of_format_5;
+use super::codec::rows::{counts_of_format_7, tx_of_format_5, tx_of_format_7, watch_of_format_7};
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    COINBASES, FAMILIES, META, MIB, OUTPUTS, RAW_TXS, SCAN_SCRIPTS, SCRIPT_SCANS, TXS, WATCHES,
-    meta,
+    COINBASES, FAMILIES, LISTED, META, MIB, OUTPUTS, RAW_TXS, SCAN_SCRIPTS, SCRIPT_SCANS, TXS,
+    WATCHES, meta,
 };
 use super::folder::FreeSpace;
 use super::log::Numbers;
@@ -124,14 +126,16 @@ fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<()
 /// What becomes of an entry: others with their values, `None` for one that goes.
 type Entries = Vec<(&'static str, Vec<u8>, Option<Vec<u8>>)>;
 /// What a later format has in place of an entry. Nothing for one that is of it already.
-type Step = fn(&[u8], &[u8]) -> Result<Entries, Malformed>;
+type Step = fn(&Outputs, &[u8], &[u8]) -> Result<Entries, Malformed>;
+/// How many outputs of a script have a row.
+type Outputs = HashMap<ScriptHash, u64>;
 
 /// The formats before each change, the family that it is made from, and the change.
 const STEPS: [(Range<u32>, &str, Step); 4] = [
     (1..4, OUTPUTS, list_coinbase),
     (2..5, SCAN_SCRIPTS, list_scan),
-    (2..5, WATCHES, forget_scan_count),
-    (1..6, TXS, part_transaction),
+    (1..8, WATCHES, count_outputs),
+    (1..8, TXS, part_transaction),
 ];
 
 /// From an earlier format. Nothing is changed before all that must be read has been read: then the
@@ -154,6 +158,7 @@ fn upgrade(
     let began = Instant::now();
     tracing::info!("the store has format {from}: bringing it up to format {FORMAT}");
     let log_id = (from < 3).then(|| db.required(meta::LOG_ID)).transpose()?;
+    let counts = counts_before_format_8(db, from)?;
     if begun.is_none() {
         take_steps(db, from, false, stopped).map_err(|error| error.nothing_changed(from))?;
     }
@@ -168,6 +173,9 @@ fn upgrade(
         db.put_meta(&mut batch, meta::STARTS, &Starts::new(id));
         batch.delete_cf(db.family(META), meta::LOG_ID);
     }
+    if let Some(counts) = counts {
+        db.put_meta(&mut batch, meta::COUNTS, &counts);
+    }
     batch.delete_cf(db.family(META), meta::UPGRADING);
     db.write(batch, true)?;
     tracing::info!(
@@ -175,6 +183,19 @@ fn upgrade(
         began.elapsed()
     );
     Ok(())
+}
+
+/// The totals, in which there were no scripts of descriptors. They are written last of all.
+fn counts_before_format_8(db: &Db, from: u32) -> Result<Option<RowCounts>, StoreError> {
+    if from >= 8 {
+        return Ok(None);
+    }
+    let key = meta::COUNTS.as_bytes();
+    let corrupt = |what: String| db.corrupt(META, key, what);
+    let bytes = db.bytes(META, key)?;
+    let bytes = bytes.ok_or_else(|| corrupt("the row is missing".to_owned()))?;
+    let counts = counts_of_format_7(&bytes);
+    counts.map(Some).map_err(|Malformed(what)| corrupt(what))
 }
 
 /// `write`: what the steps make is written; otherwise only whether they can make it is seen.
@@ -185,6 +206,7 @@ fn take_steps(
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), StoreError> {
     let done = if write { "brought up" } else { "checked" };
+    let outputs = count_all_outputs(db, from, stopped)?;
     for (_, family, step) in STEPS.iter().filter(|(formats, ..)| formats.contains(&from)) {
         let all = db.about(family);
         let mut batch = WriteBatch::default();
@@ -193,7 +215,7 @@ fn take_steps(
                 return Err(StoreError::Stopped);
             }
             let (key, value) = entry?;
-            let made = step(&key, &value);
+            let made = step(&outputs, &key, &value);
             let made = made.map_err(|Malformed(what)| db.corrupt(family, &key, what))?;
             for (family, key, value) in made.into_iter().filter(|_| write) {
                 match value {
@@ -214,7 +236,7 @@ fn take_steps(
 }
 
 /// The lookup row that format 4 added.
-fn list_coinbase(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+fn list_coinbase(_: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
     let entry = coinbase_entry(&parse_outpoint_key(key)?, &OutputRow::from_bytes(value)?);
     Ok(entry.map_or_else(Vec::new, |(key, value)| {
         vec![(COINBASES, key.to_vec(), Some(value))]
@@ -222,7 +244,7 @@ fn list_coinbase(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
 }
 
 /// A row for each script of a scan, both ways, in place of one list.
-fn list_scan(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+fn list_scan(_: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
     let Ok(scan) = parse_number_key(key).map(ScanId) else {
         return Ok(Vec::new());
     };
@@ -238,19 +260,49 @@ fn list_scan(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
     Ok(made)
 }
 
-/// A watched script whose row says how many scans it is in, as it is written now.
-fn forget_scan_count(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
-    let now = WatchRow::from_bytes(value)?.to_bytes();
-    Ok(match now == value {
-        true => Vec::new(),
-        false => vec![(WATCHES, key.to_vec(), Some(now))],
-    })
+/// For `count_outputs`, which meets one script after the other.
+fn count_all_outputs(
+    db: &Db,
+    from: u32,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Outputs, StoreError> {
+    let mut outputs = Outputs::new();
+    if from >= 8 {
+        return Ok(outputs);
+    }
+    for entry in db.scan(OUTPUTS, &[], None, whole_family()) {
+        if stopped() {
+            return Err(StoreError::Stopped);
+        }
+        let (key, value) = entry?;
+        let row: OutputRow = db.decode(OUTPUTS, &key, &value)?;
+        *outputs.entry(row.script).or_default() += 1;
+    }
+    Ok(outputs)
 }
 
-/// A transaction in a family of its own, and a row without it.
-fn part_transaction(key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+/// A watched script that was added by itself, and is listed as such.
+fn count_outputs(outputs: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
+    if value.first() == Some(&WatchRow::VERSION) {
+        return Ok(Vec::new());
+    }
+    let script = ScriptHash(parse_hash_key(key)?);
+    let outputs = outputs.get(&script).copied().unwrap_or_default();
+    let row = watch_of_format_7(value, outputs)?;
+    Ok(vec![
+        (WATCHES, key.to_vec(), Some(row.to_bytes())),
+        (LISTED, key.to_vec(), Some(Vec::new())),
+    ])
+}
+
+/// A transaction in a family of its own, and a row without it, that has room for descriptors.
+fn part_transaction(_: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries, Malformed> {
     if value.first() == Some(&TxRow::VERSION) {
         return Ok(Vec::new());
+    }
+    if value.first() == Some(&2) {
+        let row = tx_of_format_7(value)?;
+        return Ok(vec![(TXS, key.to_vec(), Some(row.to_bytes()))]);
     }
     let (row, tx) = tx_of_format_5(value)?;
     Ok(vec![

@@ -11,18 +11,19 @@ use rocksdb::ReadOptions;
 use self_cell::self_cell;
 
 use super::codec::keys::{
-    PLACE, StoredKey, coinbases_from, outpoint_key, parse_hash_key, parse_history_key,
-    parse_unspent_key, unspent_key,
+    PLACE, StoredKey, coinbases_from, outpoint_key, parse_derivation_key, parse_hash_key,
+    parse_history_key, parse_unspent_key, unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, RAW_TXS, TXS, UNSPENT,
-    WATCHES, meta,
+    BLOCKS, COINBASES, DESCRIPTORS, FORGETTING, HISTORY, JOINING, LEAVING, LISTED, MEMPOOL, META,
+    OUTPUTS, PENDING, RAW_TXS, TXS, UNSPENT, WATCHES, meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow, for_each_table,
+    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, OutputRow, ScanId, ScanRow,
+    ScriptHash, SubjectId, TxRow, WalletRow, WatchRow, for_each_table,
 };
 
 /// Rows that are read in one step.
@@ -315,17 +316,21 @@ impl Snapshot<'_> {
         Ok(sum)
     }
 
-    /// A script's transactions, newest first, those after `before` only. At least one even if
+    /// The transactions of a script or a descriptor, newest first, those after `before` only. At least one even if
     /// `limit` is 0.
     pub fn history(
         &self,
-        script: &ScriptHash,
+        subject: &SubjectId,
         before: Option<&HistoryCursor>,
         limit: usize,
     ) -> Result<HistoryPage, StoreError> {
         let limit = limit.max(1);
-        let from = before.map(|cursor| [&script.0[..], &cursor.0[..]].concat());
-        let places = self.keys(HISTORY, &script.0, from.as_deref(), parse_history_key);
+        let subject = match subject {
+            SubjectId::Script(script) => &script.0,
+            SubjectId::Descriptor(descriptor) => &descriptor.0,
+        };
+        let from = before.map(|cursor| [&subject[..], &cursor.0[..]].concat());
+        let places = self.keys(HISTORY, subject, from.as_deref(), parse_history_key);
         let places = places.filter(|place| !matches!((place, before), (Ok((place, _)), Some(before)) if *place == before.0));
         let mut places = places
             .take(limit.saturating_add(1))
@@ -354,20 +359,22 @@ impl Snapshot<'_> {
         self.raw_tx(txid)?.ok_or_else(|| self.db.missing_tx(txid))
     }
 
-    /// Watched scripts with their rows, ordered by hash, those after `after` only.
+    /// Scripts that were added by themselves, with their rows, ordered by hash, those after `after`
+    /// only.
     pub fn watches(
         &self,
         after: Option<&ScriptHash>,
         limit: usize,
     ) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
-        let entries = self.scan_entries(WATCHES, &[], after.map(|after| &after.0[..]));
-        let entries = entries.filter(
-            |entry| !matches!((entry, after), (Ok((key, _)), Some(after)) if **key == after.0),
-        );
-        entries
-            .take(limit)
-            .map(|entry| parse_watch(self.db, entry?))
-            .collect()
+        let scripts = self.keys(LISTED, &[], after.map(|after| &after.0[..]), parse_hash_key);
+        let is_after = |script: &Result<[u8; 32], StoreError>| !matches!((script, after), (Ok(script), Some(after)) if *script == after.0);
+        let scripts = scripts.filter(is_after).take(limit);
+        let rows = scripts.map(|script| {
+            let script = ScriptHash(script?);
+            let missing = || self.db.corrupt(LISTED, &script.0, "the script is missing");
+            Ok((script, self.watch(&script)?.ok_or_else(missing)?))
+        });
+        rows.collect()
     }
 
     /// The scripts that wait for their baseline.
@@ -381,6 +388,35 @@ impl Snapshot<'_> {
                 .ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
             Ok((script, row))
         })
+    }
+
+    /// The descriptors, ordered by id, those after `after` only.
+    pub fn descriptors(
+        &self,
+        after: Option<&DescriptorId>,
+        limit: usize,
+    ) -> Result<Vec<(DescriptorId, DescriptorRow)>, StoreError> {
+        let entries = self.scan_entries(DESCRIPTORS, &[], after.map(|after| &after.0[..]));
+        let is_after = |key: &[u8]| after.is_none_or(|after| *key != after.0);
+        let entries = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| is_after(key)));
+        let rows = entries.take(limit).map(|entry| {
+            let (key, value) = entry?;
+            let id = parse_hash_key(&key)
+                .map_err(|Malformed(what)| self.db.corrupt(DESCRIPTORS, &key, what))?;
+            Ok((DescriptorId(id), self.decode(DESCRIPTORS, &key, &value)?))
+        });
+        rows.collect()
+    }
+
+    /// Scripts whose past does not count for a descriptor yet.
+    pub fn joining(&self) -> impl Iterator<Item = Result<Derivation, StoreError>> {
+        self.keys(JOINING, &[], None, parse_derivation_key)
+    }
+
+    /// Descriptors that are not watched any more, whose rows are going.
+    pub fn leaving(&self) -> impl Iterator<Item = Result<DescriptorId, StoreError>> {
+        let all = self.keys(LEAVING, &[], None, parse_hash_key);
+        all.map(|id| id.map(DescriptorId))
     }
 
     /// The scripts that are new in an add which is not finished, ascending.

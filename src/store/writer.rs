@@ -8,21 +8,22 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::keys::{
-    StoredKey, coinbase_entry, history_key, parse_history_key, parse_scan_script_key,
-    parse_script_scan_key, parse_since_key, parse_unspent_key, script_scan_key, since_key,
-    unspent_key,
+    StoredKey, coinbase_entry, derivation_key, history_key, owned_output_key, parse_derivation_key,
+    parse_history_key, parse_scan_script_key, parse_script_scan_key, parse_since_key,
+    parse_unspent_key, script_scan_key, since_key, unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, PENDING, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS,
-    SINCE, UNSPENT, meta,
+    COINBASES, DERIVATIONS, HISTORY, LISTED, MEMPOOL, META, OPEN_SCANS, OWNED_OUTPUTS, PENDING,
+    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, SINCE, UNSPENT, meta,
 };
 use super::log::{Numbers, put_events};
 use super::{OwnerEdits, RowCounts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, ChangeSet, Diff, OutputRow, Place, Rows, ScanId, ScanRow, ScanState,
-    ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow, for_each_table,
+    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, Diff, Keychain,
+    OutputRow, Place, Rows, ScanId, ScanRow, ScanState, ScriptHash, Status, Transition, TxRow,
+    View, ViewError, WalletRow, WatchRow, for_each_table,
 };
 
 /// The writing side. There is one, owned by the indexer thread.
@@ -218,11 +219,15 @@ impl LookedUp<ScriptHash> for WatchRow {
     fn lookups(&self, script: &ScriptHash) -> Vec<Lookup> {
         let since = name(SINCE, since_key(self.coverage.from_height, script));
         let pending = self.coverage.pending.then(|| name(PENDING, script.0));
-        [since].into_iter().chain(pending).collect()
+        let listed = self.listed.then(|| name(LISTED, script.0));
+        [since].into_iter().chain(pending).chain(listed).collect()
     }
 
     fn count(&self, counts: &mut SignedCounts, sign: i128) {
-        counts.addresses += sign;
+        match self.listed {
+            true => counts.addresses += sign,
+            false => counts.derived += sign,
+        }
     }
 }
 
@@ -246,8 +251,9 @@ impl LookedUp<Txid> for TxRow {
     fn lookups(&self, txid: &Txid) -> Vec<Lookup> {
         let is_unconfirmed = self.status == Status::Mempool;
         let unconfirmed = is_unconfirmed.then(|| name(MEMPOOL, txid));
-        let history = self.touches.iter();
-        let history = history.map(|touch| history_key(&touch.script, self.order, txid));
+        let scripts = self.touches.iter().map(|touch| touch.script.0);
+        let history = scripts.chain(self.nets.iter().map(|net| net.descriptor.0));
+        let history = history.map(|subject| history_key(&subject, self.order, txid));
         let history = history.map(|key| name(HISTORY, key));
         unconfirmed.into_iter().chain(history).collect()
     }
@@ -277,12 +283,19 @@ impl LookedUp<(ScanId, ScriptHash)> for () {
 }
 
 impl LookedUp<ScriptHash> for () {}
+impl LookedUp<DescriptorId> for DescriptorRow {}
+impl LookedUp<DescriptorId> for WalletRow {}
+impl LookedUp<DescriptorId> for () {}
+impl LookedUp<Derivation> for ScriptHash {}
+impl LookedUp<Derivation> for () {}
+impl LookedUp<(DescriptorId, OutPoint)> for () {}
 impl LookedUp<()> for Vec<ScriptHash> {}
 impl LookedUp<()> for BlockId {}
 
 /// [`RowCounts`] while changes are added: in between they may pass below zero.
 struct SignedCounts {
     addresses: i128,
+    derived: i128,
     utxos: i128,
     transactions: i128,
 }
@@ -291,6 +304,7 @@ impl SignedCounts {
     fn of(counts: RowCounts) -> Self {
         Self {
             addresses: counts.addresses.into(),
+            derived: counts.derived.into(),
             utxos: counts.utxos.into(),
             transactions: counts.transactions.into(),
         }
@@ -299,6 +313,7 @@ impl SignedCounts {
     fn checked(&self) -> Option<RowCounts> {
         Some(RowCounts {
             addresses: self.addresses.try_into().ok()?,
+            derived: self.derived.try_into().ok()?,
             utxos: self.utxos.try_into().ok()?,
             transactions: self.transactions.try_into().ok()?,
         })
@@ -342,12 +357,7 @@ impl View for Writer {
         after: Option<Place>,
         limit: usize,
     ) -> Result<Vec<Place>, ViewError> {
-        let after = after.map(|(Reverse(order), txid)| history_key(script, order, &txid).to_vec());
-        self.keys(HISTORY, &script.0, after, limit, |key| {
-            let (place, txid) = parse_history_key(key)?;
-            let order = place.first_chunk().expect("a place begins with 8 bytes");
-            Ok((Reverse(!u64::from_be_bytes(*order)), txid))
-        })
+        self.places(&script.0, after, limit)
     }
 
     fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
@@ -366,12 +376,70 @@ impl View for Writer {
         self.keys(SCRIPT_SCANS, &script.0, after, limit, parse)
     }
 
+    fn descriptor_history(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        self.places(&descriptor.0, after, limit)
+    }
+
+    fn owned_by(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
+        let after = after.map(|after| owned_output_key(descriptor, &after).to_vec());
+        self.keys(
+            OWNED_OUTPUTS,
+            &descriptor.0,
+            after,
+            limit,
+            parse_unspent_key,
+        )
+    }
+
+    fn derivations_of(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<(Keychain, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Derivation>, ViewError> {
+        let after = after.map(|(keychain, index)| {
+            let place = Derivation {
+                descriptor: *descriptor,
+                keychain,
+                index,
+            };
+            derivation_key(&place).to_vec()
+        });
+        let parse = parse_derivation_key;
+        self.keys(DERIVATIONS, &descriptor.0, after, limit, parse)
+    }
+
     fn missing_tx(&self, txid: &Txid) -> ViewError {
         self.db.missing_tx(txid).into()
     }
 }
 
 impl Writer {
+    /// Of the history of a script, or of a descriptor.
+    fn places(
+        &self,
+        subject: &[u8; 32],
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        let after = after.map(|(Reverse(order), txid)| history_key(subject, order, &txid).to_vec());
+        self.keys(HISTORY, subject, after, limit, |key| {
+            let (place, txid) = parse_history_key(key)?;
+            let order = place.first_chunk().expect("a place begins with 8 bytes");
+            Ok((Reverse(!u64::from_be_bytes(*order)), txid))
+        })
+    }
+
     /// What the keys of a lookup family that start with `prefix` say, at most `limit` of those
     /// behind `after`. Keys before it are not walked over, also not those that were deleted.
     fn keys<T>(

@@ -15,8 +15,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::tables::{Diff, Diffs, for_each_table};
 use super::{
-    ApplyError, Balance, BlockId, BlockRow, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash,
-    Staged, TxRow, View, ViewError, WatchRow,
+    ApplyError, Balance, BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow,
+    OutputRow, ScanId, ScanRow, ScriptHash, Staged, TxRow, View, ViewError, WalletRow, WatchRow,
 };
 
 /// A row as it is in the view and, when it was written, as it is now.
@@ -98,7 +98,7 @@ for_each_table!(cells);
 
 /// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as
 /// unspent.
-fn contribution(row: &OutputRow) -> (i128, i128, i64) {
+pub(super) fn contribution(row: &OutputRow) -> (i128, i128, i64) {
     let value = i128::from(row.value);
     match (row.height, row.spent.map(|spend| spend.height)) {
         (Some(_), None) => (value, 0, 1),
@@ -109,7 +109,7 @@ fn contribution(row: &OutputRow) -> (i128, i128, i64) {
 }
 
 /// `None` beyond what can be.
-fn add(balance: Balance, confirmed: i128, unconfirmed: i128) -> Option<Balance> {
+pub(super) fn add(balance: Balance, confirmed: i128, unconfirmed: i128) -> Option<Balance> {
     let add = |sum: i64, more: i128| i64::try_from(i128::from(sum) + more).ok();
     Some(Balance {
         confirmed: add(balance.confirmed, confirmed)?,
@@ -119,7 +119,7 @@ fn add(balance: Balance, confirmed: i128, unconfirmed: i128) -> Option<Balance> 
 
 /// Whether a spend of this output can still happen or be undone without a block being disconnected:
 /// it belongs in the filter.
-fn is_open(row: Option<&OutputRow>) -> bool {
+pub(super) fn is_open(row: Option<&OutputRow>) -> bool {
     row.is_some_and(|row| row.spent.is_none_or(|spend| spend.height.is_none()))
 }
 
@@ -135,6 +135,8 @@ pub struct ChangeBuilder<'a, V> {
     found: BTreeSet<u32>,
     /// Outpoints that entered (`true`) or left the filter, in order.
     pub filtered: Vec<(OutPoint, bool)>,
+    /// Scripts of descriptors that have an output now, or none any more.
+    pub used: BTreeSet<ScriptHash>,
 }
 
 impl<'a, V: View> ChangeBuilder<'a, V> {
@@ -147,6 +149,7 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
             ordered: HashSet::new(),
             found: BTreeSet::new(),
             filtered: Vec::new(),
+            used: BTreeSet::new(),
         }
     }
 
@@ -178,6 +181,7 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
             let Some(side) = side else { continue };
             self.add_contribution(side, sign)?;
         }
+        self.net_output(outpoint, old.as_ref(), row.as_ref())?;
         match (is_open(old.as_ref()), is_open(row.as_ref())) {
             (false, true) => self.filtered.push((outpoint, true)),
             (true, false) => self.filtered.push((outpoint, false)),
@@ -192,6 +196,9 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
         let Some(watch) = self.watches(script)?.edit() else {
             return Ok(());
         };
+        let outputs = watch.outputs.saturating_add_signed(sign);
+        let is_use = (outputs == 0) != (watch.outputs == 0) && !watch.derivations.is_empty();
+        watch.outputs = outputs;
         let (confirmed, unconfirmed, count) = contribution(output);
         let is_staged = watch.coverage.is_staged(output.height);
         let staged = watch.coverage.staged.as_mut().filter(|_| is_staged);
@@ -209,6 +216,9 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
         };
         let sign = i128::from(sign);
         *balance = add(*balance, sign * confirmed, sign * unconfirmed).ok_or_else(overflow)?;
+        if is_use {
+            self.used.insert(script);
+        }
         Ok(())
     }
 
@@ -237,10 +247,12 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
     }
 
     /// Writes a transaction, counting it in the history of the scripts that it newly touches.
-    pub fn put_tx(&mut self, txid: Txid, row: TxRow) -> Result<(), ApplyError> {
-        let known: HashSet<ScriptHash> = self.tx(&txid)?.map_or_else(HashSet::new, |old| {
-            old.touches.iter().map(|touch| touch.script).collect()
-        });
+    /// What it does to descriptors follows from what it does to scripts.
+    pub fn put_tx(&mut self, txid: Txid, mut row: TxRow) -> Result<(), ApplyError> {
+        let old = self.tx(&txid)?.cloned();
+        row.nets = self.net_tx(old.as_ref(), &row)?;
+        let touches = old.iter().flat_map(|old| &old.touches);
+        let known: HashSet<ScriptHash> = touches.map(|touch| touch.script).collect();
         for touch in row
             .touches
             .iter()
@@ -298,6 +310,16 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
         })
     }
 
+    /// The same of descriptors: the balance that was told before, and the row as it is now.
+    pub fn descriptor_changes(
+        &self,
+    ) -> impl Iterator<Item = (&DescriptorId, Balance, &DescriptorRow)> {
+        self.cells.descriptors.iter().filter_map(|(id, cell)| {
+            let old = cell.old.as_ref().map(DescriptorRow::told);
+            Some((id, old.unwrap_or_default(), cell.get()?))
+        })
+    }
+
     /// What is found again, after its script was forgotten, is in its block's list already.
     fn name_found_once(&mut self) {
         for height in std::mem::take(&mut self.found) {
@@ -318,6 +340,7 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Keychain;
     use super::*;
 
     /// Whoever reads a row of it fails.
@@ -371,13 +394,40 @@ mod tests {
         ) -> Result<Vec<ScanId>, ViewError> {
             Ok(Vec::new())
         }
+
+        fn descriptor_history(
+            &self,
+            _: &DescriptorId,
+            _: Option<crate::tracker::Place>,
+            _: usize,
+        ) -> Result<Vec<crate::tracker::Place>, ViewError> {
+            Ok(Vec::new())
+        }
+
+        fn owned_by(
+            &self,
+            _: &DescriptorId,
+            _: Option<OutPoint>,
+            _: usize,
+        ) -> Result<Vec<OutPoint>, ViewError> {
+            Ok(Vec::new())
+        }
+
+        fn derivations_of(
+            &self,
+            _: &DescriptorId,
+            _: Option<(Keychain, u32)>,
+            _: usize,
+        ) -> Result<Vec<Derivation>, ViewError> {
+            Ok(Vec::new())
+        }
     }
 
     #[test]
     fn an_ended_scan_is_emptied_without_a_look_at_what_it_lists() {
         let mut tracker = crate::tracker::Tracker::new([7; 16]);
         tracker.load_ended_scan(ScanId(1));
-        let emptied = tracker.apply(&Unread, crate::tracker::Input::Forget);
+        let emptied = tracker.apply(&Unread, crate::tracker::Input::Forget { now: 0 });
         let emptied = emptied.expect("no row is read").changes.scan_scripts;
         assert_eq!(emptied.len(), 3);
         let left = Diff {

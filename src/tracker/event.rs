@@ -19,7 +19,9 @@
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 
-use super::{BlockId, Replacement, ScanId, ScriptHash, Status, Touch, TxRow};
+use super::{
+    BlockId, Derivation, DescriptorId, Net, Replacement, ScanId, ScriptHash, Status, Touch, TxRow,
+};
 
 /// Balance of one script in satoshi. `unconfirmed` is the signed effect of the mempool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,40 +74,76 @@ pub struct TxSummary {
 }
 
 impl TxSummary {
-    /// The summary of `row` for `script`; zero amounts when it does not touch the script.
+    /// The summary of `row` for a script or a descriptor; zero amounts when it does not touch it.
     pub fn of(
         txid: Txid,
         row: &TxRow,
-        script: &ScriptHash,
+        subject: &SubjectId,
         block_time: Option<u32>,
         policy: Replacement,
     ) -> Self {
-        let touch = row.touches.iter().find(|touch| touch.script == *script);
-        let none = Touch {
-            script: *script,
+        let part = row.parts().find(|part| part.subject == *subject);
+        let none = Part {
+            subject: *subject,
             received: 0,
             sent: 0,
         };
-        Self::of_touch(txid, row, touch.unwrap_or(&none), block_time, policy)
+        Self::of_part(txid, row, &part.unwrap_or(none), block_time, policy)
     }
 
-    /// The same, by who has the row's part for the script at hand.
-    pub(super) fn of_touch(
+    /// The same, by who has the row's part for the subject at hand.
+    pub(super) fn of_part(
         txid: Txid,
         row: &TxRow,
-        touch: &Touch,
+        part: &Part,
         block_time: Option<u32>,
         policy: Replacement,
     ) -> Self {
         Self {
             txid,
-            received: touch.received,
-            sent: touch.sent,
+            received: part.received,
+            sent: part.sent,
             status: row.status,
             block_time,
             first_seen: row.first_seen,
             replaceable: row.is_replaceable(policy),
         }
+    }
+}
+
+/// What a transaction does to one of those whom it concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub subject: SubjectId,
+    pub received: u64,
+    pub sent: u64,
+}
+
+impl From<&Touch> for Part {
+    fn from(touch: &Touch) -> Self {
+        Self {
+            subject: SubjectId::Script(touch.script),
+            received: touch.received,
+            sent: touch.sent,
+        }
+    }
+}
+
+impl From<&Net> for Part {
+    fn from(net: &Net) -> Self {
+        Self {
+            subject: SubjectId::Descriptor(net.descriptor),
+            received: net.received,
+            sent: net.sent,
+        }
+    }
+}
+
+impl TxRow {
+    /// What it does to scripts, then to descriptors.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
+        let touches = self.touches.iter().map(Part::from);
+        touches.chain(self.nets.iter().map(Part::from))
     }
 }
 
@@ -134,24 +172,59 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A watched script, and where it stands in descriptors.
+    Script {
+        spk: ScriptBuf,
+        script: ScriptHash,
+        derivations: Vec<Derivation>,
+    },
+    /// A descriptor: amounts are sums over its scripts.
+    Descriptor(DescriptorId),
+}
+
+impl Subject {
+    /// A script that is of no descriptor.
+    pub fn script(spk: ScriptBuf) -> Self {
+        Self::Script {
+            script: ScriptHash::of(&spk),
+            spk,
+            derivations: Vec::new(),
+        }
+    }
+
+    pub fn id(&self) -> SubjectId {
+        match self {
+            Self::Script { script, .. } => SubjectId::Script(*script),
+            Self::Descriptor(descriptor) => SubjectId::Descriptor(*descriptor),
+        }
+    }
+}
+
+/// The same without what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SubjectId {
+    Script(ScriptHash),
+    Descriptor(DescriptorId),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     NewTransactions {
-        spk: ScriptBuf,
-        script: ScriptHash,
+        subject: Subject,
         transactions: Vec<TxSummary>,
     },
     BalanceChange {
-        spk: ScriptBuf,
-        script: ScriptHash,
+        subject: Subject,
         old: Balance,
         new: Balance,
         cause: Cause,
     },
     /// `transaction.status` is the new status; `confirmations` is 0 while not confirmed.
     TransactionUpdate {
-        spk: ScriptBuf,
-        script: ScriptHash,
+        subject: Subject,
         previous: Phase,
         transaction: TxSummary,
         confirmations: u32,
@@ -159,15 +232,14 @@ pub enum EventKind {
     /// A history scan of the script has ended: all its transactions from `from` up to `to` are in
     /// its history now, which holds `transactions` in all. What it found is told by this alone.
     ScanComplete {
-        spk: ScriptBuf,
-        script: ScriptHash,
+        subject: Subject,
         scan: ScanId,
         from: u32,
         to: u32,
         transactions: u64,
     },
     /// The script is not watched any more; the last event about it, unless somebody adds it again.
-    Unwatched { spk: ScriptBuf, script: ScriptHash },
+    Unwatched { subject: Subject },
     /// A block was connected; the last event that it causes.
     Block {
         block: BlockId,
@@ -184,14 +256,26 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The script that the event is about; `None` for events about the chain.
-    pub fn script(&self) -> Option<&ScriptHash> {
+    /// What the event is about; `None` for events about the chain.
+    pub fn subject(&self) -> Option<&Subject> {
         match self {
-            Self::NewTransactions { script, .. }
-            | Self::BalanceChange { script, .. }
-            | Self::TransactionUpdate { script, .. } => Some(script),
-            Self::ScanComplete { script, .. } | Self::Unwatched { script, .. } => Some(script),
+            Self::NewTransactions { subject, .. }
+            | Self::BalanceChange { subject, .. }
+            | Self::TransactionUpdate { subject, .. } => Some(subject),
+            Self::ScanComplete { subject, .. } | Self::Unwatched { subject } => Some(subject),
             Self::Block { .. } | Self::Reorg { .. } => None,
+        }
+    }
+
+    pub fn subject_id(&self) -> Option<SubjectId> {
+        self.subject().map(Subject::id)
+    }
+
+    /// The script that the event is about, if it is one.
+    pub fn script(&self) -> Option<&ScriptHash> {
+        match self.subject()? {
+            Subject::Script { script, .. } => Some(script),
+            Subject::Descriptor(_) => None,
         }
     }
 }

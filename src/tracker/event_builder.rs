@@ -4,29 +4,29 @@ use std::collections::HashMap;
 
 use bitcoin::Txid;
 
-use super::event::{Cause, Event, EventKind, TxSummary};
+use super::event::{Cause, Event, EventKind, Part, Subject, SubjectId, TxSummary};
 use super::transition::TransitionBuilder;
-use super::{ApplyError, ScriptHash, Status, Touch, Transition, TxRow, View};
+use super::{ApplyError, Status, Transition, TxRow, View};
 
-/// New transactions of each script, in the order in which they were met; scripts, too.
+/// New transactions of each subject, in the order in which they were met; subjects, too.
 #[derive(Default)]
-struct NewByScript {
-    scripts: Vec<ScriptHash>,
-    transactions: HashMap<ScriptHash, Vec<TxSummary>>,
+struct NewBySubject {
+    subjects: Vec<SubjectId>,
+    transactions: HashMap<SubjectId, Vec<TxSummary>>,
 }
 
-impl NewByScript {
-    fn add(&mut self, script: ScriptHash, transaction: TxSummary) {
-        let transactions = self.transactions.entry(script).or_default();
+impl NewBySubject {
+    fn add(&mut self, subject: SubjectId, transaction: TxSummary) {
+        let transactions = self.transactions.entry(subject).or_default();
         if transactions.is_empty() {
-            self.scripts.push(script);
+            self.subjects.push(subject);
         }
         transactions.push(transaction);
     }
 
-    fn into_lists(mut self) -> impl Iterator<Item = (ScriptHash, Vec<TxSummary>)> {
-        let scripts = self.scripts.into_iter();
-        scripts.filter_map(move |script| Some((script, self.transactions.remove(&script)?)))
+    fn into_lists(mut self) -> impl Iterator<Item = (SubjectId, Vec<TxSummary>)> {
+        let subjects = self.subjects.into_iter();
+        subjects.filter_map(move |subject| Some((subject, self.transactions.remove(&subject)?)))
     }
 }
 
@@ -40,23 +40,49 @@ impl<V: View> TransitionBuilder<'_, V> {
         last: Vec<EventKind>,
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
+        self.settle_uses()?;
         let mut kinds = first;
-        let mut new = NewByScript::default();
+        let mut new = NewBySubject::default();
         for txid in self.changes.order.clone() {
             self.tx_news(txid, &mut kinds, &mut new)?;
         }
-        for (script, transactions) in new.into_lists() {
-            let Some(spk) = self.changes.watch(&script)?.map(|row| row.spk.clone()) else {
-                continue;
-            };
-            kinds.push(EventKind::NewTransactions {
-                spk,
-                script,
-                transactions,
-            });
-        }
-        self.balance_news(&mut kinds, cause);
+        self.announce(new, &mut kinds)?;
+        self.balance_news(&mut kinds, cause)?;
         kinds.extend(last);
+        Ok(self.tell(kinds))
+    }
+
+    fn announce(
+        &mut self,
+        new: NewBySubject,
+        kinds: &mut Vec<EventKind>,
+    ) -> Result<(), ApplyError> {
+        for (subject, transactions) in new.into_lists() {
+            if let Some(subject) = self.subject(&subject)? {
+                kinds.push(EventKind::NewTransactions {
+                    subject,
+                    transactions,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a portion of a join: what a descriptor hears of it is what is unconfirmed.
+    pub fn finish_join(
+        mut self,
+        cause: impl Fn(Option<Txid>) -> Cause,
+    ) -> Result<Transition, ApplyError> {
+        self.settle_uses()?;
+        let (mut kinds, mut new) = (Vec::new(), NewBySubject::default());
+        for txid in self.changes.order.clone() {
+            let change = self.changes.tx_change(&txid);
+            if change.is_some_and(|(_, row)| row.status == Status::Mempool) {
+                self.tx_news(txid, &mut kinds, &mut new)?;
+            }
+        }
+        self.announce(new, &mut kinds)?;
+        self.balance_news(&mut kinds, cause)?;
         Ok(self.tell(kinds))
     }
 
@@ -66,7 +92,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         mut self,
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
-        let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::default());
+        self.settle_uses()?;
+        let (mut kinds, mut unannounced) = (Vec::new(), NewBySubject::default());
         for txid in self.changes.order.clone() {
             if self
                 .changes
@@ -76,11 +103,11 @@ impl<V: View> TransitionBuilder<'_, V> {
                 self.tx_news(txid, &mut kinds, &mut unannounced)?;
             }
         }
-        self.balance_news(&mut kinds, cause);
+        self.balance_news(&mut kinds, cause)?;
         Ok(self.tell(kinds))
     }
 
-    fn tell(self, kinds: Vec<EventKind>) -> Transition {
+    pub fn tell(self, kinds: Vec<EventKind>) -> Transition {
         let (time, tip) = (self.changes.now(), self.tracker.tip);
         let events = kinds
             .into_iter()
@@ -93,38 +120,33 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
     }
 
-    /// What happened to one transaction, for each script that it touches: announced, moved on, or
+    /// What happened to one transaction, for each subject that it touches: announced, moved on, or
     /// found to move more for it.
     fn tx_news(
         &mut self,
         txid: Txid,
         kinds: &mut Vec<EventKind>,
-        new: &mut NewByScript,
+        new: &mut NewBySubject,
     ) -> Result<(), ApplyError> {
         let Some((old, row)) = self.changes.tx_change(&txid) else {
             return Ok(());
         };
         let (old, row) = (old.cloned(), row.clone());
         let block_time = self.block_time(&row)?;
-        let before = old.as_ref().map(by_script).unwrap_or_default();
-        for touch in &row.touches {
-            let Some(spk) = self
-                .changes
-                .watch(&touch.script)?
-                .map(|watch| watch.spk.clone())
-            else {
+        let before = old.as_ref().map(by_subject).unwrap_or_default();
+        for part in row.parts() {
+            let Some(subject) = self.subject(&part.subject)? else {
                 continue;
             };
             let policy = self.tracker.replacement;
-            let transaction = TxSummary::of_touch(txid, &row, touch, block_time, policy);
-            match before.get(&touch.script).zip(old.as_ref()) {
-                None => new.add(touch.script, transaction),
-                Some((known, old)) if old.status != row.status || *known != *touch => {
+            let transaction = TxSummary::of_part(txid, &row, &part, block_time, policy);
+            match before.get(&part.subject).zip(old.as_ref()) {
+                None => new.add(part.subject, transaction),
+                Some((known, old)) if old.status != row.status || *known != part => {
                     let previous = old.status.phase();
                     let confirmations = self.confirmations(&row);
                     kinds.push(EventKind::TransactionUpdate {
-                        spk,
-                        script: touch.script,
+                        subject,
                         previous,
                         transaction,
                         confirmations,
@@ -136,57 +158,86 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
-        let mut movers: HashMap<ScriptHash, Txid> = HashMap::new();
+    fn balance_news(
+        &mut self,
+        kinds: &mut Vec<EventKind>,
+        cause: impl Fn(Option<Txid>) -> Cause,
+    ) -> Result<(), ApplyError> {
+        let mut movers: HashMap<SubjectId, Txid> = HashMap::new();
         for txid in &self.changes.order {
-            let touches = self.changes.tx_change(txid).map(|(_, row)| &row.touches);
-            for touch in touches.into_iter().flatten() {
-                movers.entry(touch.script).or_insert(*txid);
+            let row = self.changes.tx_change(txid).map(|(_, row)| row);
+            for part in row.into_iter().flat_map(TxRow::parts) {
+                movers.entry(part.subject).or_insert(*txid);
             }
         }
-        for (script, old, new) in self
-            .changes
-            .watch_changes()
-            .filter(|(_, old, new)| old.total() != new.balance.total())
-        {
-            kinds.push(EventKind::BalanceChange {
-                spk: new.spk.clone(),
-                script: *script,
-                old,
-                new: new.balance,
-                cause: cause(movers.get(script).copied()),
-            });
+        let scripts = self.changes.watch_changes();
+        let scripts = scripts.map(|(id, old, row)| (SubjectId::Script(*id), old, row.balance));
+        let descriptors = self.changes.descriptor_changes();
+        let descriptors =
+            descriptors.map(|(id, old, row)| (SubjectId::Descriptor(*id), old, row.told()));
+        let all = scripts.chain(descriptors);
+        let moved: Vec<_> = all
+            .filter(|(_, old, new)| old.total() != new.total())
+            .collect();
+        for (id, old, new) in moved {
+            if let Some(subject) = self.subject(&id)? {
+                kinds.push(EventKind::BalanceChange {
+                    subject,
+                    old,
+                    new,
+                    cause: cause(movers.get(&id).copied()),
+                });
+            }
         }
+        Ok(())
     }
 
-    /// The scripts that asked to be told when `txid` is `depth` deep, and hear so now.
+    /// `None`: not watched.
+    pub fn subject(&mut self, id: &SubjectId) -> Result<Option<Subject>, ApplyError> {
+        let script = match id {
+            SubjectId::Script(script) => *script,
+            SubjectId::Descriptor(descriptor) => {
+                let row = self.changes.descriptor(descriptor)?;
+                return Ok(row.map(|_| Subject::Descriptor(*descriptor)));
+            }
+        };
+        let Some(watch) = self.changes.watch(&script)? else {
+            return Ok(None);
+        };
+        let spk = watch.spk.clone();
+        let mut derivations = watch.derivations.clone();
+        derivations.retain(|place| !self.tracker.leaving.contains(&place.descriptor));
+        Ok(Some(Subject::Script {
+            spk,
+            script,
+            derivations,
+        }))
+    }
+
+    /// The subjects that asked to be told when `txid` is `depth` deep, and hear so now.
     pub fn depth_updates(&mut self, txid: Txid, depth: u8) -> Result<Vec<EventKind>, ApplyError> {
         let Some(row) = self.changes.tx(&txid)?.cloned() else {
             return Ok(Vec::new());
         };
         let block_time = self.block_time(&row)?;
+        let policy = self.tracker.replacement;
         let mut updates = Vec::new();
-        for touch in &row.touches {
-            let Some(watch) = self
-                .changes
-                .watch(&touch.script)?
-                .filter(|watch| watch.depths.contains(&depth))
-            else {
-                continue;
+        for part in row.parts() {
+            let depths = match &part.subject {
+                SubjectId::Script(script) => self.changes.watch(script)?.map(|it| &it.depths),
+                SubjectId::Descriptor(id) => self.changes.descriptor(id)?.map(|it| &it.depths),
             };
-            updates.push(EventKind::TransactionUpdate {
-                spk: watch.spk.clone(),
-                script: touch.script,
-                previous: row.status.phase(),
-                transaction: TxSummary::of_touch(
-                    txid,
-                    &row,
-                    touch,
-                    block_time,
-                    self.tracker.replacement,
-                ),
-                confirmations: u32::from(depth),
-            });
+            if !depths.is_some_and(|depths| depths.contains(&depth)) {
+                continue;
+            }
+            if let Some(subject) = self.subject(&part.subject)? {
+                updates.push(EventKind::TransactionUpdate {
+                    subject,
+                    previous: row.status.phase(),
+                    transaction: TxSummary::of_part(txid, &row, &part, block_time, policy),
+                    confirmations: u32::from(depth),
+                });
+            }
         }
         Ok(updates)
     }
@@ -208,16 +259,15 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 }
 
-/// What a transaction is known to move, for each script.
-fn by_script(row: &TxRow) -> HashMap<ScriptHash, Touch> {
-    let touches = row.touches.iter();
-    touches.map(|touch| (touch.script, *touch)).collect()
+/// What a transaction is known to move, for each subject.
+fn by_subject(row: &TxRow) -> HashMap<SubjectId, Part> {
+    row.parts().map(|part| (part.subject, part)).collect()
 }
 
-/// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a
-/// script.
+/// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for
+/// somebody.
 fn is_corrected(old: &TxRow, row: &TxRow) -> bool {
-    let now = by_script(row);
-    let stays = |touch: &Touch| now.get(&touch.script) == Some(touch);
-    old.status.phase() != row.status.phase() || !old.touches.iter().all(stays)
+    let now = by_subject(row);
+    let stays = |part: Part| now.get(&part.subject) == Some(&part);
+    old.status.phase() != row.status.phase() || !old.parts().all(stays)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::{
-    BlockId, ChangeSet, Event, RawBlock, RawTx, Replacement, ScanId, ScriptHash, ViewError,
+    BlockId, ChangeSet, Derivation, DescriptorId, Event, Keychain, RawBlock, RawTx, Replacement,
+    ScanId, ScriptHash, ViewError,
 };
 
 /// A script to watch, as a caller asks for it.
@@ -16,6 +17,24 @@ pub struct WatchRequest {
     /// `None` leaves the label of an already watched script as it is.
     pub label: Option<String>,
     /// Confirmation depths to add; empty adds none (1 is always told).
+    pub depths: Vec<u8>,
+    pub baseline: Baseline,
+}
+
+/// A descriptor to watch, as a caller asks for it. Only the first time text, keychains and baseline
+/// count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescriptorRequest {
+    /// Public, with checksum.
+    pub text: String,
+    /// One or two.
+    pub keychains: usize,
+    /// `None` leaves the label as it is.
+    pub label: Option<String>,
+    pub gap_limit: u32,
+    /// Indexes that are watched at least, from 0 on.
+    pub range: u32,
+    /// Confirmation depths to add; 1 is always told.
     pub depths: Vec<u8>,
     pub baseline: Baseline,
 }
@@ -166,9 +185,40 @@ pub enum Input {
     /// Forget these scripts and all that is known of them alone. They are not watched any more
     /// after this input; if they have many rows, these go with [`Input::Forget`].
     Unwatch { scripts: Vec<ScriptHash>, now: u64 },
-    /// A portion of the rows goes that forgotten scripts and ended scans have left; nothing happens
-    /// without any. To be sent while the tracker [has some](super::Tracker::has_to_forget).
-    Forget,
+    /// A portion of the rows goes that forgotten scripts, removed descriptors and ended scans have
+    /// left; nothing happens without any. To be sent while the tracker [has
+    /// some](super::Tracker::has_to_forget).
+    Forget { now: u64 },
+    /// Watch a descriptor from now on; its scripts come with `Derived`. One that is watched gets
+    /// what is new in the request. Refused ([`ApplyError::StillLeaving`]) while it has rows from
+    /// before.
+    AddDescriptor {
+        descriptor: DescriptorId,
+        request: DescriptorRequest,
+        now: u64,
+    },
+    /// Scripts of a descriptor, from index `first` on, which must be the first that is lacking
+    /// ([`ApplyError::NotDerivedTo`]). Refused ([`ApplyError::StillForgetting`]) while one of them
+    /// has rows from before.
+    Derived {
+        descriptor: DescriptorId,
+        keychain: Keychain,
+        first: u32,
+        spks: Vec<ScriptBuf>,
+        now: u64,
+    },
+    /// An index is given to somebody. Refused if it was before, or is used, or has no script yet.
+    Reserve {
+        place: Derivation,
+        label: Option<String>,
+        now: u64,
+    },
+    /// A portion of the past of scripts comes to count for the descriptors that they joined. To be
+    /// sent while the tracker [has some](super::Tracker::has_to_join).
+    Join { now: u64 },
+    /// A descriptor is not watched any more after this input; its rows, and the scripts that only
+    /// it had, go with [`Input::Forget`].
+    RemoveDescriptor { descriptor: DescriptorId, now: u64 },
     /// Some of the scripts of a scan that is to be opened: the rest comes with `OpenScan`. Those of
     /// a scan that never is opened go after the next start.
     ScanScripts {
@@ -226,6 +276,9 @@ pub enum FollowUp {
     /// Scripts wait for their baseline: read which from the store (their coverage says `pending`)
     /// and scan. May come without need.
     Baseline,
+    /// Descriptors want more of their scripts: read which from the store and send
+    /// [`Input::Derived`]. May come without need.
+    Derive,
     /// History scans were opened or ended: read which from the store. May come without need.
     Scans,
 }
@@ -276,8 +329,18 @@ pub enum ApplyError {
     BadStretch { first: u32, upto: BlockId },
     #[error("{0:?} is still being forgotten: watch it when nothing is any more")]
     StillForgetting(ScriptHash),
+    #[error("descriptor {0} is still being forgotten: add it when nothing is any more")]
+    StillLeaving(DescriptorId),
+    #[error("there is no descriptor {0}")]
+    NoSuchDescriptor(DescriptorId),
+    #[error("{0:?} is not the next script: read from the store which is")]
+    NotDerivedTo(Derivation),
+    #[error("{0:?} was given away or used: take the next index")]
+    AlreadyGiven(Derivation),
     #[error("amounts of {0:?} do not add up")]
     Amount(ScriptHash),
+    #[error("amounts of descriptor {0} do not add up")]
+    DescriptorAmount(DescriptorId),
     #[error(transparent)]
     View(#[from] ViewError),
 }
@@ -286,6 +349,9 @@ impl ApplyError {
     /// Not a refusal but a broken store or an impossible chain: the tracker must not be used any
     /// more.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::View(_) | Self::Amount(_) | Self::Unreadable(_))
+        matches!(
+            self,
+            Self::View(_) | Self::Amount(_) | Self::DescriptorAmount(_) | Self::Unreadable(_)
+        )
     }
 }

@@ -42,11 +42,14 @@
 //!              [`scan_blocks`]; CloseScan says that it is whole
 //! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
 //! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
+//! AddDescriptor, Derived, Reserve, Join, RemoveDescriptor
+//!              wallets whose scripts are watched as one thing: [`descriptors`]
 //! Policy       which transactions the node lets be replaced
 //! ```
 
 mod change_builder;
 mod connect;
+mod descriptors;
 pub mod event;
 mod event_builder;
 pub mod fingerprints;
@@ -64,16 +67,17 @@ mod unwatch;
 pub mod view;
 mod watching;
 
-pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
+pub use descriptors::{Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow};
+pub use event::{Balance, Cause, Event, EventKind, Phase, Subject, SubjectId, TxSummary};
 pub use input::{
-    ApplyError, Baseline, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScannedBlock, ScannedTx,
-    Seen, Transition, WatchRequest,
+    ApplyError, Baseline, DescriptorRequest, FollowUp, FoundOutput, Input, Portion, ScanEnd,
+    ScannedBlock, ScannedTx, Seen, Transition, WatchRequest,
 };
 pub use raw::{RawBlock, RawTx};
 pub(crate) use rows::signals_replacement;
 pub use rows::{
-    BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, Replacement, ScanId, ScanRow, ScanState,
-    ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
+    BlockId, BlockRow, Coverage, EarlierOutput, Net, OutputRow, Replacement, ScanId, ScanRow,
+    ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
 pub(crate) use tables::for_each_table;

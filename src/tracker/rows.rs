@@ -9,6 +9,8 @@ use std::fmt;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{BlockHash, OutPoint, Script, ScriptBuf, Transaction, Txid, transaction};
 
+use super::descriptors::{Derivation, DescriptorId};
+
 /// A block's height and hash together: the only way a block is named, since a height alone does not
 /// survive a reorg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +75,10 @@ pub struct Staged {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchRow {
     pub spk: ScriptBuf,
+    /// It was added by itself. If not, it is watched for its descriptors alone.
+    pub listed: bool,
+    /// Where it stands in descriptors, ascending.
+    pub derivations: Vec<Derivation>,
     pub label: String,
     pub added: u64,
     /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among
@@ -82,6 +88,8 @@ pub struct WatchRow {
     pub balance: crate::tracker::Balance,
     /// Outputs that no transaction we know of spends.
     pub utxo_count: u64,
+    /// Outputs that have a row, spent or not: without any it is not used.
+    pub outputs: u64,
     pub tx_count: u64,
     /// Time of the last change of balance or history.
     pub updated: u64,
@@ -145,6 +153,14 @@ pub struct Touch {
     pub sent: u64,
 }
 
+/// What one transaction does to one descriptor: the sum of what it does to its scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Net {
+    pub descriptor: DescriptorId,
+    pub received: u64,
+    pub sent: u64,
+}
+
 /// Which unconfirmed transactions the node lets be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Replacement {
@@ -177,6 +193,8 @@ pub struct TxRow {
     /// block or arrival second in the lower.
     pub order: u64,
     pub touches: Vec<Touch>,
+    /// What the touches add up to for each descriptor, ascending by its id.
+    pub nets: Vec<Net>,
     /// Heights of earlier blocks that hold it too (`super::repeats`), ascending.
     pub earlier: Vec<u32>,
 }

@@ -4,7 +4,7 @@
 //! portions. A complete one ends with the last of them; a cancelled one has ended at once, and is
 //! emptied between other inputs, also after a restart, as is one that was never opened.
 
-use super::event::EventKind;
+use super::event::{EventKind, SubjectId};
 use super::input::ScanEnd;
 use super::state::Removal;
 use super::transition::TransitionBuilder;
@@ -237,13 +237,14 @@ impl<V: View> TransitionBuilder<'_, V> {
         script: &ScriptHash,
         upto: BlockId,
     ) -> Result<Option<EventKind>, ApplyError> {
-        let Some(watch) = self.changes.watch(script)?.cloned() else {
+        let subject = self.subject(&SubjectId::Script(*script))?;
+        let watch = self.changes.watch(script)?.cloned();
+        let Some((subject, watch)) = subject.zip(watch) else {
             return Ok(None);
         };
         let from = row.first();
         let end = EventKind::ScanComplete {
-            spk: watch.spk.clone(),
-            script: *script,
+            subject,
             scan,
             from,
             to: upto.height,

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Transaction, Txid};
 
+use super::descriptors::{Joining, Leaving};
 use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
 use super::{
-    ApplyError, BlockId, Input, Place, RawTx, Replacement, ScanId, ScriptHash, Transition, TxRow,
-    View, WatchRequest, WatchRow,
+    ApplyError, BlockId, Derivation, DescriptorId, DescriptorRow, Input, Place, RawTx, Replacement,
+    ScanId, ScriptHash, Transition, TxRow, View, WatchRequest, WatchRow,
 };
 
 /// Rows that one input takes away at most: some five milliseconds.
@@ -44,6 +45,14 @@ pub struct Tracker {
     pub(super) forgetting: BTreeSet<ScriptHash>,
     /// Which of them is being worked on.
     pub(super) removal: Option<Removal>,
+    /// Scripts whose past does not count for a descriptor yet.
+    pub(super) joining: BTreeSet<Derivation>,
+    /// Which of them is being worked on.
+    pub(super) joined_to: Option<Joining>,
+    /// Descriptors that are not watched any more, and have rows.
+    pub(super) leaving: BTreeSet<DescriptorId>,
+    /// Which of them is being worked on.
+    pub(super) left_to: Option<Leaving>,
     /// Rows that one input takes away at most.
     pub(super) portion: usize,
     /// What the node does, as far as it was told.
@@ -117,6 +126,10 @@ impl Tracker {
             adding: BTreeSet::new(),
             forgetting: BTreeSet::new(),
             removal: None,
+            joining: BTreeSet::new(),
+            joined_to: None,
+            leaving: BTreeSet::new(),
+            left_to: None,
             portion: PORTION,
             replacement: Replacement::default(),
         }
@@ -165,6 +178,21 @@ impl Tracker {
         self.forgetting.insert(script);
     }
 
+    /// The confirmation depths of a descriptor.
+    pub fn load_descriptor(&mut self, row: &DescriptorRow) {
+        self.count_depths(&row.depths);
+    }
+
+    /// A script whose past does not count for a descriptor yet.
+    pub fn load_joining(&mut self, place: Derivation) {
+        self.joining.insert(place);
+    }
+
+    /// A descriptor that is not watched any more, and has rows.
+    pub fn load_leaving(&mut self, descriptor: DescriptorId) {
+        self.leaving.insert(descriptor);
+    }
+
     /// As many rows as one input takes away at most; a thousand, if nobody says otherwise.
     pub fn in_portions_of(self, portion: usize) -> Self {
         Self { portion, ..self }
@@ -172,7 +200,7 @@ impl Tracker {
 
     /// Whether there is something for [`Input::Forget`] to take away.
     pub fn has_to_forget(&self) -> bool {
-        self.is_forgetting() || !self.ended_scans.is_empty()
+        self.is_forgetting() || !self.ended_scans.is_empty() || !self.leaving.is_empty()
     }
 
     /// Whether there is something for [`Input::EvictMore`] to evict.
@@ -198,6 +226,12 @@ impl Tracker {
         }
         let mut scripts = requests.iter().map(|request| ScriptHash::of(&request.spk));
         scripts.find(|script| self.forgetting.contains(script))
+    }
+
+    /// Whether the rows of a removed descriptor are still going: it cannot be added now
+    /// ([`ApplyError::StillLeaving`]).
+    pub fn is_leaving(&self, descriptor: &DescriptorId) -> bool {
+        self.leaving.contains(descriptor)
     }
 
     pub fn tip(&self) -> Option<BlockId> {
@@ -279,7 +313,24 @@ impl Tracker {
                 now,
             } => self.baseline_part(view, block, script, portion, &outputs, now),
             Input::Unwatch { scripts, now } => self.unwatch(view, &scripts, now),
-            Input::Forget => self.forget(view),
+            Input::Forget { now } => self.forget(view, now),
+            Input::AddDescriptor {
+                descriptor,
+                request,
+                now,
+            } => self.add_descriptor(view, descriptor, request, now),
+            Input::Derived {
+                descriptor,
+                keychain,
+                first,
+                spks,
+                now,
+            } => self.derived(view, (descriptor, keychain, first), spks, now),
+            Input::Reserve { place, label, now } => self.reserve(view, place, label, now),
+            Input::Join { now } => self.join(view, now),
+            Input::RemoveDescriptor { descriptor, now } => {
+                self.remove_descriptor(view, descriptor, now)
+            }
             Input::ScanScripts { scan, scripts } => self.scan_scripts(view, scan, scripts),
             Input::OpenScan {
                 scan,

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, Txid};
 
-use super::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
+use super::{
+    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, OutputRow, ScanId, ScanRow,
+    ScriptHash, TxRow, WalletRow, WatchRow,
+};
 
 /// Hands the list to a macro: each table, what reads a row of it, its key and its row. What only is
 /// there or not has `()` for a row; what is there once has it for a key.
@@ -29,6 +32,16 @@ macro_rules! for_each_table {
             forgetting: forgotten(ScriptHash) -> (),
             // The scripts, ascending, that are new in an add which is not finished.
             adding: adding_row(()) -> Vec<ScriptHash>,
+            descriptors: descriptor(DescriptorId) -> DescriptorRow,
+            // What was asked for: written seldom, beside rows that change with each payment.
+            wallets: wallet(DescriptorId) -> WalletRow,
+            derivations: derivation(Derivation) -> ScriptHash,
+            // Outputs that count for a descriptor, and whose spend is not confirmed.
+            owned_outputs: owned_output((DescriptorId, OutPoint)) -> (),
+            // Scripts that had a past when they came to a descriptor: it does not count yet.
+            joining: joining_script(Derivation) -> (),
+            // Descriptors that are not watched any more, and some of whose rows are still there.
+            leaving: leaving_descriptor(DescriptorId) -> (),
             tip: tip_row(()) -> BlockId,
         }
     };

@@ -222,6 +222,7 @@ impl<'a, V: View> TransitionBuilder<'a, V> {
             first_seen: self.changes.now(),
             order: self.place_of(status),
             touches: Vec::new(),
+            nets: Vec::new(),
             earlier: Vec::new(),
         })
     }

@@ -3,7 +3,7 @@
 
 use bitcoin::{OutPoint, Txid};
 
-use super::event::{Cause, EventKind};
+use super::event::{Cause, EventKind, Subject};
 use super::state::Removal;
 use super::transition::TransitionBuilder;
 use super::view::touches;
@@ -24,24 +24,18 @@ impl Tracker {
             let is_added = !builder.tracker.adding.remove(script);
             let merging = &mut builder.tracker.merging;
             merging.take_if(|merging| merging.script == *script);
-            let Some(row) = builder.changes.watch(script)?.cloned() else {
+            let Some(row) = builder.changes.watches(*script)?.edit() else {
                 continue;
             };
-            builder.changes.watches(*script)?.set(None);
-            let fingerprint = builder.tracker.fingerprints.script(&row.spk);
-            builder.tracker.scripts.remove(fingerprint);
-            builder.tracker.uncount_depths(&row.depths);
-            if !builder.forget_rows(view, &mut Removal::of(*script), &mut room)? {
-                builder.changes.forgetting(*script)?.set(Some(()));
-                builder.tracker.forgetting.insert(*script);
+            if !row.derivations.is_empty() {
+                // It is watched for its descriptors still.
+                row.listed = false;
+                continue;
             }
             // Of an add that was not finished nobody was told, but of payments.
-            if is_added || (row.tx_count, row.utxo_count) != (0, 0) {
-                told.push(EventKind::Unwatched {
-                    spk: row.spk,
-                    script: *script,
-                });
-            }
+            let is_told = is_added || (row.tx_count, row.utxo_count) != (0, 0);
+            let event = builder.forget_script(view, &mut Removal::of(*script), &mut room)?;
+            told.extend(event.filter(|_| is_told));
         }
         builder.put_adding(before)?;
         builder.finish(Vec::new(), told, |_| {
@@ -49,10 +43,11 @@ impl Tracker {
         })
     }
 
-    pub(super) fn forget(&mut self, view: &impl View) -> Result<Transition, ApplyError> {
-        let mut builder = TransitionBuilder::new(self, view, 0);
+    pub(super) fn forget(&mut self, view: &impl View, now: u64) -> Result<Transition, ApplyError> {
+        let mut builder = TransitionBuilder::new(self, view, now);
         let mut room = builder.tracker.portion;
         builder.empty_ended_scans(view, &mut room)?;
+        let told = builder.leave(view, &mut room)?;
         while room > 0 {
             let begun = builder.tracker.removal.take();
             let next = builder.tracker.forgetting.first().copied();
@@ -66,11 +61,7 @@ impl Tracker {
             builder.changes.forgetting(removal.script)?.set(None);
             builder.tracker.forgetting.remove(&removal.script);
         }
-        Ok(Transition {
-            changes: builder.changes.into_changes(),
-            events: Vec::new(),
-            follow_ups: builder.follow_ups,
-        })
+        Ok(builder.tell(told))
     }
 
     /// Transactions that this moves to another place in the history that is going are not met
@@ -91,6 +82,34 @@ impl Tracker {
 }
 
 impl<V: View> TransitionBuilder<'_, V> {
+    /// A script is not watched any more. Its rows go, at most about `room` of them now. Answers
+    /// what is to be told of it.
+    pub fn forget_script(
+        &mut self,
+        view: &V,
+        removal: &mut Removal,
+        room: &mut usize,
+    ) -> Result<Option<EventKind>, ApplyError> {
+        let script = removal.script;
+        let Some(row) = self.changes.watch(&script)?.cloned() else {
+            return Ok(None);
+        };
+        self.changes.watches(script)?.set(None);
+        let fingerprint = self.tracker.fingerprints.script(&row.spk);
+        self.tracker.scripts.remove(fingerprint);
+        self.tracker.uncount_depths(&row.depths);
+        if !self.forget_rows(view, removal, room)? {
+            self.changes.forgetting(script)?.set(Some(()));
+            self.tracker.forgetting.insert(script);
+        }
+        let subject = Subject::Script {
+            spk: row.spk,
+            script,
+            derivations: Vec::new(),
+        };
+        Ok(Some(EventKind::Unwatched { subject }))
+    }
+
     /// Removes the outputs of a script and its part in scans and transactions. At most about `room`
     /// rows, which is made less by them; answers whether none is left.
     fn forget_rows(

@@ -9,8 +9,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::tables::for_each_table;
 use super::{
-    BlockId, BlockRow, ChangeSet, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, TxRow,
-    WatchRow,
+    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, Keychain, OutputRow,
+    ScanId, ScanRow, ScanState, ScriptHash, TxRow, WalletRow, WatchRow,
 };
 
 /// A row that cannot be read. Always fatal: the store is damaged or unreadable.
@@ -94,6 +94,27 @@ pub trait View: Rows {
         after: Option<ScanId>,
         limit: usize,
     ) -> Result<Vec<ScanId>, ViewError>;
+    /// The same of a descriptor.
+    fn descriptor_history(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError>;
+    /// The outputs that count for a descriptor, ascending, at most `limit` of those above `after`.
+    fn owned_by(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError>;
+    /// Where a descriptor has scripts, ascending, at most `limit` of those above `after`.
+    fn derivations_of(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<(Keychain, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Derivation>, ViewError>;
     /// Why the transaction of a row cannot be read, when there is none.
     fn missing_tx(&self, txid: &Txid) -> ViewError {
         ViewError(format!("transaction {txid} is missing"))
@@ -131,6 +152,19 @@ fn is_unspent(row: &OutputRow, script: &ScriptHash) -> bool {
 
 pub(super) fn touches(row: &TxRow, script: &ScriptHash) -> bool {
     row.touches.iter().any(|touch| touch.script == *script)
+}
+
+fn nets(row: &TxRow, descriptor: &DescriptorId) -> bool {
+    row.nets.iter().any(|net| net.descriptor == *descriptor)
+}
+
+/// The place behind which those of a page are.
+fn behind(descriptor: &DescriptorId, after: Option<(Keychain, u32)>) -> Option<Derivation> {
+    after.map(|(keychain, index)| Derivation {
+        descriptor: *descriptor,
+        keychain,
+        index,
+    })
 }
 
 /// The first `limit` of these above `after`.
@@ -200,6 +234,40 @@ impl View for MemoryView {
         let all = self.scan_scripts.keys();
         let scans = all.filter(|(_, other)| other == script);
         Ok(page(scans.map(|(scan, _)| *scan), after, limit))
+    }
+
+    fn descriptor_history(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        let txs = self.txs.iter();
+        let history = txs.filter(|(_, row)| nets(row, descriptor));
+        let places = history.map(|(txid, row)| (Reverse(row.order), *txid));
+        Ok(page(places, after, limit))
+    }
+
+    fn owned_by(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
+        let all = self.owned_outputs.keys();
+        let owned = all.filter(|(other, _)| other == descriptor);
+        Ok(page(owned.map(|(_, outpoint)| *outpoint), after, limit))
+    }
+
+    fn derivations_of(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<(Keychain, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Derivation>, ViewError> {
+        let all = self.derivations.keys();
+        let places = all.filter(|place| place.descriptor == *descriptor);
+        Ok(page(places.copied(), behind(descriptor, after), limit))
     }
 }
 
@@ -277,6 +345,55 @@ impl<V: View> View for Overlay<'_, V> {
         let of_script = is_in.filter(|((_, other), _)| other == script);
         scans.extend(of_script.map(|((scan, _), _)| *scan));
         Ok(page(scans.into_iter(), after, limit))
+    }
+
+    fn descriptor_history(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        let ours = &self.changes.txs;
+        let of_base = limit.saturating_add(ours.len());
+        let mut places = self.base.descriptor_history(descriptor, after, of_base)?;
+        places.retain(|(_, txid)| !ours.contains_key(txid));
+        places.extend(ours.iter().filter_map(|(txid, it)| {
+            let row = it.new.as_ref().filter(|row| nets(row, descriptor))?;
+            Some((Reverse(row.order), *txid))
+        }));
+        Ok(page(places.into_iter(), after, limit))
+    }
+
+    fn owned_by(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
+        let ours = &self.changes.owned_outputs;
+        let of_base = limit.saturating_add(ours.len());
+        let mut outpoints = self.base.owned_by(descriptor, after, of_base)?;
+        outpoints.retain(|outpoint| !ours.contains_key(&(*descriptor, *outpoint)));
+        let is_there = ours.iter().filter(|(_, it)| it.new.is_some());
+        let owned = is_there.filter(|((other, _), _)| other == descriptor);
+        outpoints.extend(owned.map(|((_, outpoint), _)| *outpoint));
+        Ok(page(outpoints.into_iter(), after, limit))
+    }
+
+    fn derivations_of(
+        &self,
+        descriptor: &DescriptorId,
+        after: Option<(Keychain, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Derivation>, ViewError> {
+        let ours = &self.changes.derivations;
+        let of_base = limit.saturating_add(ours.len());
+        let mut places = self.base.derivations_of(descriptor, after, of_base)?;
+        places.retain(|place| !ours.contains_key(place));
+        let is_there = ours.iter().filter(|(_, it)| it.new.is_some());
+        let of_descriptor = is_there.filter(|(place, _)| place.descriptor == *descriptor);
+        places.extend(of_descriptor.map(|(place, _)| *place));
+        Ok(page(places.into_iter(), behind(descriptor, after), limit))
     }
 
     fn missing_tx(&self, txid: &Txid) -> ViewError {

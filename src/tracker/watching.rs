@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::event::Cause;
 use super::input::{FoundOutput, Portion};
@@ -38,7 +38,8 @@ impl Tracker {
                 WatchPart::Some => {}
                 WatchPart::Whole | WatchPart::Last => drop(builder.tracker.adding.remove(&script)),
             }
-            let mut row = known.unwrap_or_else(|| builder.new_watch(&request));
+            let mut row = known.unwrap_or_else(|| builder.new_watch(request.spk.clone()));
+            row.listed = true;
             let depths: BTreeSet<u8> = row.depths.iter().copied().chain(request.depths).collect();
             let added: Vec<u8> = depths
                 .iter()
@@ -268,7 +269,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(mut row) = row.filter(|row| row.coverage.pending) else {
             return Ok(());
         };
-        if !row.coverage.utxos_complete {
+        let was_known = row.coverage.utxos_complete;
+        if !was_known {
             // What it owned when it was added and spent before this scan is not known.
             row.coverage.from_height = block.height.saturating_add(1);
             let newest = &mut self.tracker.newest_coverage;
@@ -276,7 +278,10 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         (row.coverage.utxos_complete, row.coverage.pending) = (true, false);
         self.changes.watches(script)?.set(Some(row));
-        Ok(())
+        match was_known {
+            true => Ok(()),
+            false => self.past_known(&script, true),
+        }
     }
 
     /// A script that waited in a folder of format 4 is not shown in portions either, unless
@@ -326,6 +331,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 continue;
             };
             row.coverage.from_height = height.saturating_add(1);
+            let was_known = row.coverage.utxos_complete;
             if row.coverage.utxos_complete {
                 row.coverage = Coverage {
                     utxos_complete: false,
@@ -335,6 +341,9 @@ impl<V: View> TransitionBuilder<'_, V> {
                 wants_baseline = true;
             }
             self.changes.watches(script)?.set(Some(row));
+            if was_known {
+                self.past_known(&script, false)?;
+            }
         }
         self.tracker.newest_coverage = height.saturating_add(1);
         self.follow_ups
@@ -342,13 +351,15 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    fn new_watch(&self, request: &WatchRequest) -> WatchRow {
+    pub fn new_watch(&self, spk: ScriptBuf) -> WatchRow {
         let from_height = self
             .tracker
             .tip
             .map_or(u32::MAX, |tip| tip.height.saturating_add(1));
         WatchRow {
-            spk: request.spk.clone(),
+            spk,
+            listed: false,
+            derivations: Vec::new(),
             label: String::new(),
             added: self.changes.now(),
             depths: vec![1],
@@ -358,6 +369,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             },
             balance: Balance::default(),
             utxo_count: 0,
+            outputs: 0,
             tx_count: 0,
             updated: self.changes.now(),
         }
@@ -459,7 +471,7 @@ impl<V: View> TransitionBuilder<'_, V> {
 mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::hashes::Hash;
-    use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, transaction};
+    use bitcoin::{Amount, TxIn, TxOut, transaction};
 
     use super::super::RawTx;
     use super::super::view::MemoryView;

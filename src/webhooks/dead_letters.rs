@@ -72,7 +72,7 @@ impl WebhookTask<'_> {
             let (mut edits, mut resends) = (Vec::new(), Vec::new());
             for (number, letter) in letters.await? {
                 let Some(letter) = letter else { continue };
-                resends.push((partition_of(letter.event.kind.script()), number));
+                resends.push((partition_of(letter.event.kind.subject_id()), number));
                 let letter = DeadLetter {
                     again: true,
                     ..letter

@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::store::{ConsumerEdit, Delivery, Failing};
-use crate::tracker::ScriptHash;
+use crate::tracker::SubjectId;
 
 pub const PARTITIONS: usize = 8;
 /// Events that one partition has loaded and not settled.
@@ -33,9 +33,14 @@ const LONGEST_WAIT: u64 = 600_000;
 /// Of the whole receiver, when it asks for it.
 pub const LONGEST_QUIET: u64 = 3_600_000;
 
-/// The partition of an event: the same for all events of a script. `None`: blocks and reorgs.
-pub fn partition_of(script: Option<&ScriptHash>) -> usize {
-    let [first, ..] = script.map_or([0; 32], |script| script.0);
+/// The partition of an event: the same for all events of a script, or of a descriptor. `None`:
+/// blocks and reorgs.
+pub fn partition_of(subject: Option<SubjectId>) -> usize {
+    let [first, ..] = match subject {
+        Some(SubjectId::Script(script)) => script.0,
+        Some(SubjectId::Descriptor(descriptor)) => descriptor.0,
+        None => [0; 32],
+    };
     usize::from(first) % PARTITIONS
 }
 

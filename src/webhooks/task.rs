@@ -97,7 +97,7 @@ impl<'a> WebhookTask<'a> {
                 let (number, letter) = letter?;
                 dead_letters = dead_letters.saturating_add(1);
                 if letter.again {
-                    resends.push((partition_of(letter.event.kind.script()), number));
+                    resends.push((partition_of(letter.event.kind.subject_id()), number));
                 }
             }
             let (done, failing) = (
@@ -238,7 +238,7 @@ impl<'a> WebhookTask<'a> {
             self.missed(gone);
         }
         let events = batch.events.iter();
-        let events = events.map(|it| (partition_of(it.event.kind.script()), it.number));
+        let events = events.map(|it| (partition_of(it.event.kind.subject_id()), it.number));
         self.partitions.load(after, events, batch.next);
         if self.partitions.pending() == 0 && self.partitions.place() > self.consumer.place().number
         {

@@ -43,7 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("tracker", &[]),
     ("store", &["tracker"]),
-    ("indexer", &["tracker", "store"]),
+    ("indexer", &["tracker", "store", "clock"]),
     (
         "bitcoind",
         &[

@@ -8,6 +8,7 @@ use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition,
 use crate::bitcoind::Bitcoind;
 use crate::calls::Line;
 use crate::clock::Now;
+use crate::pretended::laws::script_of;
 use crate::pretended::{script, spk};
 use crate::readers::Readers;
 use crate::scan_laws::Scans;
@@ -97,14 +98,14 @@ fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
             transactions.iter().for_each(|tx| check_status(tx, node));
         }
         EventKind::TransactionUpdate {
-            script,
+            subject,
             transaction,
             ..
         } => {
             // Only one that the node took back for a moment and gave again, while nobody looked, or
             // that a scan of the old chain found spent: of its block nothing is known here.
             let is_from_before = || {
-                let covered = view.watches[script].coverage.from_height;
+                let covered = view.watches[&script_of(subject)].coverage.from_height;
                 let before = node.node.chain.iter().take(covered as usize);
                 let undone = node.disconnected.iter().map(|hash| &node.blocks[hash]);
                 let is_it = |tx: &Transaction| tx.compute_txid() == transaction.txid;

@@ -289,7 +289,7 @@ impl Process {
                 self.commit(around).map(|_| ())
             }
             Ready::Forget => {
-                let (input, sender) = (Input::Forget, Sender::Nobody);
+                let (input, sender) = (Input::Forget { now: around.now.ms }, Sender::Nobody);
                 self.inbox.push_back(Job { input, sender });
                 self.commit(around)?;
                 self.inbox.extend(self.too_early.drain(..));
@@ -337,6 +337,7 @@ impl Process {
 
     fn asked(&mut self, ask: FollowUp, around: &Around) -> Option<FollowerEvent> {
         match ask {
+            FollowUp::Derive => None,
             FollowUp::Baseline => {
                 if matches!(self.baseline, Baseline::Wanted(_)) {
                     self.baseline = Baseline::Wanted(around.now.instant);

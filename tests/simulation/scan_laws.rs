@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 
 use satwatch::tracker::{Event, EventKind, ScanId, ScanState, ScriptHash};
 
-use crate::pretended::laws::Kept;
+use crate::pretended::laws::{Kept, script_of};
 use crate::pretended::script;
 
 /// What a person did to scans.
@@ -114,8 +114,8 @@ impl Scans {
 fn told(log: &[(u64, Event)]) -> HashMap<(ScriptHash, ScanId), u64> {
     let mut told = HashMap::new();
     for (_, event) in log {
-        if let EventKind::ScanComplete { script, scan, .. } = &event.kind {
-            *told.entry((*script, *scan)).or_default() += 1;
+        if let EventKind::ScanComplete { subject, scan, .. } = &event.kind {
+            *told.entry((script_of(subject), *scan)).or_default() += 1;
         }
     }
     told
@@ -127,7 +127,9 @@ fn standing(kept: &Kept, log: &[(u64, Event)]) -> HashSet<(ScriptHash, ScanId)> 
     let mut standing = HashSet::new();
     for (_, event) in log {
         match &event.kind {
-            EventKind::ScanComplete { script, scan, .. } => _ = standing.insert((*script, *scan)),
+            EventKind::ScanComplete { subject, scan, .. } => {
+                _ = standing.insert((script_of(subject), *scan))
+            }
             EventKind::Reorg { fork_point, .. } => standing.retain(|(_, scan)| {
                 let to = kept.view.scans[scan].to;
                 to.is_none_or(|to| to <= fork_point.height)
@@ -145,9 +147,16 @@ fn check_coverage(kept: &Kept, log: &[(u64, Event)]) {
     for (_, event) in log {
         match &event.kind {
             EventKind::ScanComplete {
-                script, scan, from, ..
-            } if kept.view.scans[scan].to.is_none() => _ = complete.insert((*script, *from), *scan),
-            EventKind::Unwatched { script, .. } => complete.retain(|(of, _), _| of != script),
+                subject,
+                scan,
+                from,
+                ..
+            } if kept.view.scans[scan].to.is_none() => {
+                _ = complete.insert((script_of(subject), *from), *scan)
+            }
+            EventKind::Unwatched { subject } => {
+                complete.retain(|(of, _), _| *of != script_of(subject))
+            }
             // A baseline is asked for anew, and speaks for its own block.
             EventKind::Reorg { fork_point, .. } => {
                 complete.retain(|(_, from), _| *from <= fork_point.height + 1);

@@ -13,7 +13,7 @@ use satwatch::store::{
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
 
-use super::{block_event, block_id, dump, old_by_clock, open, script, tamper, txid};
+use super::{block_event, block_id, dump, old_by_clock, open, subject, tamper, txid};
 
 /// Names of which each begins like another one.
 const NAMES: [&str; 5] = ["a", "aa", "ab", "a-", "a_"];
@@ -64,8 +64,7 @@ fn place(number: u64) -> ConsumerPlace {
 
 fn letter(n: u8) -> DeadLetter {
     let kind = EventKind::BalanceChange {
-        spk: ScriptBuf::from_bytes(vec![0, 20, n]),
-        script: script(n),
+        subject: subject(n),
         old: Balance {
             confirmed: 1,
             unconfirmed: 2,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use satwatch::indexer;
 use satwatch::store::StoreError;
-use satwatch::tracker::Input;
+use satwatch::tracker::{Input, SubjectId};
 use tempfile::tempdir;
 
 use super::{
@@ -254,7 +254,7 @@ fn a_lookup_row_without_its_row_is_named() {
     let (_writer, reader) = open(folder.path());
     let told = reader
         .snapshot()
-        .history(&super::script(1), None, 10)
+        .history(&SubjectId::Script(super::script(1)), None, 10)
         .unwrap_err();
     assert!(
         matches!(

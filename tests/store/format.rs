@@ -11,13 +11,13 @@ use bitcoin::ScriptBuf;
 use satwatch::store::{self, FORMAT, RowCounts, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockRow, Cause, Coverage, Event, EventKind, OutputRow, Phase, Rows, ScanId, ScanRow,
-    ScanState, Spend, Staged, Status, Transition, TxRow, TxSummary, View, WatchRow,
+    ScanState, Spend, Staged, Status, SubjectId, Transition, TxRow, TxSummary, View, WatchRow,
 };
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    Change, block_id, chain, changes, dump, open, outpoint, output_row, raw_tx, script, tamper,
-    tx_row, txid, watch_row,
+    Change, block_id, chain, changes, dump, open, outpoint, output_row, raw_tx, script, subject,
+    tamper, tx_row, txid, watch_row,
 };
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
@@ -479,7 +479,6 @@ fn block_row() -> BlockRow {
 }
 
 fn events() -> Vec<Event> {
-    let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
     let transaction = |n, status, block_time, received, sent| {
         let first_seen = 1_700_000_000_003;
         TxSummary {
@@ -520,20 +519,17 @@ fn events() -> Vec<Event> {
         },
     );
     let mut kinds = vec![EventKind::NewTransactions {
-        spk: spk.clone(),
-        script,
+        subject: subject(1),
         transactions,
     }];
     kinds.extend(causes.map(|cause| EventKind::BalanceChange {
-        spk: spk.clone(),
-        script,
+        subject: subject(1),
         old,
         new,
         cause,
     }));
     kinds.extend(phases.map(|previous| EventKind::TransactionUpdate {
-        spk: spk.clone(),
-        script,
+        subject: subject(1),
         previous,
         transaction: mined.clone(),
         confirmations: 6,
@@ -620,16 +616,19 @@ fn more() -> Transition {
         old: None,
         new: Some(scanned),
     });
-    let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
     let complete = EventKind::ScanComplete {
-        spk: spk.clone(),
-        script,
+        subject: subject(1),
         scan: scan_id(),
         from: 7,
         to: 101,
         transactions: 9,
     };
-    let kinds = [complete, EventKind::Unwatched { spk, script }];
+    let kinds = [
+        complete,
+        EventKind::Unwatched {
+            subject: subject(1),
+        },
+    ];
     let events = kinds
         .map(|kind| Event {
             time: 101_000,
@@ -934,6 +933,7 @@ fn stores_of_the_first_release_are_read() {
         snapshot.counts().unwrap(),
         RowCounts {
             addresses: 2,
+            derived: 0,
             utxos: 1,
             transactions: 5
         }
@@ -961,7 +961,10 @@ fn stores_of_the_first_release_are_read() {
         .map(|(n, row)| (txid(*n), row.clone()))
         .collect();
     assert_eq!(
-        snapshot.history(&script(1), None, 9).unwrap().transactions,
+        snapshot
+            .history(&SubjectId::Script(script(1)), None, 9)
+            .unwrap()
+            .transactions,
         history
     );
     for (outpoint, row) in output_rows() {

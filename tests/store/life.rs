@@ -506,7 +506,7 @@ fn answer(node: &FollowedNode, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
                 now,
             }]
         }
-        FollowUp::Scans => Vec::new(),
+        FollowUp::Scans | FollowUp::Derive => Vec::new(),
     }
 }
 

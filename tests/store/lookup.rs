@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use satwatch::store::{HistoryCursor, RowCounts, StoreReader, Writer};
 use satwatch::tracker::{
     BlockRow, ChangeSet, MemoryView, Overlay, Rows, ScanId, ScanRow, ScanState, ScriptHash, Spend,
-    Status, Transition, View,
+    Status, SubjectId, Transition, View,
 };
 use tempfile::tempdir;
 
@@ -314,6 +314,7 @@ fn check_against_the_model(
         .count() as u64;
     let counts = RowCounts {
         addresses: view.watches.len() as u64,
+        derived: 0,
         utxos: unspent,
         transactions: view.txs.len() as u64,
     };
@@ -526,7 +527,9 @@ fn history_pages_are_newest_first_and_join() {
         )
         .unwrap();
     let snapshot = reader.snapshot();
-    let all = snapshot.history(&script(1), None, 10).unwrap();
+    let all = snapshot
+        .history(&SubjectId::Script(script(1)), None, 10)
+        .unwrap();
     let order: Vec<_> = all.transactions.iter().map(|(txid, _)| *txid).collect();
     assert_eq!(
         (order.clone(), all.next),
@@ -540,7 +543,7 @@ fn history_pages_are_newest_first_and_join() {
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
             let page = snapshot
-                .history(&script(1), before.as_ref(), limit)
+                .history(&SubjectId::Script(script(1)), before.as_ref(), limit)
                 .unwrap();
             assert!(page.transactions.len() <= limit);
             seen.extend(page.transactions.iter().map(|(txid, _)| *txid));
@@ -555,7 +558,10 @@ fn history_pages_are_newest_first_and_join() {
         assert_eq!(seen, order, "pages of {limit}");
     }
     assert_eq!(
-        snapshot.history(&script(3), None, 10).unwrap().transactions,
+        snapshot
+            .history(&SubjectId::Script(script(3)), None, 10)
+            .unwrap()
+            .transactions,
         []
     );
 }
@@ -830,7 +836,7 @@ fn a_snapshot_stays_at_its_instant() {
     writer.commit(&[second, events(2, 2)], true).unwrap();
     let seen = |snapshot: &satwatch::store::Snapshot<'_>| {
         let history = snapshot
-            .history(&script(1), None, 9)
+            .history(&SubjectId::Script(script(1)), None, 9)
             .unwrap()
             .transactions
             .len();

@@ -32,7 +32,7 @@ use bitcoin::{
 use satwatch::store::{ChainInfo, Cutoff, StoreReader, Writer, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockId, BlockRow, ChangeSet, Coverage, Diff, Diffs, Event, EventKind, OutputRow,
-    ScanId, ScanRow, ScriptHash, Status, Touch, Transition, TxRow, WatchRow,
+    ScanId, ScanRow, ScriptHash, Status, Subject, Touch, Transition, TxRow, WatchRow,
 };
 
 const BOOT: &str = "boot-1";
@@ -103,9 +103,20 @@ fn outpoint(n: u8, vout: u32) -> OutPoint {
     }
 }
 
+/// What events about a script are about.
+fn subject(n: u8) -> Subject {
+    Subject::Script {
+        spk: ScriptBuf::from_bytes(vec![0, 20, n]),
+        script: script(n),
+        derivations: Vec::new(),
+    }
+}
+
 fn watch_row(n: u8) -> WatchRow {
     WatchRow {
         spk: ScriptBuf::from_bytes(vec![0, 20, n]),
+        listed: true,
+        derivations: Vec::new(),
         label: format!("till {n}"),
         added: 1_700_000_000_001,
         depths: vec![1, 6],
@@ -120,6 +131,7 @@ fn watch_row(n: u8) -> WatchRow {
             unconfirmed: -2_000,
         },
         utxo_count: 2,
+        outputs: 2,
         tx_count: 3,
         updated: 1_700_000_000_002,
     }
@@ -177,6 +189,7 @@ fn tx_row(status: Status, order: u64, scripts: &[u8]) -> TxRow {
         first_seen: 1_700_000_000_003,
         order,
         touches,
+        nets: Vec::new(),
         earlier: Vec::new(),
     }
 }

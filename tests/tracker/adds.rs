@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use satwatch::tracker::{Baseline, EventKind, Input, ScriptHash, WatchRequest};
 
+use crate::pretended::laws::script_of;
 use crate::shorthand::{balance, coin};
 use crate::world::{World, script, spk, tx};
 
@@ -51,10 +52,11 @@ impl World {
         };
         let transition = self.try_send(input).expect("it may always come");
         for event in &transition.events {
-            let EventKind::Unwatched { script, .. } = &event.kind else {
+            let EventKind::Unwatched { subject } = &event.kind else {
                 panic!("{event:?}");
             };
-            assert_ne!((rows[script].tx_count, rows[script].utxo_count), (0, 0));
+            let script = script_of(subject);
+            assert_ne!((rows[&script].tx_count, rows[&script].utxo_count), (0, 0));
         }
         for number in std::mem::take(&mut self.unfinished) {
             self.watched.remove(&number);
@@ -85,7 +87,7 @@ fn nothing_is_left_of_an_add_that_was_not_finished_but_what_others_added() {
         .map(|event| &event.kind)
         .collect();
     assert!(
-        matches!(told[..], [EventKind::Unwatched { script: gone, .. }] if *gone == script(2)),
+        matches!(&told[..], [EventKind::Unwatched { subject }] if script_of(subject) == script(2)),
         "of script 4 nobody was told anything: {told:?}"
     );
     assert_eq!(balance(&world, 3).unconfirmed, 5);

@@ -356,7 +356,7 @@ impl Heap {
                     now,
                 }
             }
-            Act::Forget => Input::Forget,
+            Act::Forget => Input::Forget { now },
             Act::EvictMore => Input::EvictMore,
             Act::Part {
                 script: number,

@@ -3,6 +3,7 @@
 use bitcoin::{Transaction, Txid};
 use satwatch::tracker::{EventKind, Input, Phase, Transition};
 
+use crate::pretended::laws::script_of;
 use crate::shorthand::{balance, coin, out};
 use crate::world::{World, script, tx};
 
@@ -61,9 +62,9 @@ fn very_many_are_evicted_in_portions_each_once_and_parents_first() {
                     assert_eq!(transaction.status.phase(), Phase::Evicted);
                     evicted += 1;
                 }
-                EventKind::BalanceChange {
-                    script: of, new, ..
-                } if of == script(1) => {
+                EventKind::BalanceChange { subject, new, .. }
+                    if script_of(&subject) == script(1) =>
+                {
                     assert!(new.total() < balance, "what was spent never comes back");
                     balance = new.total();
                 }

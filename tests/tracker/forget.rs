@@ -5,6 +5,7 @@ use satwatch::tracker::{
     ScanState, ScriptHash, Seen, View, WatchRequest,
 };
 
+use crate::pretended::laws::script_of;
 use crate::runner::Stretch;
 use crate::shorthand::{coin, out, told};
 use crate::world::{World, script, spk, tx};
@@ -94,7 +95,7 @@ impl World {
             .events
             .iter()
             .map(
-                |event| matches!(event.kind, EventKind::Unwatched { script, .. } if script == gone),
+                |event| matches!(&event.kind, EventKind::Unwatched { subject } if script_of(subject) == gone),
             )
             .collect();
         assert_eq!(
@@ -114,7 +115,9 @@ impl World {
     /// Some of what is being forgotten goes, and nobody is told.
     pub fn forget_portion(&mut self) {
         let (visible, had_some) = (self.visible(), self.tracker.has_to_forget());
-        let transition = self.try_send(Input::Forget).expect("it may always come");
+        let transition = self
+            .try_send(Input::Forget { now: self.now })
+            .expect("it may always come");
         let asks = transition.follow_ups.iter();
         assert!(transition.events.is_empty() && asks.clone().all(|it| *it == FollowUp::Scans));
         assert_eq!(had_some, !transition.changes.is_empty(), "it goes on");

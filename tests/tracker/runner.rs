@@ -10,6 +10,7 @@ use satwatch::tracker::{
 };
 
 use crate::memory::memory;
+use crate::pretended::laws::script_of;
 pub use crate::pretended::scans::Stretch;
 use crate::pretended::scans::next_step;
 use crate::world::{World, script, spk};
@@ -172,11 +173,11 @@ impl World {
 fn told_end(kind: &EventKind, closed: ScanId) -> (ScriptHash, u64) {
     match kind {
         EventKind::ScanComplete {
-            script,
+            subject,
             scan,
             transactions,
             ..
-        } if *scan == closed => (*script, *transactions),
+        } if *scan == closed => (script_of(subject), *transactions),
         kind => panic!("{kind:?} is no end of scan {closed}"),
     }
 }

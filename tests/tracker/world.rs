@@ -165,6 +165,7 @@ impl World {
         }
         for ask in transition.follow_ups.clone() {
             match ask {
+                FollowUp::Derive => {}
                 FollowUp::Check(_) | FollowUp::Fetch(_) if self.deaf => {}
                 FollowUp::Check(tx) => {
                     let is_it = |known: &Transaction| known.compute_txid() == tx.txid();

@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::respond::{self, Answer};
 use crate::reads::{Reads, StoreView};
 use crate::store::HistoryCursor;
-use crate::tracker::{Replacement, Status, TxSummary};
+use crate::tracker::{Replacement, Status, SubjectId, TxSummary};
 use crate::wire::error::ApiError;
 use crate::wire::json::{Block, Transaction, object};
 use crate::wire::request::Request;
@@ -63,7 +63,7 @@ pub async fn transactions(
         let row = view.watched(&address)?;
         budget.check_rows(row.tx_count.min(limit as u64))?;
         let tip = view.tip()?;
-        let page = view.history(&address.script, before.as_ref(), limit)?;
+        let page = view.history(&SubjectId::Script(address.script), before.as_ref(), limit)?;
         let mut transactions = Vec::with_capacity(page.transactions.len());
         for (txid, row) in &page.transactions {
             let block = match row.status {
@@ -71,7 +71,8 @@ pub async fn transactions(
                 _ => None,
             };
             let time = block.map(|block| block.time);
-            let summary = TxSummary::of(*txid, row, &address.script, time, policy);
+            let summary =
+                TxSummary::of(*txid, row, &SubjectId::Script(address.script), time, policy);
             transactions.push(Transaction::new(&summary, tip));
         }
         let page = object! {

@@ -29,8 +29,7 @@ fn long_event(transactions: usize) -> Written {
     };
     Written {
         kind: EventKind::NewTransactions {
-            spk: ScriptBuf::new(),
-            script: ScriptHash([1; 32]),
+            subject: subject(1),
             transactions: vec![transaction; transactions],
         },
         ..event(1)

@@ -12,7 +12,9 @@ use crate::bitcoind::{NodeError, Rpc};
 use crate::history::{Interrupted, blocking};
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
-use crate::tracker::{BlockId, ScanId, ScanRow, ScannedBlock, ScannedTx, ScriptHash, Status};
+use crate::tracker::{
+    BlockId, ScanId, ScanRow, ScannedBlock, ScannedTx, ScriptHash, Status, SubjectId,
+};
 
 /// Above this many scripts block filters name nearly every block.
 const FILTERED: usize = 20_000;
@@ -187,7 +189,7 @@ fn track_unspent(
     loop {
         // Newest first, so what spends an output comes before what created it; inside a block too.
         let snapshot = reader.snapshot();
-        let page = snapshot.history(script, place.as_ref(), PAGE)?;
+        let page = snapshot.history(&SubjectId::Script(*script), place.as_ref(), PAGE)?;
         for (txid, row) in page.transactions {
             if !matches!(row.status, Status::Confirmed { block, .. } if block.height < next) {
                 continue;

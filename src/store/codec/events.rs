@@ -4,31 +4,79 @@
 //!
 //! | kind | | fields |
 //! |---|---|---|
-//! | 0 | new transactions | spk, script hash, list of transactions |
-//! | 1 | balance change | spk, script hash, old and new balance (i64 and i64 each), cause |
-//! | 2 | transaction update | spk, script hash, previous phase u8, transaction, confirmations u32 |
+//! | 0 | new transactions | subject, list of transactions |
+//! | 1 | balance change | subject, old and new balance (i64 and i64 each), cause |
+//! | 2 | transaction update | subject, previous phase u8, transaction, confirmations u32 |
 //! | 3 | block | height u32, hash, time u32, transactions u32 |
 //! | 4 | reorg | old tip (height u32, hash), fork point (height u32, hash), depth u32 |
-//! | 5 | scan complete | spk, script hash, scan id u64, from u32, to u32, transactions u64 |
-//! | 6 | unwatched | spk, script hash |
+//! | 5 | scan complete | subject, scan id u64, from u32, to u32, transactions u64 |
+//! | 6 | unwatched | subject |
 //!
+//! A subject: spk, script hash. Since format 8 also, led by a byte 255, with which no script
+//! begins: 0, spk, script hash and list of derivations (descriptor id, keychain u8, index u32); or
+//! 1, descriptor id.
 //! A balance: confirmed, unconfirmed. A transaction: txid, received u64, sent u64, status, u32?
 //! block time, first_seen u64, replaceable bool. A cause: 0 transaction, 1 block, 2 reorg, 3
 //! removed, 4 baseline, then 32 bytes of its hash. A phase has the number of its status.
 
 use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
-use crate::tracker::{Cause, Event, EventKind, Phase, TxSummary};
+use crate::tracker::{Cause, Event, EventKind, Phase, Subject, TxSummary};
 
 value_of_fields!(Event: time, tip, kind);
 value_of_variants!(EventKind, "event kind":
-    0 => NewTransactions { spk, script, transactions },
-    1 => BalanceChange { spk, script, old, new, cause },
-    2 => TransactionUpdate { spk, script, previous, transaction, confirmations },
+    0 => NewTransactions { subject, transactions },
+    1 => BalanceChange { subject, old, new, cause },
+    2 => TransactionUpdate { subject, previous, transaction, confirmations },
     3 => Block { block, time, transactions },
     4 => Reorg { old_tip, fork_point, depth },
-    5 => ScanComplete { spk, script, scan, from, to, transactions },
-    6 => Unwatched { spk, script }
+    5 => ScanComplete { subject, scan, from, to, transactions },
+    6 => Unwatched { subject }
 );
+
+/// Leads a subject that is more than a script.
+const MORE: u8 = 255;
+
+impl StoredValue for Subject {
+    fn encode(&self, out: &mut Out) {
+        match self {
+            Self::Script {
+                spk,
+                script,
+                derivations,
+            } if derivations.is_empty() => out.part(spk).part(script),
+            Self::Script {
+                spk,
+                script,
+                derivations,
+            } => {
+                let out = out.tag(MORE).tag(0);
+                out.part(spk).part(script).part(derivations)
+            }
+            Self::Descriptor(descriptor) => out.tag(MORE).tag(1).part(descriptor),
+        };
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        if input.next() != Some(MORE) {
+            return Ok(Self::Script {
+                spk: input.part()?,
+                script: input.part()?,
+                derivations: Vec::new(),
+            });
+        }
+        input.tag()?;
+        Ok(match input.tag()? {
+            0 => Self::Script {
+                spk: input.part()?,
+                script: input.part()?,
+                derivations: input.part()?,
+            },
+            1 => Self::Descriptor(input.part()?),
+            tag => return Err(Malformed(format!("subject {tag} is unknown"))),
+        })
+    }
+}
+
 value_of_fields!(TxSummary: txid, received, sent, status, block_time, first_seen, replaceable);
 value_of_variants!(Cause, "cause":
     0 => Transaction(txid),
@@ -52,7 +100,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::arbitrary::{balance, block_hash, block_id, script, spk, status, txid};
+    use crate::store::arbitrary::{
+        balance, block_hash, block_id, derivation, descriptor_id, script, spk, status, txid,
+    };
     use crate::tracker::ScanId;
 
     fn summary() -> impl Strategy<Value = TxSummary> {
@@ -76,6 +126,19 @@ mod tests {
             )
     }
 
+    fn subject() -> impl Strategy<Value = Subject> {
+        prop_oneof![
+            (spk(), script(), vec(derivation(), 0..3)).prop_map(|(spk, script, derivations)| {
+                Subject::Script {
+                    spk,
+                    script,
+                    derivations,
+                }
+            }),
+            descriptor_id().prop_map(Subject::Descriptor),
+        ]
+    }
+
     fn cause() -> impl Strategy<Value = Cause> {
         prop_oneof![
             txid().prop_map(Cause::Transaction),
@@ -88,27 +151,24 @@ mod tests {
 
     fn kind() -> impl Strategy<Value = EventKind> {
         prop_oneof![
-            (spk(), script(), vec(summary(), 0..3)).prop_map(|(spk, script, transactions)| {
+            (subject(), vec(summary(), 0..3)).prop_map(|(subject, transactions)| {
                 EventKind::NewTransactions {
-                    spk,
-                    script,
+                    subject,
                     transactions,
                 }
             }),
-            (spk(), script(), balance(), balance(), cause()).prop_map(
-                |(spk, script, old, new, cause)| EventKind::BalanceChange {
-                    spk,
-                    script,
+            (subject(), balance(), balance(), cause()).prop_map(|(subject, old, new, cause)| {
+                EventKind::BalanceChange {
+                    subject,
                     old,
                     new,
-                    cause
+                    cause,
                 }
-            ),
-            (spk(), script(), status(), summary(), any::<u32>()).prop_map(
-                |(spk, script, previous, transaction, confirmations)| {
+            }),
+            (subject(), status(), summary(), any::<u32>()).prop_map(
+                |(subject, previous, transaction, confirmations)| {
                     EventKind::TransactionUpdate {
-                        spk,
-                        script,
+                        subject,
                         previous: previous.phase(),
                         transaction,
                         confirmations,
@@ -129,11 +189,10 @@ mod tests {
                     depth,
                 }
             }),
-            (spk(), script(), any::<[u64; 2]>(), any::<[u32; 2]>()).prop_map(
-                |(spk, script, [scan, transactions], [from, to])| {
+            (subject(), any::<[u64; 2]>(), any::<[u32; 2]>()).prop_map(
+                |(subject, [scan, transactions], [from, to])| {
                     EventKind::ScanComplete {
-                        spk,
-                        script,
+                        subject,
                         scan: ScanId(scan),
                         from,
                         to,
@@ -141,7 +200,7 @@ mod tests {
                     }
                 }
             ),
-            (spk(), script()).prop_map(|(spk, script)| EventKind::Unwatched { spk, script }),
+            subject().prop_map(|subject| EventKind::Unwatched { subject }),
         ]
     }
 

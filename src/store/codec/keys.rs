@@ -5,7 +5,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::{Malformed, StoredValue};
 use crate::store::families::META;
-use crate::tracker::{OutputRow, ScanId, ScriptHash};
+use crate::tracker::{Derivation, DescriptorId, Keychain, OutputRow, ScanId, ScriptHash};
 
 /// Bytes of a history key after the script hash: a place in one script's history.
 pub const PLACE: usize = 8 + 32;
@@ -48,7 +48,10 @@ stored_key!(
     OutPoint: outpoint => outpoint_key(outpoint),
     u32: number => number.to_be_bytes(),
     ScanId: scan => scan.0.to_be_bytes(),
-    (ScanId, ScriptHash): both => scan_script_key(both.0, &both.1)
+    (ScanId, ScriptHash): both => scan_script_key(both.0, &both.1),
+    DescriptorId: descriptor => descriptor.0,
+    Derivation: place => derivation_key(place),
+    (DescriptorId, OutPoint): both => owned_output_key(&both.0, &both.1)
 );
 
 /// `outputs`.
@@ -65,6 +68,37 @@ pub fn unspent_key(script: &ScriptHash, outpoint: &OutPoint) -> [u8; 68] {
     key[..32].copy_from_slice(&script.0);
     key[32..].copy_from_slice(&outpoint_key(outpoint));
     key
+}
+
+/// `owned_outputs`: as in `unspent`.
+pub fn owned_output_key(descriptor: &DescriptorId, outpoint: &OutPoint) -> [u8; 68] {
+    unspent_key(&ScriptHash(descriptor.0), outpoint)
+}
+
+/// `derivations`, `joining`.
+pub fn derivation_key(place: &Derivation) -> [u8; 37] {
+    let mut key = [0; 37];
+    key[..32].copy_from_slice(&place.descriptor.0);
+    key[32] = place.keychain as u8;
+    key[33..].copy_from_slice(&place.index.to_be_bytes());
+    key
+}
+
+/// A key of `derivations` or `joining`.
+pub fn parse_derivation_key(key: &[u8]) -> Result<Derivation, Malformed> {
+    let (descriptor, rest) = key.split_first_chunk().ok_or_else(|| wrong_length(key))?;
+    let (keychain, index) = rest.split_first().ok_or_else(|| wrong_length(key))?;
+    let keychain = match keychain {
+        0 => Keychain::External,
+        1 => Keychain::Internal,
+        other => return Err(Malformed(format!("keychain {other} is unknown"))),
+    };
+    let index = index.try_into().map_err(|_| wrong_length(key))?;
+    Ok(Derivation {
+        descriptor: DescriptorId(*descriptor),
+        keychain,
+        index: u32::from_be_bytes(index),
+    })
 }
 
 /// Where the unspent coinbase outputs of a script from `height` on begin in `coinbases`.
@@ -84,10 +118,10 @@ pub fn coinbase_entry(outpoint: &OutPoint, row: &OutputRow) -> Option<([u8; 72],
     Some((key, row.value.to_bytes()))
 }
 
-/// `history`.
-pub fn history_key(script: &ScriptHash, order: u64, txid: &Txid) -> [u8; 32 + PLACE] {
+/// `history`: of a script's hash, or of a descriptor's id.
+pub fn history_key(subject: &[u8; 32], order: u64, txid: &Txid) -> [u8; 32 + PLACE] {
     let mut key = [0; 32 + PLACE];
-    key[..32].copy_from_slice(&script.0);
+    key[..32].copy_from_slice(subject);
     key[32..40].copy_from_slice(&(!order).to_be_bytes());
     key[40..].copy_from_slice(txid.as_byte_array());
     key
@@ -202,15 +236,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back_as_they_were(script in arbitrary::script(), outpoint in arbitrary::outpoint(), order: u64) {
+        fn keys_come_back_as_they_were(script in arbitrary::script(), place in arbitrary::derivation(), outpoint in arbitrary::outpoint(), order: u64) {
             prop_assert_eq!(parse_since_key(&since_key(outpoint.vout, &script)), Ok(script));
             prop_assert_eq!(parse_unspent_key(&unspent_key(&script, &outpoint)), Ok(outpoint));
             prop_assert_eq!(parse_outpoint_key(&outpoint_key(&outpoint)), Ok(outpoint));
+            prop_assert_eq!(parse_derivation_key(&derivation_key(&place)), Ok(place));
             let scan = ScanId(order);
             prop_assert_eq!(parse_scan_script_key(&scan_script_key(scan, &script)), Ok(script));
             prop_assert_eq!(parse_scan_of_key(&scan_script_key(scan, &script)), Ok(scan));
             prop_assert_eq!(parse_script_scan_key(&script_scan_key(scan, &script)), Ok(scan));
-            let key = history_key(&script, order, &outpoint.txid);
+            let key = history_key(&script.0, order, &outpoint.txid);
             let (place, txid) = parse_history_key(&key).expect("it is a history key");
             prop_assert_eq!((&key[32..], outpoint.txid), (&place[..], txid));
         }
@@ -218,7 +253,7 @@ mod tests {
         #[test]
         fn newer_history_sorts_first(script in arbitrary::script(), a in arbitrary::txid(), b in arbitrary::txid(), older: u64, newer: u64) {
             prop_assume!(older < newer);
-            prop_assert!(history_key(&script, newer, &a) < history_key(&script, older, &b));
+            prop_assert!(history_key(&script.0, newer, &a) < history_key(&script.0, older, &b));
         }
     }
 
@@ -237,5 +272,8 @@ mod tests {
         assert!(parse_since_key(&[0; 2]).is_err());
         assert!(parse_hash_key(&[0; 31]).is_err());
         assert!(parse_number_key(&[0; 9]).is_err());
+        assert!(parse_derivation_key(&[0; 36]).is_err());
+        assert!(parse_derivation_key(&[0; 38]).is_err());
+        assert!(parse_derivation_key(&[2; 37]).is_err());
     }
 }

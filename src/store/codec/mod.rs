@@ -78,6 +78,11 @@ impl In<'_> {
         self.get()
     }
 
+    /// The byte that comes next, if there is one.
+    pub fn next(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
     pub fn part<T: StoredValue>(&mut self) -> Result<T, Malformed> {
         T::decode(self)
     }

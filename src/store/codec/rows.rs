@@ -5,25 +5,45 @@ use bitcoin::{Network, Transaction};
 use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, EarlierOutput, OutputRow, ScanId, ScanRow, ScanState,
-    ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow, signals_replacement,
+    Balance, Baseline, BlockId, BlockRow, Coverage, Derivation, DescriptorId, DescriptorRow,
+    EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanId, ScanRow, ScanState, ScriptHash,
+    Spend, Staged, Status, Touch, TxRow, WalletRow, WatchRow, signals_replacement,
 };
 
 value_of_fields!(ScriptHash: 0);
 value_of_fields!(ScanId: 0);
 value_of_fields!(BlockId: height, hash);
-value_of_fields!(RowCounts: addresses, utxos, transactions);
+value_of_fields!(RowCounts, 2: addresses, derived, utxos, transactions);
+value_of_fields!(DescriptorId: 0);
 value_of_fields!(Balance: confirmed, unconfirmed);
 value_of_fields!(Staged: balance, utxo_count);
 value_of_fields!(
-    WatchRow: spk, label, added, depths, coverage, balance, utxo_count, tx_count, updated
+    WatchRow, 2: spk, listed, derivations, label, added, depths, coverage, balance, utxo_count,
+    outputs, tx_count, updated
+);
+value_of_fields!(Derivation: descriptor, keychain, index);
+value_of_fields!(Net: descriptor, received, sent);
+value_of_fields!(WalletRow: text, label, added, baseline);
+value_of_fields!(KeychainRow: last_used, reserved, window, watched_to, derived, first);
+value_of_fields!(
+    DescriptorRow: keychains, gap_limit, depths, from_height, awaited, held, balance, utxo_count,
+    tx_count, updated
+);
+value_of_variants!(Keychain, "keychain":
+    0 => External,
+    1 => Internal
+);
+value_of_variants!(Baseline, "baseline":
+    0 => Skip,
+    1 => IfMissing,
+    2 => Refresh
 );
 value_of_fields!(OutputRow: script, value, height, coinbase, spent; earlier);
 value_of_fields!(EarlierOutput: height, spender, spent_at);
 value_of_fields!(Spend: txid, height);
 value_of_fields!(Touch: script, received, sent);
 value_of_fields!(BlockRow: hash, time, touched, found);
-value_of_fields!(TxRow, 2: status, signals, inherits, first_seen, order, touches; earlier);
+value_of_fields!(TxRow, 3: status, signals, inherits, first_seen, order, touches, nets; earlier);
 value_of_fields!(ScanRow: created, updated, state, from, to, horizon, next, scripts, found);
 value_of_variants!(ScanState, "state of a scan":
     0 => Open,
@@ -98,6 +118,67 @@ impl StoredValue for Coverage {
     }
 }
 
+/// Version 1 of a [`WatchRow`], up to format 7: all were added by themselves. How many of its
+/// outputs have a row, it does not say.
+pub fn watch_of_format_7(bytes: &[u8], outputs: u64) -> Result<WatchRow, Malformed> {
+    let Some(fields) = bytes.strip_prefix(&[1]) else {
+        return Err(Malformed("the value has not version 1".to_owned()));
+    };
+    let mut input = In(fields);
+    let row = WatchRow {
+        spk: input.part()?,
+        listed: true,
+        derivations: Vec::new(),
+        label: input.part()?,
+        added: input.part()?,
+        depths: input.part()?,
+        coverage: input.part()?,
+        balance: input.part()?,
+        utxo_count: input.part()?,
+        outputs,
+        tx_count: input.part()?,
+        updated: input.part()?,
+    };
+    input.end()?;
+    Ok(row)
+}
+
+/// Version 2 of a [`TxRow`], of formats 6 and 7: without descriptors.
+pub fn tx_of_format_7(bytes: &[u8]) -> Result<TxRow, Malformed> {
+    let Some(fields) = bytes.strip_prefix(&[2]) else {
+        return Err(Malformed("the value has not version 2".to_owned()));
+    };
+    let mut input = In(fields);
+    let row = TxRow {
+        status: input.part()?,
+        signals: input.part()?,
+        inherits: input.part()?,
+        first_seen: input.part()?,
+        order: input.part()?,
+        touches: input.part()?,
+        nets: Vec::new(),
+        earlier: input.last()?,
+    };
+    input.end()?;
+    Ok(row)
+}
+
+/// Version 1 of [`RowCounts`], up to format 7: without derived scripts.
+pub fn counts_of_format_7(bytes: &[u8]) -> Result<RowCounts, Malformed> {
+    let Some(fields) = bytes.strip_prefix(&[1]) else {
+        return Err(Malformed("the value has not version 1".to_owned()));
+    };
+    let mut input = In(fields);
+    let counts = RowCounts {
+        addresses: input.part()?,
+        derived: 0,
+        utxos: input.part()?,
+        transactions: input.part()?,
+    };
+    input.end()?;
+    Ok(counts)
+}
+
 /// In place of the status mempool in a row of version 1: it inherits as well.
 const INHERITS: u8 = 5;
 
@@ -123,6 +204,7 @@ pub fn tx_of_format_5(bytes: &[u8]) -> Result<(TxRow, Transaction), Malformed> {
         first_seen,
         order,
         touches,
+        nets: Vec::new(),
         earlier: Vec::new(),
     };
     input.end()?;
@@ -143,7 +225,10 @@ mod tests {
         fn every_row_comes_back_as_it_was(
             watch in arbitrary::watch_row(), output in arbitrary::output_row(), tx in arbitrary::tx_row(), raw in arbitrary::tx(), block in arbitrary::block_row(),
             scan in arbitrary::scan_row(), scripts in proptest::collection::vec(arbitrary::script(), 0..4),
+            descriptor in arbitrary::descriptor_row(), wallet in arbitrary::wallet_row(),
         ) {
+            prop_assert_eq!(DescriptorRow::from_bytes(&descriptor.to_bytes()), Ok(descriptor));
+            prop_assert_eq!(WalletRow::from_bytes(&wallet.to_bytes()), Ok(wallet));
             prop_assert_eq!(WatchRow::from_bytes(&watch.to_bytes()), Ok(watch));
             prop_assert_eq!(OutputRow::from_bytes(&output.to_bytes()), Ok(output));
             prop_assert_eq!(TxRow::from_bytes(&tx.to_bytes()), Ok(tx));

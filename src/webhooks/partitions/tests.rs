@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::tracker::{ScriptHash, SubjectId};
 
 const GIVE_UP: u64 = 60_000;
 
@@ -367,7 +368,7 @@ fn waits_double_up_to_ten_minutes_and_jitter_takes_up_to_half() {
 fn partitions_are_of_scripts_and_chain_events_are_in_the_first() {
     assert_eq!(partition_of(None), 0);
     let counts = (0..=255_u8).fold([0; PARTITIONS], |mut counts, byte| {
-        counts[partition_of(Some(&ScriptHash([byte; 32])))] += 1;
+        counts[partition_of(Some(SubjectId::Script(ScriptHash([byte; 32]))))] += 1;
         counts
     });
     assert_eq!(counts, [32; PARTITIONS]);

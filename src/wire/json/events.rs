@@ -1,11 +1,79 @@
 //! Events: what a subscriber gets, and what `GET /events` shows.
 
-use bitcoin::{Network, Script};
+use bitcoin::Network;
 use serde::Serialize;
 
 use super::{Block, Btc, Transaction, object, phase, seconds, to_text};
-use crate::tracker::{Cause, Event, EventKind};
+use crate::tracker::{Cause, Derivation, Event, EventKind, Keychain, Subject};
 use crate::wire::address::script;
+
+/// What an event is about: an address, or a descriptor in its place. An address that is of
+/// descriptors says of which, and if it is of one, by fields of its own, too.
+#[derive(Serialize)]
+struct SubjectShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    owners: Vec<OwnerShape>,
+}
+
+#[derive(Serialize)]
+struct OwnerShape {
+    descriptor_id: String,
+    keychain: &'static str,
+    index: u32,
+}
+
+impl OwnerShape {
+    fn new(place: &Derivation) -> Self {
+        Self {
+            descriptor_id: place.descriptor.to_string(),
+            keychain: keychain(place.keychain),
+            index: place.index,
+        }
+    }
+}
+
+impl SubjectShape {
+    fn new(subject: &Subject, network: Network) -> Self {
+        let (address, derivations) = match subject {
+            Subject::Script {
+                spk, derivations, ..
+            } => (Some(script::text(spk, network)), &derivations[..]),
+            Subject::Descriptor(_) => (None, &[][..]),
+        };
+        let descriptor_id = match (subject, derivations) {
+            (Subject::Descriptor(descriptor), _) => Some(descriptor.to_string()),
+            (_, [only]) => Some(only.descriptor.to_string()),
+            _ => None,
+        };
+        let only = match derivations {
+            [only] => Some(only),
+            _ => None,
+        };
+        Self {
+            address,
+            descriptor_id,
+            keychain: only.map(|only| keychain(only.keychain)),
+            index: only.map(|only| only.index),
+            owners: derivations.iter().map(OwnerShape::new).collect(),
+        }
+    }
+}
+
+/// The word for a keychain.
+pub fn keychain(keychain: Keychain) -> &'static str {
+    match keychain {
+        Keychain::External => "external",
+        Keychain::Internal => "internal",
+    }
+}
 
 pub(super) fn cause_shape(cause: Cause) -> impl Serialize {
     let (kind, txid, block_hash) = match cause {
@@ -21,28 +89,28 @@ pub(super) fn cause_shape(cause: Cause) -> impl Serialize {
 /// The name of an event and its data as JSON text: what a subscriber gets and what `GET /events`
 /// shows, byte for byte.
 pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, String) {
-    let text = |spk: &Script| script::text(spk, network);
+    let of = |subject: &Subject| SubjectShape::new(subject, network);
     let (timestamp, tip) = (seconds(event.time), event.tip.map(Block::from));
     match &event.kind {
         EventKind::NewTransactions {
-            spk, transactions, ..
+            subject,
+            transactions,
         } => {
             let shape = |summary| Transaction::new(summary, event.tip);
             let transactions: Vec<_> = transactions.iter().map(shape).collect();
-            let (address, count) = (text(spk), transactions.len());
-            let shape = object! { address, transactions, count, timestamp, tip, cursor };
+            let count = transactions.len();
+            let shape = object! { #[serde(flatten)] subject: of(subject), transactions, count, timestamp, tip, cursor };
             ("new_transactions", to_text(&shape))
         }
         EventKind::BalanceChange {
-            spk,
+            subject,
             old,
             new,
             cause,
-            ..
         } => {
             let (before, now) = (old.total(), new.total());
             let shape = object! {
-                address: text(spk),
+                #[serde(flatten)] subject: of(subject),
                 old_balance: before,
                 new_balance: now,
                 old_balance_btc: Btc(before),
@@ -58,15 +126,14 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             ("balance_change", to_text(&shape))
         }
         EventKind::TransactionUpdate {
-            spk,
+            subject,
             previous,
             transaction,
             confirmations,
-            ..
         } => {
             let now = Transaction::new(transaction, event.tip);
             let shape = object! {
-                address: text(spk),
+                #[serde(flatten)] subject: of(subject),
                 txid: now.txid,
                 status: now.status,
                 previous_status: phase(*previous),
@@ -89,15 +156,14 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             ("transaction_update", to_text(&shape))
         }
         EventKind::ScanComplete {
-            spk,
+            subject,
             scan,
             from,
             to,
             transactions,
-            ..
         } => {
             let shape = object! {
-                address: text(spk),
+                #[serde(flatten)] subject: of(subject),
                 scan_id: scan.to_string(),
                 status: "complete",
                 from_height: from,
@@ -110,9 +176,8 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             };
             ("scan_complete", to_text(&shape))
         }
-        EventKind::Unwatched { spk, .. } => {
-            let address = text(spk);
-            let shape = object! { address, timestamp, tip, cursor };
+        EventKind::Unwatched { subject } => {
+            let shape = object! { #[serde(flatten)] subject: of(subject), timestamp, tip, cursor };
             ("unwatched", to_text(&shape))
         }
         EventKind::Block {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::events::cause_shape;
 use super::*;
 use crate::tracker::{self, Cause, Event, EventKind};
-use crate::tracker::{ScriptHash, Spend};
+use crate::tracker::{ScriptHash, Spend, Subject};
 use crate::wire::address;
 
 const ADDRESS: &str = "n43gfthwVPBopwaTMjmpMAT4Nqzf95NKcy";
@@ -97,8 +97,7 @@ fn a_balance_change_looks_as_specified() {
         unconfirmed: -1,
     };
     let (name, json) = wire(EventKind::BalanceChange {
-        spk: spk(),
-        script: ScriptHash::of(&spk()),
+        subject: Subject::script(spk()),
         old,
         new,
         cause: Cause::Transaction(txid(1)),
@@ -141,8 +140,7 @@ fn new_transactions_look_as_specified() {
         position: 1,
     };
     let kind = EventKind::NewTransactions {
-        spk: spk(),
-        script: ScriptHash::of(&spk()),
+        subject: Subject::script(spk()),
         transactions: vec![summary(status)],
     };
     let (name, json) = wire(kind);
@@ -160,8 +158,7 @@ fn new_transactions_look_as_specified() {
 fn an_update_names_both_statuses_and_its_successor() {
     let update = |status, confirmations| {
         wire(EventKind::TransactionUpdate {
-            spk: spk(),
-            script: ScriptHash::of(&spk()),
+            subject: Subject::script(spk()),
             previous: Phase::Mempool,
             transaction: summary(status),
             confirmations,
@@ -246,11 +243,9 @@ fn the_end_of_a_scan_and_of_watching_look_as_specified() {
     let tail = format!(
         r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
     );
-    let script = ScriptHash::of(&spk());
     let scan = tracker::ScanId(0xab);
     let (name, json) = wire(EventKind::ScanComplete {
-        spk: spk(),
-        script,
+        subject: Subject::script(spk()),
         scan,
         from: 2,
         to: 6,
@@ -260,8 +255,7 @@ fn the_end_of_a_scan_and_of_watching_look_as_specified() {
     let middle = r#""scan_id":"00000000000000ab","status":"complete","from_height":2,"to_height":6,"transaction_count":31"#;
     assert_eq!(json, format!(r#"{{"address":"{ADDRESS}",{middle},{tail}"#));
     let (_, json) = wire(EventKind::ScanComplete {
-        spk: spk(),
-        script,
+        subject: Subject::script(spk()),
         scan,
         from: 7,
         to: 6,
@@ -271,7 +265,9 @@ fn the_end_of_a_scan_and_of_watching_look_as_specified() {
         json.contains(r#""from_height":7,"to_height":null,"transaction_count":31"#),
         "of pruned blocks: {json}"
     );
-    let (name, json) = wire(EventKind::Unwatched { spk: spk(), script });
+    let (name, json) = wire(EventKind::Unwatched {
+        subject: Subject::script(spk()),
+    });
     assert_eq!(
         (name, json),
         ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#))
@@ -339,6 +335,8 @@ fn a_utxo_looks_as_specified_and_names_its_spender_only_if_there_is_one() {
 fn a_balance_looks_as_specified() {
     let row = WatchRow {
         spk: spk(),
+        listed: true,
+        derivations: Vec::new(),
         label: String::new(),
         added: 0,
         depths: vec![1],
@@ -353,6 +351,7 @@ fn a_balance_looks_as_specified() {
             unconfirmed: -100,
         },
         utxo_count: 1,
+        outputs: 1,
         tx_count: 2,
         updated: 1_754_336_318_173,
     };

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
     Balance, BlockId, ChangeSet, Diffs, EarlierOutput, Event, EventKind, MemoryView, OutputRow,
-    Phase, ScriptHash, Spend, Status, Touch, TxRow,
+    Phase, ScriptHash, Spend, Status, Subject, Touch, TxRow,
 };
 
 use super::status_changes::is_legal;
@@ -545,14 +545,14 @@ impl Kept<'_> {
         let mut told = Vec::new();
         for event in events {
             if let EventKind::TransactionUpdate {
-                script,
+                subject,
                 transaction,
                 confirmations,
                 ..
             } = &event.kind
                 && *confirmations > 1
             {
-                told.push((*script, transaction.txid, *confirmations));
+                told.push((script_of(subject), transaction.txid, *confirmations));
             }
         }
         assert_eq!(told.len(), expected.len(), "each depth is told once");
@@ -681,9 +681,12 @@ impl Fold {
     fn add(&mut self, event: &Event) {
         match &event.kind {
             EventKind::BalanceChange {
-                script, old, new, ..
+                subject, old, new, ..
             } => {
-                let last = self.balances.insert(*script, new.total()).unwrap_or(0);
+                let last = self
+                    .balances
+                    .insert(script_of(subject), new.total())
+                    .unwrap_or(0);
                 assert_eq!(
                     old.total(),
                     last,
@@ -696,15 +699,15 @@ impl Fold {
                 );
             }
             EventKind::NewTransactions {
-                script,
+                subject,
                 transactions,
-                ..
             } => {
+                let script = script_of(subject);
                 assert!(!transactions.is_empty());
                 for new in transactions {
                     let told = (new.status.phase(), new.received, new.sent);
                     assert_eq!(
-                        self.told.insert((*script, new.txid), told),
+                        self.told.insert((script, new.txid), told),
                         None,
                         "{} is announced once",
                         new.txid
@@ -712,11 +715,10 @@ impl Fold {
                 }
             }
             EventKind::TransactionUpdate {
-                script,
+                subject,
                 previous,
                 transaction,
                 confirmations,
-                ..
             } => {
                 let told = (
                     transaction.status.phase(),
@@ -725,7 +727,7 @@ impl Fold {
                 );
                 let before = self
                     .told
-                    .insert((*script, transaction.txid), told)
+                    .insert((script_of(subject), transaction.txid), told)
                     .expect("an update follows an announcement");
                 assert_eq!(
                     before.0, *previous,
@@ -750,9 +752,10 @@ impl Fold {
                 );
             }
             EventKind::ScanComplete { .. } => {}
-            EventKind::Unwatched { script, .. } => {
-                self.balances.remove(script);
-                self.told.retain(|(told, _), _| told != script);
+            EventKind::Unwatched { subject } => {
+                let script = script_of(subject);
+                self.balances.remove(&script);
+                self.told.retain(|(told, _), _| *told != script);
             }
             EventKind::Block { block, .. } => {
                 assert!(
@@ -786,4 +789,12 @@ fn touch_of(row: &TxRow, number: u8) -> Option<(u64, u64)> {
         .iter()
         .find(|touch| touch.script == script(number))
         .map(|touch| (touch.received, touch.sent))
+}
+
+/// The script that an event is about.
+pub fn script_of(subject: &Subject) -> ScriptHash {
+    match subject {
+        Subject::Script { script, .. } => *script,
+        Subject::Descriptor(descriptor) => panic!("an event of descriptor {descriptor}"),
+    }
 }

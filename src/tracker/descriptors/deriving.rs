@@ -1,0 +1,250 @@
+//! Descriptors that are added, their scripts, and indexes that are given away.
+
+use super::{Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow};
+use crate::tracker::event::Cause;
+use crate::tracker::input::DescriptorRequest;
+use crate::tracker::transition::TransitionBuilder;
+use crate::tracker::{
+    ApplyError, Balance, Baseline, FollowUp, ScriptHash, Staged, Tracker, Transition, View,
+};
+use bitcoin::ScriptBuf;
+
+impl Tracker {
+    /// A descriptor that is there already only gets the new label, depths and window.
+    pub(in crate::tracker) fn add_descriptor(
+        &mut self,
+        view: &impl View,
+        descriptor: DescriptorId,
+        request: DescriptorRequest,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        if self.leaving.contains(&descriptor) {
+            return Err(ApplyError::StillLeaving(descriptor));
+        }
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let known = builder.changes.descriptor(&descriptor)?.cloned();
+        let is_new = known.is_none();
+        let mut row = known.unwrap_or_else(|| builder.new_descriptor(&request));
+        row.gap_limit = row.gap_limit.max(request.gap_limit);
+        let reach = row.gap_limit.max(request.range);
+        for keychain in &mut row.keychains {
+            let used = keychain.next_index().saturating_add(row.gap_limit);
+            keychain.window = keychain.window.max(reach).max(used);
+        }
+        if is_new {
+            let first = row.lookahead();
+            for keychain in &mut row.keychains {
+                keychain.first = keychain.window.saturating_add(first);
+            }
+        }
+        for depth in request.depths {
+            if !row.depths.contains(&depth) {
+                row.depths.push(depth);
+                builder.tracker.count_depths(&[depth]);
+            }
+        }
+        row.depths.sort_unstable();
+        let wallet = builder.changes.wallet(&descriptor)?.cloned();
+        let mut wallet = wallet.unwrap_or(WalletRow {
+            text: request.text,
+            label: String::new(),
+            added: now,
+            baseline: request.baseline,
+        });
+        if let Some(label) = request.label {
+            wallet.label = label;
+        }
+        builder.changes.wallets(descriptor)?.set(Some(wallet));
+        builder.changes.descriptors(descriptor)?.set(Some(row));
+        builder.follow_ups.push(FollowUp::Derive);
+        builder.finish(Vec::new(), Vec::new(), no_cause)
+    }
+
+    pub(in crate::tracker) fn derived(
+        &mut self,
+        view: &impl View,
+        (descriptor, keychain, first): (DescriptorId, Keychain, u32),
+        spks: Vec<ScriptBuf>,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let row = view.descriptor(&descriptor)?;
+        let next = row.and_then(|row| Some(row.keychain(keychain)?.derived));
+        if next != Some(first) {
+            return Err(ApplyError::NotDerivedTo(Derivation {
+                descriptor,
+                keychain,
+                index: first,
+            }));
+        }
+        let scripts: Vec<ScriptHash> = spks.iter().map(|spk| ScriptHash::of(spk)).collect();
+        if let Some(script) = scripts.iter().find(|it| self.forgetting.contains(*it)) {
+            return Err(ApplyError::StillForgetting(*script));
+        }
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let wallet = builder.changes.wallet(&descriptor)?;
+        let baseline = wallet.map_or(Baseline::Skip, |wallet| wallet.baseline);
+        let mut new = Vec::new();
+        for ((index, spk), script) in (first..).zip(spks).zip(scripts) {
+            let place = Derivation {
+                descriptor,
+                keychain,
+                index,
+            };
+            new.extend(builder.place(place, script, spk, baseline)?);
+        }
+        builder.advance(descriptor, keychain)?;
+        builder.show_if_whole(descriptor)?;
+        builder.ask_for_more(descriptor, baseline)?;
+        let paying = builder.tracker.mempool.paying(new);
+        builder.revisit.extend(&paying);
+        builder.settle_revisits()?;
+        let tip = builder.tracker.tip;
+        builder.finish(Vec::new(), Vec::new(), |txid| match txid {
+            Some(txid) => Cause::Transaction(txid),
+            None => Cause::Baseline(tip.map_or_else(all_zeros, |tip| tip.hash)),
+        })
+    }
+
+    /// An index is given to somebody, and never again.
+    pub(in crate::tracker) fn reserve(
+        &mut self,
+        view: &impl View,
+        place: Derivation,
+        label: Option<String>,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let Derivation {
+            descriptor,
+            keychain,
+            index,
+        } = place;
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let row = builder.changes.descriptors(descriptor)?.edit();
+        let row = row.ok_or(ApplyError::NoSuchDescriptor(descriptor))?;
+        let of_row = row.keychain_mut(keychain);
+        let indexes = of_row.ok_or(ApplyError::NotDerivedTo(place))?;
+        if index >= indexes.derived {
+            return Err(ApplyError::NotDerivedTo(place));
+        }
+        if index < indexes.next_index() {
+            return Err(ApplyError::AlreadyGiven(place));
+        }
+        indexes.reserved = index.saturating_add(1);
+        row.reach(keychain, index);
+        let script = builder.changes.derivation(&place)?.copied();
+        if let Some((label, script)) = label.zip(script)
+            && let Some(watch) = builder.changes.watches(script)?.edit()
+        {
+            watch.label = label;
+        }
+        builder.advance(descriptor, keychain)?;
+        builder.follow_ups.push(FollowUp::Derive);
+        builder.finish(Vec::new(), Vec::new(), no_cause)
+    }
+}
+
+/// Of an input that moves no balance.
+fn no_cause(_: Option<bitcoin::Txid>) -> Cause {
+    Cause::Baseline(all_zeros())
+}
+
+fn all_zeros() -> bitcoin::BlockHash {
+    bitcoin::hashes::Hash::all_zeros()
+}
+
+impl<V: View> TransitionBuilder<'_, V> {
+    fn new_descriptor(&self, request: &DescriptorRequest) -> DescriptorRow {
+        let tip = self.tracker.tip;
+        DescriptorRow {
+            keychains: vec![KeychainRow::default(); request.keychains],
+            gap_limit: request.gap_limit,
+            depths: vec![1],
+            from_height: tip.map_or(u32::MAX, |tip| tip.height.saturating_add(1)),
+            awaited: 0,
+            held: Some(Balance::default()),
+            balance: Balance::default(),
+            utxo_count: 0,
+            tx_count: 0,
+            updated: self.changes.now(),
+        }
+    }
+
+    /// Watches a script for a descriptor. Answers its fingerprint if it was not watched.
+    fn place(
+        &mut self,
+        place: Derivation,
+        script: ScriptHash,
+        spk: ScriptBuf,
+        baseline: Baseline,
+    ) -> Result<Option<u64>, ApplyError> {
+        let known = self.changes.watch(&script)?.cloned();
+        let is_new = known.is_none();
+        let mut watch = known.unwrap_or_else(|| self.new_watch(spk));
+        watch.derivations.push(place);
+        watch.derivations.sort_unstable();
+        let has_past = (watch.outputs, watch.tx_count) != (0, 0);
+        let is_wanted = match baseline {
+            Baseline::Skip => false,
+            Baseline::IfMissing => !watch.coverage.utxos_complete,
+            Baseline::Refresh => true,
+        };
+        let mut awaited = u64::from(has_past);
+        if is_wanted {
+            awaited += u64::from(!watch.coverage.utxos_complete);
+            if !watch.coverage.pending && !watch.coverage.utxos_complete {
+                watch.coverage.staged = Some(Staged::default());
+            }
+            watch.coverage.pending = true;
+        }
+        let is_used = watch.outputs > 0;
+        let fingerprint = self.tracker.fingerprints.script(&watch.spk);
+        if is_new {
+            let newest = &mut self.tracker.newest_coverage;
+            *newest = (*newest).max(watch.coverage.from_height);
+            self.tracker.scripts.insert(fingerprint);
+        }
+        self.changes.watches(script)?.set(Some(watch));
+        self.changes.derivations(place)?.set(Some(script));
+        if let Some(row) = self.changes.descriptors(place.descriptor)?.edit()
+            && let Some(keychain) = row.keychain_mut(place.keychain)
+        {
+            keychain.derived = place.index.saturating_add(1);
+            // Of scripts that come later only the join is awaited: their baseline is not.
+            let awaited = match place.index < keychain.first {
+                true => awaited,
+                false => u64::from(has_past),
+            };
+            row.awaited = row.awaited.saturating_add(awaited);
+        }
+        if has_past {
+            self.changes.joining(place)?.set(Some(()));
+            self.tracker.joining.insert(place);
+        }
+        if is_used {
+            self.use_begins(&place)?;
+        }
+        Ok(is_new.then_some(fingerprint))
+    }
+
+    /// For more scripts, or for the baseline of those that have come, once all have.
+    fn ask_for_more(
+        &mut self,
+        descriptor: DescriptorId,
+        baseline: Baseline,
+    ) -> Result<(), ApplyError> {
+        let Some(row) = self.changes.descriptor(&descriptor)? else {
+            return Ok(());
+        };
+        let keychains = [Keychain::External, Keychain::Internal];
+        let wants = keychains.iter().any(|it| row.wants(*it).is_some());
+        let follow_up = match (wants, baseline) {
+            (true, _) => FollowUp::Derive,
+            (false, Baseline::Skip) => return Ok(()),
+            (false, Baseline::IfMissing | Baseline::Refresh) => FollowUp::Baseline,
+        };
+        if !self.follow_ups.contains(&follow_up) {
+            self.follow_ups.push(follow_up);
+        }
+        Ok(())
+    }
+}

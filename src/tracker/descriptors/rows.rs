@@ -1,0 +1,125 @@
+//! The rows of descriptors.
+
+use std::fmt;
+
+use crate::tracker::{Balance, Baseline};
+
+/// Names a descriptor: a hash of its public normal form (`crate::descriptors`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DescriptorId(pub [u8; 32]);
+
+impl fmt::Display for DescriptorId {
+    /// 64 hex digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DescriptorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which of the two branches of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Keychain {
+    /// Addresses that are given to others.
+    External,
+    /// Change.
+    Internal,
+}
+
+/// Where a script stands in a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Derivation {
+    pub descriptor: DescriptorId,
+    pub keychain: Keychain,
+    pub index: u32,
+}
+
+/// A descriptor as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletRow {
+    /// Public, with checksum.
+    pub text: String,
+    pub label: String,
+    pub added: u64,
+    /// What is found out about the past of its scripts.
+    pub baseline: Baseline,
+}
+
+/// What changes with its payments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescriptorRow {
+    /// External, then internal if there is one.
+    pub keychains: Vec<KeychainRow>,
+    pub gap_limit: u32,
+    /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among
+    /// them.
+    pub depths: Vec<u8>,
+    /// First height from which every transaction of the scripts below `watched_to` is known.
+    pub from_height: u32,
+    /// Scripts whose past is not known and is awaited before the balance counts as whole.
+    pub awaited: u64,
+    /// Until its first baseline is whole: the balance that was told last.
+    pub held: Option<Balance>,
+    pub balance: Balance,
+    /// Outputs that no transaction we know of spends.
+    pub utxo_count: u64,
+    pub tx_count: u64,
+    /// Time of the last change of balance or history.
+    pub updated: u64,
+}
+
+impl DescriptorRow {
+    pub fn keychain(&self, keychain: Keychain) -> Option<&KeychainRow> {
+        self.keychains.get(keychain as usize)
+    }
+
+    pub fn keychain_mut(&mut self, keychain: Keychain) -> Option<&mut KeychainRow> {
+        self.keychains.get_mut(keychain as usize)
+    }
+
+    /// The balance that subscribers know.
+    pub fn told(&self) -> Balance {
+        self.held.unwrap_or(self.balance)
+    }
+
+    /// Whether something of its past is awaited.
+    pub fn is_pending(&self) -> bool {
+        self.held.is_some() || self.awaited > 0
+    }
+
+    /// Scripts that are watched beyond the window, in each keychain.
+    pub fn lookahead(&self) -> u32 {
+        LOOKAHEAD.max(self.gap_limit.saturating_mul(2))
+    }
+}
+
+/// At least so many.
+const LOOKAHEAD: u32 = 1000;
+
+/// Indexes of a keychain. Those that end something are the first one behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeychainRow {
+    pub last_used: Option<u32>,
+    /// First index that was never reserved, nor is below one that was.
+    pub reserved: u32,
+    /// `gap_limit` beyond the last use and the last reservation there ever was.
+    pub window: u32,
+    /// What is known of all scripts below it is what the descriptor's coverage says.
+    pub watched_to: u32,
+    /// All scripts below it are watched.
+    pub derived: u32,
+    /// The scripts below it are in the first baseline.
+    pub first: u32,
+}
+
+impl KeychainRow {
+    /// The index that is reserved next.
+    pub fn next_index(&self) -> u32 {
+        let unused = self.last_used.map_or(0, |index| index.saturating_add(1));
+        self.reserved.max(unused)
+    }
+}

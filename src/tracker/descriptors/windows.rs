@@ -1,0 +1,205 @@
+//! Which indexes are used, and how far a descriptor looks.
+
+use super::{Derivation, DescriptorId, DescriptorRow, Keychain};
+use crate::tracker::transition::TransitionBuilder;
+use crate::tracker::{ApplyError, Baseline, FollowUp, ScriptHash, View};
+
+impl DescriptorRow {
+    /// An index is used or reserved: the window reaches the gap limit beyond it.
+    pub(super) fn reach(&mut self, keychain: Keychain, index: u32) {
+        let gap_limit = self.gap_limit;
+        if let Some(row) = self.keychain_mut(keychain) {
+            let window = index.saturating_add(1).saturating_add(gap_limit);
+            row.window = row.window.max(window);
+        }
+    }
+
+    /// How far its scripts are to be derived, if they are not.
+    pub fn wants(&self, keychain: Keychain) -> Option<u32> {
+        let row = self.keychain(keychain)?;
+        let (beyond, lookahead) = (row.window, self.lookahead());
+        if row.derived >= beyond.saturating_add(lookahead) {
+            return None;
+        }
+        // Some more, so that not each use asks for a script. The first time it is exact.
+        let more = if row.derived < row.first {
+            0
+        } else {
+            lookahead / 10
+        };
+        Some(
+            beyond
+                .saturating_add(lookahead)
+                .saturating_add(more)
+                .min(END),
+        )
+        .filter(|to| *to > row.derived)
+    }
+
+    /// Whether all scripts of the first baseline are watched.
+    pub(super) fn has_first(&self) -> bool {
+        self.keychains.iter().all(|row| row.derived >= row.first)
+    }
+
+    /// Whether it waits for the past of this script before it counts as whole.
+    fn counts(&self, place: &Derivation) -> bool {
+        let row = self.keychain(place.keychain);
+        row.is_some_and(|row| place.index < row.first.max(row.watched_to))
+    }
+}
+
+/// Indexes end here: those above are hardened (BIP 32).
+const END: u32 = 1 << 31;
+
+impl<V: View> TransitionBuilder<'_, V> {
+    /// Follows the uses that have begun or ended in this transition.
+    pub fn settle_uses(&mut self) -> Result<(), ApplyError> {
+        for script in std::mem::take(&mut self.changes.used) {
+            let Some(watch) = self.changes.watch(&script)? else {
+                continue;
+            };
+            let (is_used, places) = (watch.outputs > 0, watch.derivations.clone());
+            for place in places {
+                match is_used {
+                    true => self.use_begins(&place)?,
+                    false => self.use_ends(&place)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn use_begins(&mut self, place: &Derivation) -> Result<(), ApplyError> {
+        let descriptor = place.descriptor;
+        let Some(row) = self.changes.descriptors(descriptor)?.edit() else {
+            return Ok(());
+        };
+        row.reach(place.keychain, place.index);
+        if let Some(keychain) = row.keychain_mut(place.keychain) {
+            keychain.last_used = keychain.last_used.max(Some(place.index));
+        }
+        let wants = row.wants(place.keychain).is_some();
+        if wants && !self.follow_ups.contains(&FollowUp::Derive) {
+            self.follow_ups.push(FollowUp::Derive);
+        }
+        self.advance(descriptor, place.keychain)
+    }
+
+    /// If it was the last one, the one before it is looked for: it is seldom far.
+    fn use_ends(&mut self, place: &Derivation) -> Result<(), ApplyError> {
+        let row = self.changes.descriptor(&place.descriptor)?;
+        let keychain = row.and_then(|row| row.keychain(place.keychain));
+        if keychain.is_none_or(|row| row.last_used != Some(place.index)) {
+            return Ok(());
+        }
+        let mut last_used = None;
+        for index in (0..place.index).rev() {
+            let script = self.changes.derivation(&Derivation { index, ..*place })?;
+            let Some(script) = script.copied() else {
+                continue;
+            };
+            let watch = self.changes.watch(&script)?;
+            if watch.is_some_and(|watch| watch.outputs > 0) {
+                last_used = Some(index);
+                break;
+            }
+        }
+        let row = self.changes.descriptors(place.descriptor)?.edit();
+        if let Some(keychain) = row.and_then(|row| row.keychain_mut(place.keychain)) {
+            keychain.last_used = last_used;
+        }
+        Ok(())
+    }
+
+    /// What is known of the scripts up to the window is what the descriptor speaks for: further,
+    /// when more is known.
+    pub(super) fn advance(
+        &mut self,
+        descriptor: DescriptorId,
+        keychain: Keychain,
+    ) -> Result<(), ApplyError> {
+        let Some(mut row) = self.changes.descriptor(&descriptor)?.cloned() else {
+            return Ok(());
+        };
+        let Some(mut indexes) = row.keychain(keychain).copied() else {
+            return Ok(());
+        };
+        let from = indexes.watched_to;
+        if from >= indexes.window.min(indexes.derived) {
+            return Ok(());
+        }
+        let wallet = self.changes.wallet(&descriptor)?;
+        let is_wanted = wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip);
+        while indexes.watched_to < indexes.window.min(indexes.derived) {
+            let place = Derivation {
+                descriptor,
+                keychain,
+                index: indexes.watched_to,
+            };
+            let script = self.changes.derivation(&place)?.copied();
+            let watch = match script {
+                Some(script) => self.changes.watch(&script)?,
+                None => None,
+            };
+            let coverage = watch.map(|watch| &watch.coverage);
+            let Some(coverage) = coverage.filter(|it| it.utxos_complete || !is_wanted) else {
+                break;
+            };
+            row.from_height = row.from_height.max(coverage.from_height);
+            indexes.watched_to += 1;
+        }
+        if indexes.watched_to != from {
+            if let Some(of_row) = row.keychain_mut(keychain) {
+                *of_row = indexes;
+            }
+            self.changes.descriptors(descriptor)?.set(Some(row));
+        }
+        Ok(())
+    }
+
+    /// What a script owned before it was watched is known now, or not any more.
+    pub fn past_known(&mut self, script: &ScriptHash, is_known: bool) -> Result<(), ApplyError> {
+        let Some(watch) = self.changes.watch(script)? else {
+            return Ok(());
+        };
+        let (places, from_height) = (watch.derivations.clone(), watch.coverage.from_height);
+        for place in places {
+            let wallet = self.changes.wallet(&place.descriptor)?;
+            if wallet.is_none_or(|wallet| wallet.baseline == Baseline::Skip) {
+                continue;
+            }
+            let Some(row) = self.changes.descriptors(place.descriptor)?.edit() else {
+                continue;
+            };
+            match (row.counts(&place), is_known) {
+                (true, true) => row.awaited = row.awaited.saturating_sub(1),
+                (true, false) => row.awaited = row.awaited.saturating_add(1),
+                (false, _) => {}
+            }
+            let keychain = row.keychain(place.keychain);
+            let is_spoken_for = keychain.is_some_and(|it| place.index < it.watched_to);
+            match is_known {
+                true if is_spoken_for => row.from_height = row.from_height.max(from_height),
+                true => {}
+                false => row.from_height = row.from_height.min(from_height),
+            }
+            if is_known {
+                self.advance(place.descriptor, place.keychain)?;
+                self.show_if_whole(place.descriptor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The balance of a descriptor is told from now on, if nothing of its past is awaited.
+    pub(super) fn show_if_whole(&mut self, descriptor: DescriptorId) -> Result<(), ApplyError> {
+        if let Some(row) = self.changes.descriptors(descriptor)?.edit()
+            && row.held.is_some()
+            && row.awaited == 0
+            && row.has_first()
+        {
+            row.held = None;
+        }
+        Ok(())
+    }
+}
