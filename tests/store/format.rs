@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcoin::ScriptBuf;
 use satwatch::store::{self, FORMAT, RowCounts, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockRow, Cause, Coverage, Event, EventKind, OutputRow, Phase, Rows, ScanId, ScanRow,
