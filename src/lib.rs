@@ -34,7 +34,7 @@
 //! config, open_files       -> remedy
 //! auth                     -> access, store (its rows), indexer, clock, remedy
 //! certificates             -> config (its section), remedy
-//! tracker                  -> (nothing)
+//! tracker, descriptors     -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
 //! bitcoind                 -> tracker (its plain types), store (the chain's name), config (its section), clock, remedy
@@ -71,6 +71,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consumers;
+pub mod descriptors;
 pub mod doctor;
 pub mod engineio;
 pub mod events;

@@ -23,6 +23,7 @@ use By::{None as Unfollowed, Test};
 const REST: By = Test("what_is_said_of_a_refused_request_helps");
 const SOCKET: By = Test("what_is_said_of_a_refused_event_helps");
 const ADDRESS: By = Test("what_is_said_of_something_that_is_no_address_helps");
+const DESCRIPTOR: By = Test("what_is_said_of_a_refused_descriptor_helps");
 const LATER: By = Unfollowed("it passes by itself, and the same request is right then");
 const ASK_ITS_SOURCE: By = Unfollowed("only the person that the address is from can tell");
 
@@ -122,6 +123,37 @@ const ADVICE: &[(&str, By)] = &[
     ("send the header Authorization: Bearer <token>", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
     ("Send it as satwatch token new printed it", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
     ("come back with one", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
+    ("Send the public descriptor, with extended public keys (xpub)", DESCRIPTOR),
+    ("The descriptor is empty; send one, such as wpkh(xpub…/<0;1>/*)", DESCRIPTOR),
+    ("send one that is shorter", DESCRIPTOR),
+    ("send it in one piece, and of several each by itself", DESCRIPTOR),
+    ("write the descriptor with ASCII characters alone", DESCRIPTOR),
+    ("copy the descriptor again, whole, or leave # and what follows out", DESCRIPTOR),
+    ("A word in the descriptor is longer than any key; copy the descriptor again, whole", DESCRIPTOR),
+    ("copy the key again, whole", DESCRIPTOR),
+    ("send one of pkh(), wpkh(), sh(), wsh() or tr(), or an extended public key", DESCRIPTOR),
+    ("send the one that it uses: {pkh} or", Test("a_key_that_does_not_say_its_scripts_comes_with_the_descriptors_that_it_could_mean")),
+    ("write /* at its end, or the key without a path", DESCRIPTOR),
+    ("send the descriptor with the keys of all, such as", DESCRIPTOR),
+    ("write the key as {plain}", DESCRIPTOR),
+    ("it is one address; add it by itself (POST /add_address)", ADDRESS),
+    ("it is one script; add its address by itself (POST /add_address)", ADDRESS),
+    ("write tr(KEY) with the key before its tweak, or add its addresses", DESCRIPTOR),
+    ("send pkh(KEY), wpkh(KEY) and sh(wpkh(KEY)) each by itself", DESCRIPTOR),
+    ("write pkh(KEY), or wsh(pk(KEY)) if", DESCRIPTOR),
+    ("write wsh(multi(…)), or sh(multi(…)) if", DESCRIPTOR),
+    ("write wsh(sortedmulti(…)), or sh(sortedmulti(…)) if", DESCRIPTOR),
+    ("add the addresses of the wallet by themselves (POST /add_addresses)", ADDRESS),
+    ("write other scripts as sh(wsh(…)), or wsh(…) if", DESCRIPTOR),
+    ("send a descriptor whose keys are all of one", Test("a_descriptor_of_another_network_is_named_and_one_of_this_network_is_taken")),
+    ("send the descriptor of a wallet on that network", Test("a_descriptor_of_another_network_is_named_and_one_of_this_network_is_taken")),
+    ("send the key that the wallet shows for the account", DESCRIPTOR),
+    ("write /<0;1>/*, or send the descriptors of more keychains each by itself", DESCRIPTOR),
+    ("write every key once, or give each occurrence another path", DESCRIPTOR),
+    ("write its compressed form", DESCRIPTOR),
+    ("send one that is simpler", DESCRIPTOR),
+    ("send the descriptor as the wallet exports it", DESCRIPTOR),
+    ("send it as the wallet exports it", DESCRIPTOR),
     ("take `next` of an earlier page", Unfollowed("no client sees it: the API says what `before` must be")),
 ];
 

@@ -42,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["config::Tls", "config::is_host_name", "remedy"],
     ),
     ("tracker", &[]),
+    ("descriptors", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store", "clock"]),
     (
@@ -177,6 +178,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("zmq", &["bitcoind"]),
     ("bitcoincore_rpc", &["bitcoind"]),
     ("bitcoin_slices", &["tracker", "history"]),
+    ("miniscript", &["descriptors"]),
     ("reqwest", &["webhooks"]),
     ("rustls", &["webhooks", "server", "certificates"]),
     ("tokio_rustls", &["server"]),
@@ -209,6 +211,7 @@ const PURE: &[(&str, &[&str])] = &[
             "thiserror",
         ],
     ),
+    ("descriptors", &["bitcoin", "miniscript", "thiserror"]),
     (
         "wire",
         &[
