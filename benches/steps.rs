@@ -22,8 +22,8 @@ use bitcoin::{
 use satwatch::indexer::{self, Done, Handle, InputRefused};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
-    ApplyError, Baseline, BlockId, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScanId,
-    ScriptHash, Seen, WatchRequest,
+    ApplyError, Baseline, BlockId, DescriptorId, DescriptorRequest, FollowUp, FoundOutput, Input,
+    Keychain, Portion, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -466,6 +466,80 @@ async fn giant(share: u64, folder: &Path) {
     running.stop().await;
 }
 
+/// A wallet of very many scripts: added, paid, removed. A payment costs about as much as one to an
+/// address.
+async fn wallet(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let (count, paid) = (100_000 / share, 5000 / share);
+    running.apply(watch(2, 0..1)).await;
+    let descriptor = DescriptorId([7; 32]);
+    let request = DescriptorRequest {
+        text: String::new(),
+        keychains: 1,
+        is_ranged: true,
+        label: None,
+        gap_limit: 20,
+        range: count as u32,
+        depths: Vec::new(),
+        baseline: Baseline::Skip,
+    };
+    let add = Input::AddDescriptor {
+        descriptor,
+        request,
+        now: NOW,
+    };
+    running.apply(add).await;
+    let derived = |first: u64| Input::Derived {
+        descriptor,
+        keychain: Keychain::External,
+        first: first as u32,
+        spks: (first..count.min(first + PART as u64))
+            .map(|number| spk(1, number))
+            .collect(),
+        now: NOW,
+    };
+    let name = format!("a wallet of {count} scripts added");
+    let work = async {
+        for first in (0..count).step_by(PART) {
+            running.apply(derived(first)).await;
+        }
+    };
+    running.measure(&name, work).await;
+    for (what, family) in [("one address", 2), ("the wallet", 1)] {
+        let to = |number: u64| if family == 1 { number * 17 % count } else { 0 };
+        let seen = |number: u64| Input::TxSeen {
+            tx: (&payment(spk(family, to(number)), number + u64::from(family) * count)).into(),
+            seen: Seen::Accepted,
+            now: NOW,
+        };
+        let before = *running.handle.head().borrow();
+        let inputs: Vec<Input> = (0..paid).map(seen).collect();
+        let began = Instant::now();
+        running.post_all(inputs.into_iter()).await;
+        let micros = began.elapsed().as_secs_f64() * 1e6;
+        let events = (*running.handle.head().borrow() - before) as f64;
+        println!(
+            "{paid} payments to {what}: {:.1} us each, {:.2} us an event",
+            micros / paid as f64,
+            micros / events
+        );
+    }
+    let remove = Input::RemoveDescriptor {
+        descriptor,
+        now: NOW,
+    };
+    let name = format!("a wallet of {count} scripts and {paid} payments removed");
+    let work = async {
+        running.apply(remove).await;
+        let is_leaving = || running.reader.snapshot().leaving().next().is_some();
+        while is_leaving() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    running.measure(&name, work).await;
+    running.stop().await;
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let share = std::env::var("STEPS_SHARE").ok();
@@ -496,5 +570,8 @@ async fn main() {
     }
     if wanted("giant") {
         giant(share, folder().path()).await;
+    }
+    if wanted("wallet") {
+        wallet(share, folder().path()).await;
     }
 }

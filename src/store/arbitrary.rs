@@ -64,7 +64,7 @@ pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
         vec(keychain, 0..3),
         vec(any::<u8>(), 0..4),
         (option::of(balance()), balance()),
-        any::<[u32; 2]>(),
+        (any::<bool>(), any::<[u32; 2]>()),
         any::<[u64; 4]>(),
     )
         .prop_map(
@@ -72,10 +72,11 @@ pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
                 keychains,
                 depths,
                 (held, balance),
-                [gap_limit, from_height],
+                (is_ranged, [gap_limit, from_height]),
                 [awaited, utxo_count, tx_count, updated],
             )| DescriptorRow {
                 keychains,
+                is_ranged,
                 gap_limit,
                 depths,
                 from_height,

@@ -72,8 +72,9 @@ pub const FAMILIES: [&str; 28] = [
 /// Families that are read by whole key, so that a filter saves the look into most files.
 const POINT_READ: [&str; 6] = [BLOCKS, WATCHES, OUTPUTS, TXS, RAW_TXS, DESCRIPTORS];
 
-/// Bytes of a script's hash, of a descriptor's id, or of a scan's id, with which the keys of a family begin that is read
-/// by them: a filter of these saves the look into most files for a script that has nothing.
+/// Bytes of a script's hash, of a descriptor's id, or of a scan's id, with which the keys of a
+/// family begin that is read by them: a filter of these saves the look into most files for a script
+/// that has nothing.
 pub fn prefix_len(family: &str) -> Option<usize> {
     match family {
         UNSPENT | HISTORY | SCRIPT_SCANS | DERIVATIONS | OWNED_OUTPUTS => Some(32),

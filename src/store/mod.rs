@@ -66,7 +66,7 @@
 //! | `script_scans` (5) | script hash, id u64 | empty | the same by script |
 //! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
-//! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance of a descriptor |
+//! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), is_ranged, gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance of a descriptor |
 //! | `wallets` (8) | descriptor id | text, label, added u64, baseline u8 (0 skip, 1 if missing, 2 refresh) | what was asked for |
 //! | `derivations` (8) | descriptor id, keychain u8 (0 external, 1 internal), index u32 | script hash | addresses of a descriptor |
 //! | `owned_outputs` (8) | descriptor id, txid, vout u32 | empty | outputs of a descriptor whose spend is not confirmed |

@@ -316,8 +316,8 @@ impl Snapshot<'_> {
         Ok(sum)
     }
 
-    /// The transactions of a script or a descriptor, newest first, those after `before` only. At least one even if
-    /// `limit` is 0.
+    /// The transactions of a script or a descriptor, newest first, those after `before` only. At
+    /// least one even if `limit` is 0.
     pub fn history(
         &self,
         subject: &SubjectId,

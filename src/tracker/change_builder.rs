@@ -249,10 +249,12 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
     /// Writes a transaction, counting it in the history of the scripts that it newly touches.
     /// What it does to descriptors follows from what it does to scripts.
     pub fn put_tx(&mut self, txid: Txid, mut row: TxRow) -> Result<(), ApplyError> {
-        let old = self.tx(&txid)?.cloned();
-        row.nets = self.net_tx(old.as_ref(), &row)?;
+        let old = self.tx(&txid)?;
         let touches = old.iter().flat_map(|old| &old.touches);
         let known: HashSet<ScriptHash> = touches.map(|touch| touch.script).collect();
+        let nets = old.iter().flat_map(|old| &old.nets);
+        let netted: Vec<DescriptorId> = nets.map(|net| net.descriptor).collect();
+        row.nets = self.net_tx(&netted, &row)?;
         for touch in row
             .touches
             .iter()

@@ -68,7 +68,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    /// Ends a portion of a join: what a descriptor hears of it is what is unconfirmed.
+    /// Ends a portion of a join: a descriptor hears what is unconfirmed, and what moves more for it
+    /// than it knows.
     pub fn finish_join(
         mut self,
         cause: impl Fn(Option<Txid>) -> Cause,
@@ -77,7 +78,9 @@ impl<V: View> TransitionBuilder<'_, V> {
         let (mut kinds, mut new) = (Vec::new(), NewBySubject::default());
         for txid in self.changes.order.clone() {
             let change = self.changes.tx_change(&txid);
-            if change.is_some_and(|(_, row)| row.status == Status::Mempool) {
+            if change.is_some_and(|(old, row)| {
+                row.status == Status::Mempool || old.is_some_and(|old| is_corrected(old, row))
+            }) {
                 self.tx_news(txid, &mut kinds, &mut new)?;
             }
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::{
-    BlockId, ChangeSet, Derivation, DescriptorId, Event, Keychain, RawBlock, RawTx, Replacement,
-    ScanId, ScriptHash, ViewError,
+    Baseline, BlockId, ChangeSet, Derivation, DescriptorId, Event, Keychain, RawBlock, RawTx,
+    Replacement, ScanId, ScriptHash, ViewError,
 };
 
 /// A script to watch, as a caller asks for it.
@@ -29,6 +29,8 @@ pub struct DescriptorRequest {
     pub text: String,
     /// One or two.
     pub keychains: usize,
+    /// Without, it has one script in each keychain.
+    pub is_ranged: bool,
     /// `None` leaves the label as it is.
     pub label: Option<String>,
     pub gap_limit: u32,
@@ -37,18 +39,6 @@ pub struct DescriptorRequest {
     /// Confirmation depths to add; 1 is always told.
     pub depths: Vec<u8>,
     pub baseline: Baseline,
-}
-
-/// What to find out about a script's past. While a baseline ([`Input::Baseline`]) is to come, its
-/// coverage says `pending`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Baseline {
-    /// Nothing: watched from now on.
-    Skip,
-    /// Its unspent outputs, unless they are known.
-    IfMissing,
-    /// Its unspent outputs, even if they are known.
-    Refresh,
 }
 
 /// One confirmed unspent output, as `scantxoutset` reports it.

@@ -70,14 +70,14 @@ mod watching;
 pub use descriptors::{Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow};
 pub use event::{Balance, Cause, Event, EventKind, Phase, Subject, SubjectId, TxSummary};
 pub use input::{
-    ApplyError, Baseline, DescriptorRequest, FollowUp, FoundOutput, Input, Portion, ScanEnd,
-    ScannedBlock, ScannedTx, Seen, Transition, WatchRequest,
+    ApplyError, DescriptorRequest, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScannedBlock,
+    ScannedTx, Seen, Transition, WatchRequest,
 };
 pub use raw::{RawBlock, RawTx};
 pub(crate) use rows::signals_replacement;
 pub use rows::{
-    BlockId, BlockRow, Coverage, EarlierOutput, Net, OutputRow, Replacement, ScanId, ScanRow,
-    ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
+    Baseline, BlockId, BlockRow, Coverage, EarlierOutput, Net, OutputRow, Replacement, ScanId,
+    ScanRow, ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
 pub(crate) use tables::for_each_table;

@@ -40,6 +40,18 @@ impl fmt::Debug for ScriptHash {
     }
 }
 
+/// What to find out about a script's past. While a baseline ([`Input::Baseline`](super::Input)) is to come, its
+/// coverage says `pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Baseline {
+    /// Nothing: watched from now on.
+    Skip,
+    /// Its unspent outputs, unless they are known.
+    IfMissing,
+    /// Its unspent outputs, even if they are known.
+    Refresh,
+}
+
 /// What is known so far of an address's past.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Coverage {

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Transaction, Txid};
 
-use super::descriptors::{Joining, Leaving};
 use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
 use super::{
-    ApplyError, BlockId, Derivation, DescriptorId, DescriptorRow, Input, Place, RawTx, Replacement,
-    ScanId, ScriptHash, Transition, TxRow, View, WatchRequest, WatchRow,
+    ApplyError, BlockId, Derivation, DescriptorId, DescriptorRow, Input, Keychain, Place, RawTx,
+    Replacement, ScanId, ScriptHash, Transition, TxRow, View, WatchRequest, WatchRow,
 };
 
 /// Rows that one input takes away at most: some five milliseconds.
@@ -105,6 +104,27 @@ impl Removal {
             moved: BTreeSet::new(),
         }
     }
+}
+
+/// How far the past of one script has come. It is in memory alone: after a restart it begins anew,
+/// which changes nothing twice.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub place: Derivation,
+    /// The last of each that has come.
+    pub history: Option<Place>,
+    pub unspent: Option<OutPoint>,
+}
+
+/// How far the rows of one descriptor are gone. It is in memory alone; after a restart it begins
+/// anew.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub descriptor: DescriptorId,
+    /// The last of each that went.
+    pub history: Option<Place>,
+    pub output: Option<OutPoint>,
+    pub derivation: Option<(Keychain, u32)>,
 }
 
 impl Tracker {

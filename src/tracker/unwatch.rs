@@ -22,8 +22,6 @@ impl Tracker {
         let before = builder.tracker.adding.clone();
         for script in scripts {
             let is_added = !builder.tracker.adding.remove(script);
-            let merging = &mut builder.tracker.merging;
-            merging.take_if(|merging| merging.script == *script);
             let Some(row) = builder.changes.watches(*script)?.edit() else {
                 continue;
             };
@@ -94,6 +92,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(row) = self.changes.watch(&script)?.cloned() else {
             return Ok(None);
         };
+        let merging = &mut self.tracker.merging;
+        merging.take_if(|merging| merging.script == script);
         self.changes.watches(script)?.set(None);
         let fingerprint = self.tracker.fingerprints.script(&row.spk);
         self.tracker.scripts.remove(fingerprint);

@@ -33,8 +33,9 @@ impl Tracker {
             let script = ScriptHash::of(&request.spk);
             let known = builder.changes.watch(&script)?.cloned();
             let is_new = known.is_none();
+            let is_listed = known.as_ref().is_some_and(|row| row.listed);
             match part {
-                WatchPart::Some if is_new => drop(builder.tracker.adding.insert(script)),
+                WatchPart::Some if !is_listed => drop(builder.tracker.adding.insert(script)),
                 WatchPart::Some => {}
                 WatchPart::Whole | WatchPart::Last => drop(builder.tracker.adding.remove(&script)),
             }
@@ -280,7 +281,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.changes.watches(script)?.set(Some(row));
         match was_known {
             true => Ok(()),
-            false => self.past_known(&script, true),
+            false => self.past_known(&script),
         }
     }
 
@@ -341,9 +342,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 wants_baseline = true;
             }
             self.changes.watches(script)?.set(Some(row));
-            if was_known {
-                self.past_known(&script, false)?;
-            }
+            self.past_reopened(&script, was_known)?;
         }
         self.tracker.newest_coverage = height.saturating_add(1);
         self.follow_ups

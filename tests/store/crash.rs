@@ -219,7 +219,7 @@ fn a_damaged_row_is_named() {
         .unwrap();
     drop((writer, reader));
     tamper(folder.path(), |raw| {
-        raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [2, 9])
+        raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [3, 9])
             .unwrap()
     });
     let (_writer, reader) = open(folder.path());

@@ -14,6 +14,7 @@ use satwatch::tracker::{
 };
 use tempfile::{TempDir, tempdir};
 
+use super::format_8::{in_eighth, seventh_entries, seventh_format};
 use super::{
     Change, block_id, chain, changes, dump, open, outpoint, output_row, raw_tx, script, subject,
     tamper, tx_row, txid, watch_row,
@@ -387,7 +388,7 @@ pub(super) fn bytes(vector: &str) -> Vec<u8> {
 
 pub(super) type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 
-fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
+pub(super) fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
     let key = |family: &str, key: &str| {
         if family == "meta" {
             key.as_bytes().to_vec()
@@ -698,7 +699,7 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     bring_up(&mut expected, reader.starts().cursor(0).0, (id, 1, 0));
     expected.insert(
         meta("counts"),
-        bytes("01 0300000000000000 0100000000000000 0500000000000000"),
+        bytes("02 0300000000000000 0000000000000000 0100000000000000 0500000000000000"),
     );
     expected.insert(meta("next_seq"), bytes("01 1000000000000000"));
     let found = dump(folder.path());
@@ -753,7 +754,7 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
     let held = reader.snapshot().watch(&script(3)).unwrap();
     assert_eq!(held.unwrap().coverage, staged.coverage);
     let found = dump(folder.path());
-    for (entry, value) in entries(UNFINISHED) {
+    for (entry, value) in in_eighth(entries(UNFINISHED)) {
         assert_eq!(
             found.get(&entry).map(|bytes| hex(bytes)),
             Some(hex(&value)),
@@ -775,12 +776,12 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
     );
 }
 
-/// What formats 3 to 7 have otherwise: the log's id is that of its first start, and a second one
+/// What later formats have otherwise: the log's id is that of its first start, and a second one
 /// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
-    *entries = in_sixth(std::mem::take(entries));
+    *entries = in_eighth(in_sixth(std::mem::take(entries)));
     entries.remove(&meta("log_id"));
-    entries.insert(meta("format"), bytes("01 07000000"));
+    entries.insert(meta("format"), bytes("01 08000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
     let first = [&[16], first.as_bytes(), &[0; 16]].concat();
     let second = [&[16], id.as_bytes(), &numbers].concat();
@@ -788,18 +789,18 @@ fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, 
     entries.insert(meta("starts"), starts);
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The families of format 1; `default` comes with the database.
-const FIRST_FAMILIES: [&str; 12] = [
+pub(super) const FIRST_FAMILIES: [&str; 12] = [
     "meta", "blocks", "watches", "outputs", "unspent", "txs", "history", "mempool", "since",
     "pending", "events", "cursors",
 ];
 
 /// Those that format 2 added.
-const SECOND_FAMILIES: [&str; 3] = ["scans", "scan_scripts", "open_scans"];
+pub(super) const SECOND_FAMILIES: [&str; 3] = ["scans", "scan_scripts", "open_scans"];
 
 /// `log_id` in the vectors.
 const LOG_ID: &str = "0123456789abcdef";
@@ -887,13 +888,13 @@ pub(super) fn sixth_format() -> TempDir {
     folder_of(&families, &sixth_entries())
 }
 
-fn sixth_entries() -> Entries {
+pub(super) fn sixth_entries() -> Entries {
     let mut held = in_sixth(fifth_entries());
     held.insert(meta("format"), bytes("01 06000000"));
     held
 }
 
-fn folder_of(families: &[&str], held: &Entries) -> TempDir {
+pub(super) fn folder_of(families: &[&str], held: &Entries) -> TempDir {
     let folder = tempdir().unwrap();
     tamper(folder.path(), |raw| {
         for family in families {
@@ -1004,7 +1005,7 @@ fn a_row_that_inherits_has_the_bytes_of_the_sixth_format() {
     writer.commit(&[changes(vec![change])], true).unwrap();
     assert_eq!(reader.snapshot().tx(&txid(8)).unwrap(), Some(row));
     drop((writer, reader));
-    for (entry, value) in in_sixth(entries(&[INHERITS])) {
+    for (entry, value) in in_eighth(in_sixth(entries(&[INHERITS]))) {
         assert_eq!(dump(folder.path()).get(&entry), Some(&value));
     }
 }
@@ -1051,6 +1052,7 @@ fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
         (fourth_format(), in_fifth(fourth_entries()), 15),
         (fifth_format(), fifth_entries(), 15),
         (sixth_format(), sixth_entries(), 15),
+        (seventh_format(), seventh_entries(), 15),
     ] {
         let (writer, reader) = open(folder.path());
         let id = reader.starts().cursor(head + 1).0.to_owned();
@@ -1091,7 +1093,7 @@ fn a_store_of_the_first_format_takes_what_the_second_added() {
     );
     drop((writer, reader));
     let found = dump(folder.path());
-    for (entry, value) in in_fifth(entries(SECOND)) {
+    for (entry, value) in in_eighth(in_fifth(entries(SECOND))) {
         assert_eq!(
             found.get(&entry).map(|bytes| hex(bytes)),
             Some(hex(&value)),
@@ -1173,7 +1175,7 @@ fn a_process_that_died_while_it_parted_transactions_is_gone_on_with() {
     });
     drop(open(folder.path()));
     let found = dump(folder.path());
-    for (entry, value) in entries(SIXTH) {
+    for (entry, value) in in_eighth(entries(SIXTH)) {
         assert_eq!(found.get(&entry), Some(&value), "{}", hex(&entry.1));
     }
 }

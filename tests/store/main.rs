@@ -5,6 +5,7 @@ mod consumers;
 mod crash;
 mod damage;
 mod format;
+mod format_8;
 mod library;
 mod life;
 mod log;
@@ -131,7 +132,7 @@ fn watch_row(n: u8) -> WatchRow {
             unconfirmed: -2_000,
         },
         utxo_count: 2,
-        outputs: 2,
+        outputs: [0, 2, 1].get(usize::from(n)).copied().unwrap_or_default(),
         tx_count: 3,
         updated: 1_700_000_000_002,
     }

@@ -11,9 +11,10 @@ use super::format::{
     Entries, VECTORS, bytes, fifth_format, first_format, fourth_format, meta, second_format,
     sixth_format, third_format,
 };
+use super::format_8::seventh_format;
 use super::{BOOT, OTHER_BOOT, chain, dump, open_at, tamper};
 
-/// Those whose rows are read and made anew; of format 6 nothing is.
+/// Those whose transactions are in the rows.
 fn earlier_formats() -> [TempDir; 5] {
     [
         first_format(),
@@ -34,7 +35,10 @@ fn seen(folder: &Path) -> (Vec<String>, Entries) {
 
 #[test]
 fn a_folder_of_an_earlier_format_is_not_changed_by_a_start_that_is_refused() {
-    for folder in earlier_formats().into_iter().chain([sixth_format()]) {
+    for folder in earlier_formats()
+        .into_iter()
+        .chain([sixth_format(), seventh_format()])
+    {
         let before = seen(folder.path());
         let other = store::ChainInfo {
             network: bitcoin::Network::Signet,
@@ -167,7 +171,7 @@ fn wherever_it_is_killed_while_it_is_brought_up_it_goes_on_and_no_earlier_releas
                     as_it_was += 1;
                 } else {
                     let looked = store::inspect(path, Some(chain())).unwrap().unwrap();
-                    assert_eq!((&format[1..], looked.format), (&[7, 0, 0, 0][..], 5));
+                    assert_eq!((&format[1..], looked.format), (&[8, 0, 0, 0][..], 5));
                     begun += 1;
                     parted.insert(now.1.keys().filter(|key| key.0 == "raw_txs").count());
                 }
@@ -176,7 +180,7 @@ fn wherever_it_is_killed_while_it_is_brought_up_it_goes_on_and_no_earlier_releas
             assert!(kept(path) == expected);
         }
     });
-    assert_eq!((as_it_was, begun), (14, 14));
+    assert_eq!((as_it_was, begun), (21, 21));
     assert!(parted.len() >= 3, "several batches: {parted:?}");
 }
 
@@ -187,13 +191,13 @@ fn a_start_that_is_ended_while_it_brings_a_store_up_ends_at_once_and_the_next_on
     copy(folder.path(), undisturbed.path());
     drop(store::open(undisturbed.path(), Some(chain()), 0, &|| false).unwrap());
     let before = seen(folder.path());
-    for rows in [0_usize, 10, 20] {
+    for rows in [0_usize, 20, 30] {
         let left = std::cell::Cell::new(rows);
         let stopped = || left.replace(left.get().saturating_sub(1)) == 0;
         let told = store::open(folder.path(), Some(chain()), 0, &stopped).err();
         assert!(matches!(told, Some(StoreError::Stopped)), "{told:?}");
         // Rows are checked before the first is changed.
-        assert_eq!(seen(folder.path()) == before, rows < 14);
+        assert_eq!(seen(folder.path()) == before, rows < 21);
     }
     drop(store::open(folder.path(), Some(chain()), 0, &|| false).unwrap());
     assert!(kept(folder.path()) == kept(undisturbed.path()));

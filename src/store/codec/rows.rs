@@ -26,7 +26,7 @@ value_of_fields!(Net: descriptor, received, sent);
 value_of_fields!(WalletRow: text, label, added, baseline);
 value_of_fields!(KeychainRow: last_used, reserved, window, watched_to, derived, first);
 value_of_fields!(
-    DescriptorRow: keychains, gap_limit, depths, from_height, awaited, held, balance, utxo_count,
+    DescriptorRow: keychains, is_ranged, gap_limit, depths, from_height, awaited, held, balance, utxo_count,
     tx_count, updated
 );
 value_of_variants!(Keychain, "keychain":

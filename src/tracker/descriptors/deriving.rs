@@ -32,9 +32,10 @@ impl Tracker {
             keychain.window = keychain.window.max(reach).max(used);
         }
         if is_new {
-            let first = row.lookahead();
+            let lookahead = row.lookahead();
+            let first = row.end(reach.saturating_add(lookahead));
             for keychain in &mut row.keychains {
-                keychain.first = keychain.window.saturating_add(first);
+                keychain.first = first;
             }
         }
         for depth in request.depths {
@@ -157,6 +158,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         let tip = self.tracker.tip;
         DescriptorRow {
             keychains: vec![KeychainRow::default(); request.keychains],
+            is_ranged: request.is_ranged,
             gap_limit: request.gap_limit,
             depths: vec![1],
             from_height: tip.map_or(u32::MAX, |tip| tip.height.saturating_add(1)),

@@ -1,22 +1,10 @@
 //! Scripts that had a past when they came to a descriptor: it counts for the descriptor, too, a
 //! portion at a time.
 
-use bitcoin::OutPoint;
-
-use super::Derivation;
 use crate::tracker::event::Cause;
+use crate::tracker::state::Joining;
 use crate::tracker::transition::TransitionBuilder;
-use crate::tracker::{ApplyError, Place, Tracker, Transition, View};
-
-/// How far the past of one script has come. It is in memory alone: after a restart it begins anew,
-/// which changes nothing twice.
-#[derive(Debug)]
-pub(in crate::tracker) struct Joining {
-    place: Derivation,
-    /// The last of each that has come.
-    history: Option<Place>,
-    unspent: Option<OutPoint>,
-}
+use crate::tracker::{ApplyError, Tracker, Transition, View};
 
 impl Tracker {
     /// Whether there is something for [`Input::Join`](crate::tracker::Input::Join) to do.

@@ -1,24 +1,13 @@
 //! Descriptors that are not watched any more: their rows go in portions, and with them the scripts
 //! that only they had.
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::Txid;
 
-use super::{Derivation, DescriptorId, Keychain};
+use super::{Derivation, DescriptorId};
 use crate::tracker::event::{Cause, EventKind, Subject};
-use crate::tracker::state::Removal;
+use crate::tracker::state::{Leaving, Removal};
 use crate::tracker::transition::TransitionBuilder;
-use crate::tracker::{ApplyError, Place, Tracker, Transition, View};
-
-/// How far the rows of one descriptor are gone. It is in memory alone; after a restart it begins
-/// anew.
-#[derive(Debug)]
-pub(in crate::tracker) struct Leaving {
-    descriptor: DescriptorId,
-    /// The last of each that went.
-    history: Option<Place>,
-    output: Option<OutPoint>,
-    derivation: Option<(Keychain, u32)>,
-}
+use crate::tracker::{ApplyError, Tracker, Transition, View};
 
 impl Tracker {
     pub(in crate::tracker) fn remove_descriptor(

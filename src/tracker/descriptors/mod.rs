@@ -32,12 +32,12 @@
 //! the baseline of the new scripts.
 
 mod deriving;
+mod ids;
 mod joining;
 mod leaving;
 mod rows;
 mod sums;
 mod windows;
 
-pub(super) use joining::Joining;
-pub(super) use leaving::Leaving;
-pub use rows::{Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow};
+pub use ids::{Derivation, DescriptorId, Keychain};
+pub use rows::{DescriptorRow, KeychainRow, WalletRow};

@@ -1,42 +1,7 @@
 //! The rows of descriptors.
 
-use std::fmt;
-
+use super::Keychain;
 use crate::tracker::{Balance, Baseline};
-
-/// Names a descriptor: a hash of its public normal form (`crate::descriptors`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DescriptorId(pub [u8; 32]);
-
-impl fmt::Display for DescriptorId {
-    /// 64 hex digits.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for DescriptorId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Which of the two branches of a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Keychain {
-    /// Addresses that are given to others.
-    External,
-    /// Change.
-    Internal,
-}
-
-/// Where a script stands in a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Derivation {
-    pub descriptor: DescriptorId,
-    pub keychain: Keychain,
-    pub index: u32,
-}
 
 /// A descriptor as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +19,8 @@ pub struct WalletRow {
 pub struct DescriptorRow {
     /// External, then internal if there is one.
     pub keychains: Vec<KeychainRow>,
+    /// Without, it has one script in each keychain.
+    pub is_ranged: bool,
     pub gap_limit: u32,
     /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among
     /// them.

@@ -74,8 +74,8 @@ impl<V: View> ChangeBuilder<'_, V> {
     }
 
     /// What a transaction does to descriptors, ascending by their ids; it counts in the history of
-    /// those that it newly touches.
-    pub fn net_tx(&mut self, old: Option<&TxRow>, row: &TxRow) -> Result<Vec<Net>, ApplyError> {
+    /// those that it was not known to touch.
+    pub fn net_tx(&mut self, known: &[DescriptorId], row: &TxRow) -> Result<Vec<Net>, ApplyError> {
         let mut nets: BTreeMap<DescriptorId, Net> = BTreeMap::new();
         for touch in &row.touches {
             for descriptor in self.descriptors_of(&touch.script)? {
@@ -92,10 +92,9 @@ impl<V: View> ChangeBuilder<'_, V> {
                 net.sent = sum(net.sent, touch.sent)?;
             }
         }
-        let known = old.map_or(&[][..], |old| &old.nets);
         let now = self.now();
         for descriptor in nets.keys() {
-            let is_known = known.iter().any(|net| net.descriptor == *descriptor);
+            let is_known = known.contains(descriptor);
             if !is_known && let Some(row) = self.descriptors(*descriptor)?.edit() {
                 row.tx_count = row.tx_count.saturating_add(1);
                 row.updated = now;

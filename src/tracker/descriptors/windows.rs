@@ -17,23 +17,19 @@ impl DescriptorRow {
     /// How far its scripts are to be derived, if they are not.
     pub fn wants(&self, keychain: Keychain) -> Option<u32> {
         let row = self.keychain(keychain)?;
-        let (beyond, lookahead) = (row.window, self.lookahead());
-        if row.derived >= beyond.saturating_add(lookahead) {
-            return None;
-        }
+        let lookahead = self.lookahead();
+        let enough = self.end(row.window.saturating_add(lookahead));
         // Some more, so that not each use asks for a script. The first time it is exact.
-        let more = if row.derived < row.first {
-            0
-        } else {
-            lookahead / 10
+        let more = match row.derived < row.first {
+            true => 0,
+            false => lookahead / 10,
         };
-        Some(
-            beyond
-                .saturating_add(lookahead)
-                .saturating_add(more)
-                .min(END),
-        )
-        .filter(|to| *to > row.derived)
+        (row.derived < enough).then(|| self.end(enough.saturating_add(more)))
+    }
+
+    /// Not beyond the last script that there is.
+    pub(super) fn end(&self, index: u32) -> u32 {
+        index.min(if self.is_ranged { END } else { 1 })
     }
 
     /// Whether all scripts of the first baseline are watched.
@@ -85,7 +81,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.advance(descriptor, place.keychain)
     }
 
-    /// If it was the last one, the one before it is looked for: it is seldom far.
+    /// If it was the last one, the one before it is looked for: it is no farther than the
+    /// lookahead, unless a range was asked for.
     fn use_ends(&mut self, place: &Derivation) -> Result<(), ApplyError> {
         let row = self.changes.descriptor(&place.descriptor)?;
         let keychain = row.and_then(|row| row.keychain(place.keychain));
@@ -128,8 +125,11 @@ impl<V: View> TransitionBuilder<'_, V> {
         if from >= indexes.window.min(indexes.derived) {
             return Ok(());
         }
-        let wallet = self.changes.wallet(&descriptor)?;
-        let is_wanted = wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip);
+        let is_wanted = self.awaits_baseline(&Derivation {
+            descriptor,
+            keychain,
+            index: from,
+        })?;
         while indexes.watched_to < indexes.window.min(indexes.derived) {
             let place = Derivation {
                 descriptor,
@@ -157,36 +157,55 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    /// What a script owned before it was watched is known now, or not any more.
-    pub fn past_known(&mut self, script: &ScriptHash, is_known: bool) -> Result<(), ApplyError> {
+    /// After a reorg: less is known of a script, which was whole before or not.
+    pub fn past_reopened(
+        &mut self,
+        script: &ScriptHash,
+        was_whole: bool,
+    ) -> Result<(), ApplyError> {
         let Some(watch) = self.changes.watch(script)? else {
             return Ok(());
         };
         let (places, from_height) = (watch.derivations.clone(), watch.coverage.from_height);
         for place in places {
-            let wallet = self.changes.wallet(&place.descriptor)?;
-            if wallet.is_none_or(|wallet| wallet.baseline == Baseline::Skip) {
+            let is_awaited = self.awaits_baseline(&place)? && was_whole;
+            if let Some(row) = self.changes.descriptors(place.descriptor)?.edit() {
+                let more = u64::from(is_awaited && row.counts(&place));
+                row.awaited = row.awaited.saturating_add(more);
+                row.from_height = row.from_height.min(from_height);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the past of its scripts is asked for.
+    fn awaits_baseline(&mut self, place: &Derivation) -> Result<bool, ApplyError> {
+        let wallet = self.changes.wallet(&place.descriptor)?;
+        Ok(wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip))
+    }
+
+    /// What a script owned before it was watched is known now.
+    pub fn past_known(&mut self, script: &ScriptHash) -> Result<(), ApplyError> {
+        let Some(watch) = self.changes.watch(script)? else {
+            return Ok(());
+        };
+        let (places, from_height) = (watch.derivations.clone(), watch.coverage.from_height);
+        for place in places {
+            if !self.awaits_baseline(&place)? {
                 continue;
             }
             let Some(row) = self.changes.descriptors(place.descriptor)?.edit() else {
                 continue;
             };
-            match (row.counts(&place), is_known) {
-                (true, true) => row.awaited = row.awaited.saturating_sub(1),
-                (true, false) => row.awaited = row.awaited.saturating_add(1),
-                (false, _) => {}
+            if row.counts(&place) {
+                row.awaited = row.awaited.saturating_sub(1);
             }
             let keychain = row.keychain(place.keychain);
-            let is_spoken_for = keychain.is_some_and(|it| place.index < it.watched_to);
-            match is_known {
-                true if is_spoken_for => row.from_height = row.from_height.max(from_height),
-                true => {}
-                false => row.from_height = row.from_height.min(from_height),
+            if keychain.is_some_and(|it| place.index < it.watched_to) {
+                row.from_height = row.from_height.max(from_height);
             }
-            if is_known {
-                self.advance(place.descriptor, place.keychain)?;
-                self.show_if_whole(place.descriptor)?;
-            }
+            self.advance(place.descriptor, place.keychain)?;
+            self.show_if_whole(place.descriptor)?;
         }
         Ok(())
     }
