@@ -40,8 +40,8 @@ impl fmt::Debug for ScriptHash {
     }
 }
 
-/// What to find out about a script's past. While a baseline ([`Input::Baseline`](super::Input)) is to come, its
-/// coverage says `pending`.
+/// What to find out about a script's past. While a baseline ([`Input::Baseline`](super::Input)) is
+/// to come, its coverage says `pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
     /// Nothing: watched from now on.

@@ -134,7 +134,7 @@ fn moments(folder: &Path, then: &mut dyn FnMut(usize, &Path)) {
     drop(store::open(folder, Some(chain()), 0, &stopped).unwrap());
     assert_eq!(
         asked.get(),
-        2 * 14,
+        2 * 21,
         "each row once to check it, once to bring it up"
     );
 }
