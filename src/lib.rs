@@ -37,6 +37,7 @@
 //! tracker, descriptors     -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
+//! derivation               -> tracker, descriptors, store (reading), indexer, clock
 //! bitcoind                 -> tracker (its plain types), store (the chain's name), config (its section), clock, remedy
 //! history                  -> tracker, store (reading), indexer, bitcoind, clock
 //! follower                 -> tracker, store (reading), indexer, bitcoind, history, config (its section), clock, remedy
@@ -50,7 +51,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor, token  -> everything
 //! ```
 //!
@@ -71,6 +72,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consumers;
+pub mod derivation;
 pub mod descriptors;
 pub mod doctor;
 pub mod engineio;

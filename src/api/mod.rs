@@ -60,6 +60,7 @@ pub use router::Router;
 use crate::auth::{Credential, Guard};
 use crate::certificates::Certificates;
 use crate::consumers::{Consumers, LOOK_MOST};
+use crate::derivation::DerivedScripts;
 use crate::events::{Dispatch, EventLog};
 use crate::history::{AuditRequest, LeftOut, ScanProgress};
 use crate::limits::Places;
@@ -126,6 +127,8 @@ pub struct Parts {
     pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub scans: watch::Receiver<Vec<ScanProgress>>,
     pub left_out: watch::Receiver<LeftOut>,
+    /// For those who wait for the scripts of a descriptor.
+    pub derived: DerivedScripts,
     pub audits: mpsc::Sender<AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,

@@ -1,8 +1,8 @@
 //! Builds all parts and wires them; takes them down in the reverse order.
 //!
 //! ```text
-//! start   port is free ─► node ─► store ─► port ─► tracker ─► indexer ─► follower ─► dispatch, router ─► server
-//! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch ─► follower ─► indexer (commits, closes the store)
+//! start   port is free ─► node ─► store ─► port ─► tracker ─► indexer ─► derivation, follower ─► dispatch, router ─► server
+//! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch ─► follower, derivation ─► indexer (commits, closes the store)
 //! ```
 //! A store that remembers its chain starts without a node that does not answer, or not at once; a
 //! new one waits for it. If a part ends by itself, the daemon ends: [`Running::failed`] says which
@@ -32,9 +32,10 @@ use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
+use crate::derivation::Derivation;
 use crate::follower::start::{self, FollowerConfig};
 use crate::server::{Server, tls_config};
-use crate::shutdown::Deadline;
+use crate::shutdown::{Deadline, Late};
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
 use limits::{Layers, socketio_config};
@@ -73,6 +74,7 @@ pub struct Running {
     dispatch_task: Task,
     tokens_task: Task,
     follower_task: Task,
+    derivation_task: Task,
     retention_task: Task,
     indexer_task: Task,
 }
@@ -137,6 +139,10 @@ pub async fn start(
     );
     let follower_task = Task::spawn("follower", async { Ok(follower_end.await??) });
 
+    let (derivation, derived) = Derivation::new(reader.clone(), indexer.clone());
+    let derivation_end = derivation.run(stop_follower.clone());
+    let derivation_task = Task::spawn("derivation", async { Ok(derivation_end.await?) });
+
     let (limits, limits_seen) = watch::channel(config.limits.clone());
     let (settings, settings_seen) = watch::channel(config::SettingsStatus::default());
     let retained = reader.clone();
@@ -146,6 +152,7 @@ pub async fn start(
         node: node.status,
         scans: node.scans,
         left_out: node.left_out,
+        derived,
         audits: node.audits,
         monitoring,
         config: config.clone(),
@@ -206,6 +213,7 @@ pub async fn start(
         dispatch_task,
         tokens_task,
         follower_task,
+        derivation_task,
         retention_task,
         indexer_task,
     })
@@ -271,6 +279,7 @@ impl Running {
             biased;
             error = self.indexer_task.failed() => return error,
             error = self.follower_task.failed() => error,
+            error = self.derivation_task.failed() => error,
             error = self.dispatch_task.failed() => error,
             error = self.tokens_task.failed() => error,
             error = self.retention_task.failed() => error,
@@ -294,22 +303,10 @@ impl Running {
         // Clients that do not listen are no reason to hold the state up, nor to call the stop a
         // failure.
         for late in [
-            clients
-                .wait("sessions of clients", self.router.shutdown())
-                .await
-                .err(),
-            clients
-                .wait("requests of clients", self.server_task.finish())
-                .await
-                .err(),
-            clients
-                .wait("dispatch", self.dispatch_task.finish())
-                .await
-                .err(),
-            clients
-                .wait("tokens", self.tokens_task.finish())
-                .await
-                .err(),
+            late(&clients, "sessions of clients", self.router.shutdown()).await,
+            late(&clients, "requests of clients", self.server_task.finish()).await,
+            late(&clients, "dispatch", self.dispatch_task.finish()).await,
+            late(&clients, "tokens", self.tokens_task.finish()).await,
         ]
         .into_iter()
         .flatten()
@@ -325,9 +322,12 @@ impl Running {
                 Ok(())
             }
         };
-        if let Err(late) = halfway
-            .wait("retention", self.retention_task.finish())
-            .await
+        for late in [
+            late(&halfway, "retention", self.retention_task.finish()).await,
+            late(&halfway, "derivation", self.derivation_task.finish()).await,
+        ]
+        .into_iter()
+        .flatten()
         {
             tracing::warn!("{late}: going on without");
         }
@@ -337,6 +337,11 @@ impl Running {
             .await??;
         follower
     }
+}
+
+/// Whether a part does not end in time.
+async fn late<T>(by: &Deadline, part: &'static str, end: impl Future<Output = T>) -> Option<Late> {
+    by.wait(part, end).await.err()
 }
 
 /// A start that would be refused for want of tokens leaves the store alone.

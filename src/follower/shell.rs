@@ -41,8 +41,6 @@ pub(super) struct Shell {
     pub(super) baseline: Arc<Notify>,
     /// History scans were opened or ended.
     pub(super) scans: Arc<Notify>,
-    /// Descriptors want more of their scripts.
-    pub(super) derive: Arc<Notify>,
     feed: Option<Feed>,
     calls: JoinSet<Result<Answer, StoreError>>,
     blocks: Option<Blocks>,
@@ -77,7 +75,6 @@ impl Shell {
             position,
             baseline: Arc::new(Notify::new()),
             scans: Arc::new(Notify::new()),
-            derive: Arc::new(Notify::new()),
             feed: None,
             calls: JoinSet::new(),
             blocks: None,
@@ -201,7 +198,8 @@ impl Shell {
         match follow_up {
             FollowUp::Baseline => self.baseline.notify_one(),
             FollowUp::Scans => self.scans.notify_one(),
-            FollowUp::Derive => self.derive.notify_one(),
+            // The indexer tells those who derive, whether we follow or not.
+            FollowUp::Derive => {}
             FollowUp::Check(_) | FollowUp::Fetch(_) => {
                 return Some(FollowerEvent::Asked(follow_up));
             }

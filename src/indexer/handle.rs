@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::HistogramVec;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::store::{AuthEdit, ConsumerEdit, Cutoff, OwnerEdits, StoreError, TokenKey, Writer};
 use crate::tracker::{ApplyError, BlockId, Input, Transition};
@@ -117,6 +117,7 @@ pub struct Handle {
     pub(super) oldest: Arc<Mutex<Option<Instant>>>,
     pub(super) blocks: Arc<Semaphore>,
     pub(super) head: watch::Receiver<u64>,
+    pub(super) derive: Arc<Notify>,
     pub(super) step_times: HistogramVec,
 }
 
@@ -131,6 +132,7 @@ impl Handle {
             oldest: Arc::default(),
             blocks: Arc::new(Semaphore::new(super::WAITING_BLOCKS)),
             head,
+            derive: Arc::default(),
             step_times: super::count_step_times(),
         };
         (handle, (waiting, publish))
@@ -208,6 +210,11 @@ impl Handle {
     /// when the indexer does.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
+    }
+
+    /// Wakes one that derives scripts: descriptors want more of them. May come without need.
+    pub fn derive(&self) -> Arc<Notify> {
+        self.derive.clone()
     }
 
     /// How long the thread was held each time, by a batch with a block in it or by anything else.

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::{HistogramOpts, HistogramVec};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 pub use inputs::must_last;
@@ -133,7 +133,8 @@ pub async fn undo_unfinished_add(
 
 /// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
 /// its head now. What the tracker asks for goes to `follow_ups`; what finds it full is dropped, and
-/// a later mempool snapshot asks for it again.
+/// a later mempool snapshot asks for it again. Scripts that descriptors want are told of by
+/// [`Handle::derive`].
 pub fn spawn(
     tracker: Tracker,
     writer: Writer,
@@ -149,6 +150,7 @@ pub fn spawn(
         oldest: oldest.clone(),
         blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)),
         head,
+        derive: Arc::default(),
         step_times: step_times.clone(),
     };
     let indexer = Indexer {
@@ -158,6 +160,7 @@ pub fn spawn(
         oldest,
         head: publish,
         follow_ups,
+        derive: handle.derive.clone(),
         large: VecDeque::new(),
         is_stopped: false,
         step_times,
@@ -194,6 +197,8 @@ struct Indexer {
     oldest: Arc<Mutex<Option<Instant>>>,
     head: watch::Sender<u64>,
     follow_ups: mpsc::Sender<FollowUp>,
+    /// Descriptors want more of their scripts.
+    derive: Arc<Notify>,
     /// Inputs that are applied a portion at a time, between others.
     large: VecDeque<InputJob>,
     /// Monitoring is. A start without it has nothing to evict.
@@ -407,7 +412,9 @@ impl Indexer {
         self.head
             .send_if_modified(|published| std::mem::replace(published, head) != head);
         for ask in all.follow_ups {
-            if self.follow_ups.try_send(ask).is_err() {
+            if ask == FollowUp::Derive {
+                self.derive.notify_one();
+            } else if self.follow_ups.try_send(ask).is_err() {
                 tracing::debug!("the follower is busy, dropped what the tracker asked for");
             }
         }

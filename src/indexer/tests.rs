@@ -173,6 +173,7 @@ fn indexer(writer: Writer, inbox: mpsc::Receiver<Sent>, budget: Duration) -> Ind
         oldest: Arc::default(),
         head: watch::channel(0).0,
         follow_ups: mpsc::channel(1).0,
+        derive: Arc::default(),
         large: VecDeque::new(),
         is_stopped: false,
         step_times: count_step_times(),
@@ -705,6 +706,7 @@ async fn who_hears_that_it_stopped_finds_it_stopped() {
         oldest: Arc::default(),
         blocks: Arc::new(Semaphore::new(1)),
         head: watch::channel(0).1,
+        derive: Arc::default(),
         step_times: count_step_times(),
     };
     let waiting = tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });
@@ -963,6 +965,7 @@ fn the_indexer_is_behind_by_the_age_of_what_it_is_busy_with() {
         oldest: indexer.oldest.clone(),
         blocks: Arc::new(Semaphore::new(1)),
         head: indexer.head.subscribe(),
+        derive: Arc::default(),
         step_times: count_step_times(),
     };
     assert_eq!(handle.behind(), Duration::ZERO);

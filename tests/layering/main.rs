@@ -46,6 +46,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store", "clock"]),
     (
+        "derivation",
+        &[
+            "tracker",
+            "descriptors",
+            "store::StoreReader",
+            "store::StoreError",
+            "indexer",
+            "clock",
+        ],
+    ),
+    (
         "bitcoind",
         &[
             "tracker::BlockId",
@@ -146,6 +157,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "indexer",
             "bitcoind",
             "history",
+            "derivation",
             "socketio",
             "web",
             "wire",

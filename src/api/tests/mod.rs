@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
 use super::{Listening, Parts, Router, Services};
+use crate::derivation::Derivation;
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
@@ -137,6 +138,7 @@ impl Daemon {
             node: status,
             scans: scans.subscribe(),
             left_out: watch::channel(history::LeftOut::new()).1,
+            derived: Derivation::new(reader.clone(), indexer.clone()).1,
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),

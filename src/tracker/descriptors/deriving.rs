@@ -237,12 +237,10 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(row) = self.changes.descriptor(&descriptor)? else {
             return Ok(());
         };
-        let keychains = [Keychain::External, Keychain::Internal];
-        let wants = keychains.iter().any(|it| row.wants(*it).is_some());
-        let follow_up = match (wants, baseline) {
-            (true, _) => FollowUp::Derive,
-            (false, Baseline::Skip) => return Ok(()),
-            (false, Baseline::IfMissing | Baseline::Refresh) => FollowUp::Baseline,
+        let follow_up = match (row.is_derived(), baseline) {
+            (false, _) => FollowUp::Derive,
+            (true, Baseline::Skip) => return Ok(()),
+            (true, Baseline::IfMissing | Baseline::Refresh) => FollowUp::Baseline,
         };
         if !self.follow_ups.contains(&follow_up) {
             self.follow_ups.push(follow_up);

@@ -53,6 +53,12 @@ impl DescriptorRow {
         self.held.unwrap_or(self.balance)
     }
 
+    /// Whether all scripts that it wants are watched.
+    pub fn is_derived(&self) -> bool {
+        let keychains = [Keychain::External, Keychain::Internal];
+        keychains.iter().all(|it| self.wants(*it).is_none())
+    }
+
     /// Whether something of its past is awaited.
     pub fn is_pending(&self) -> bool {
         self.held.is_some() || self.awaited > 0
