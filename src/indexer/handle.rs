@@ -7,7 +7,7 @@ use prometheus::HistogramVec;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::store::{AuthEdit, ConsumerEdit, Cutoff, OwnerEdits, StoreError, TokenKey, Writer};
-use crate::tracker::{ApplyError, BlockId, Input, Transition};
+use crate::tracker::{ApplyError, BlockId, Diff, Input, Transition, WatchRow};
 
 /// What an input led to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -292,7 +292,8 @@ impl Handle {
 /// Scripts that were put on the watch list.
 pub(super) fn added_by(transition: &Transition) -> usize {
     let watches = transition.changes.watches.values();
-    watches.filter(|diff| diff.old.is_none()).count()
+    let is_new = |diff: &&Diff<WatchRow>| !is_listed(&diff.old) && is_listed(&diff.new);
+    watches.filter(is_new).count()
 }
 
 /// Whose the scripts are that an input has put on the watch list; nobody's, those it took off.
@@ -302,10 +303,14 @@ pub(super) fn note_owner(
     owner: Option<TokenKey>,
 ) {
     for (script, diff) in &transition.changes.watches {
-        match (&diff.old, &diff.new) {
-            (None, Some(_)) => owners.address(script, owner),
-            (Some(_), None) => owners.address(script, None),
-            (Some(_), Some(_)) | (None, None) => {}
+        match (is_listed(&diff.old), is_listed(&diff.new)) {
+            (false, true) => owners.address(script, owner),
+            (true, false) => owners.address(script, None),
+            (true, true) | (false, false) => {}
         }
     }
+}
+
+fn is_listed(row: &Option<WatchRow>) -> bool {
+    row.as_ref().is_some_and(|row| row.listed)
 }

@@ -96,8 +96,8 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
     for script in reader.snapshot().adding()? {
         tracker.load_adding(script);
     }
-    for descriptor in reader.snapshot().descriptors(None, usize::MAX)? {
-        tracker.load_descriptor(&descriptor.1);
+    for (descriptor, row) in reader.snapshot().descriptors(None, usize::MAX)? {
+        tracker.load_descriptor(descriptor, &row);
     }
     for place in reader.snapshot().joining() {
         tracker.load_joining(place?);

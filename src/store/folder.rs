@@ -11,8 +11,8 @@ use rustix::fs::{StatVfs, statvfs};
 
 use super::codec::StoredValue;
 use super::families::{
-    BESIDE_FILES, DEFAULT, FAMILIES, META, MIB, POWER_FAILED, PROCESS_DIED, TXS, database_options,
-    families, meta,
+    BESIDE_FILES, DEFAULT, FAMILIES, META, MIB, POWER_FAILED, PROCESS_DIED, TXS, WATCHES,
+    database_options, families, meta,
 };
 use super::{FORMAT, StoreError};
 
@@ -231,8 +231,8 @@ pub fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<Vec<String>
     }
 }
 
-/// The first format with transactions in a family of their own.
-const RAW_TXS_SINCE: u32 = 6;
+/// The first format whose rows of transactions and scripts are as they are now.
+const REWRITTEN_BEFORE: u32 = 8;
 
 /// How many bytes the disk of a folder has free; `None` where it does not say so.
 pub type FreeSpace = fn(&Path) -> Option<u64>;
@@ -247,8 +247,8 @@ fn free_of(told: &StatVfs) -> Option<u64> {
     told.f_bavail.checked_mul(told.f_frsize)
 }
 
-/// A folder of a format before [`RAW_TXS_SINCE`] needs room before it can be brought up: its
-/// transactions are written anew, and until the end the old ones are there too. `free` is asked of
+/// A folder of a format before [`REWRITTEN_BEFORE`] needs room before it can be brought up: its
+/// rows are written anew, and until the end the old ones are there too. `free` is asked of
 /// the folder that they are in, which may be on a disk of its own.
 pub fn refuse_without_room(
     path: &Path,
@@ -256,15 +256,19 @@ pub fn refuse_without_room(
     format: u32,
     free: FreeSpace,
 ) -> Result<(), StoreError> {
-    if format >= RAW_TXS_SINCE {
+    if format >= REWRITTEN_BEFORE {
         return Ok(());
     }
     let sizes = [
         properties::LIVE_SST_FILES_SIZE,
         properties::CUR_SIZE_ALL_MEM_TABLES,
     ];
-    let size = |name| raw.property_int_value_cf(raw.cf_handle(TXS)?, name).ok()?;
-    let needed = needed_for(sizes.into_iter().filter_map(size).sum());
+    let size = |family, name| {
+        let family = raw.cf_handle(family)?;
+        raw.property_int_value_cf(family, name).ok()?
+    };
+    let sizes = sizes.map(|name| [size(TXS, name), size(WATCHES, name)]);
+    let needed = needed_for(sizes.into_iter().flatten().flatten().sum());
     match free(&path.join("db")) {
         Some(free) if free < needed => Err(StoreError::io(
             path,

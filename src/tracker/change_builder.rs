@@ -273,6 +273,13 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
         Ok(())
     }
 
+    /// Writes a transaction that somebody has no part in any more. What it does to others stays as
+    /// it is: nobody is told.
+    pub fn rewrite_tx(&mut self, txid: Txid, row: TxRow) -> Result<(), ApplyError> {
+        self.txs(txid)?.set(Some(row));
+        Ok(())
+    }
+
     /// A script leaves a scan in which the view has listed it: that it is there need not be read.
     pub fn leave_scan(&mut self, scan: ScanId, script: ScriptHash) {
         let cells = &mut self.cells.scan_scripts;

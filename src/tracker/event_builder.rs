@@ -68,27 +68,6 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    /// Ends a portion of a join: a descriptor hears what is unconfirmed, and what moves more for it
-    /// than it knows.
-    pub fn finish_join(
-        mut self,
-        cause: impl Fn(Option<Txid>) -> Cause,
-    ) -> Result<Transition, ApplyError> {
-        self.settle_uses()?;
-        let (mut kinds, mut new) = (Vec::new(), NewBySubject::default());
-        for txid in self.changes.order.clone() {
-            let change = self.changes.tx_change(&txid);
-            if change.is_some_and(|(old, row)| {
-                row.status == Status::Mempool || old.is_some_and(|old| is_corrected(old, row))
-            }) {
-                self.tx_news(txid, &mut kinds, &mut new)?;
-            }
-        }
-        self.announce(new, &mut kinds)?;
-        self.balance_news(&mut kinds, cause)?;
-        Ok(self.tell(kinds))
-    }
-
     /// Ends a transition about the past: transactions that it found are not announced, only what it
     /// corrects is told.
     pub fn finish_scan_blocks(
@@ -144,6 +123,8 @@ impl<V: View> TransitionBuilder<'_, V> {
             let policy = self.tracker.replacement;
             let transaction = TxSummary::of_part(txid, &row, &part, block_time, policy);
             match before.get(&part.subject).zip(old.as_ref()) {
+                // What stood in a block before is history, no news.
+                None if old.as_ref().is_some_and(|old| stands(old, &row)) => {}
                 None => new.add(part.subject, transaction),
                 Some((known, old)) if old.status != row.status || *known != part => {
                     let previous = old.status.phase();
@@ -265,6 +246,11 @@ impl<V: View> TransitionBuilder<'_, V> {
 /// What a transaction is known to move, for each subject.
 fn by_subject(row: &TxRow) -> HashMap<SubjectId, Part> {
     row.parts().map(|part| (part.subject, part)).collect()
+}
+
+/// Whether nothing has happened to a transaction that is not in the mempool.
+fn stands(old: &TxRow, row: &TxRow) -> bool {
+    old.status == row.status && row.status != Status::Mempool
 }
 
 /// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for

@@ -46,7 +46,9 @@ pub struct Tracker {
     pub(super) removal: Option<Removal>,
     /// Scripts whose past does not count for a descriptor yet.
     pub(super) joining: BTreeSet<Derivation>,
-    /// Which of them is being worked on.
+    /// Keychains that are to look at more of their scripts.
+    pub(super) advancing: BTreeSet<(DescriptorId, Keychain)>,
+    /// Which of those that join is being worked on.
     pub(super) joined_to: Option<Joining>,
     /// Descriptors that are not watched any more, and have rows.
     pub(super) leaving: BTreeSet<DescriptorId>,
@@ -147,6 +149,7 @@ impl Tracker {
             forgetting: BTreeSet::new(),
             removal: None,
             joining: BTreeSet::new(),
+            advancing: BTreeSet::new(),
             joined_to: None,
             leaving: BTreeSet::new(),
             left_to: None,
@@ -198,9 +201,11 @@ impl Tracker {
         self.forgetting.insert(script);
     }
 
-    /// The confirmation depths of a descriptor.
-    pub fn load_descriptor(&mut self, row: &DescriptorRow) {
+    pub fn load_descriptor(&mut self, descriptor: DescriptorId, row: &DescriptorRow) {
         self.count_depths(&row.depths);
+        let keychains = [Keychain::External, Keychain::Internal];
+        self.advancing
+            .extend(keychains.map(|keychain| (descriptor, keychain)));
     }
 
     /// A script whose past does not count for a descriptor yet.

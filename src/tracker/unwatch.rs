@@ -7,7 +7,7 @@ use super::event::{Cause, EventKind, Subject};
 use super::state::Removal;
 use super::transition::TransitionBuilder;
 use super::view::touches;
-use super::{ApplyError, ChangeSet, ScriptHash, Tracker, Transition, View};
+use super::{ApplyError, ChangeSet, Derivation, ScriptHash, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn unwatch(
@@ -25,9 +25,13 @@ impl Tracker {
             let Some(row) = builder.changes.watches(*script)?.edit() else {
                 continue;
             };
-            if !row.derivations.is_empty() {
+            let leaving = &builder.tracker.leaving;
+            let is_left = |place: &Derivation| leaving.contains(&place.descriptor);
+            if !row.derivations.iter().all(is_left) {
                 // It is watched for its descriptors still.
                 row.listed = false;
+                let depths = std::mem::replace(&mut row.depths, vec![1]);
+                builder.tracker.uncount_depths(&depths);
                 continue;
             }
             // Of an add that was not finished nobody was told, but of payments.
@@ -163,7 +167,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         row.touches.retain(|touch| touch.script != *script);
         if !row.touches.is_empty() {
-            return self.changes.put_tx(txid, row);
+            return self.changes.rewrite_tx(txid, row);
         }
         self.tracker.mempool.untrack(&txid);
         self.changes.txs(txid)?.set(None);

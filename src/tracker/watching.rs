@@ -7,10 +7,10 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use super::event::Cause;
 use super::input::{FoundOutput, Portion};
 use super::state::{MergeStage, Merging, WatchPart};
-use super::transition::TransitionBuilder;
+use super::transition::{Touches, TransitionBuilder};
 use super::{
-    ApplyError, Balance, Baseline, BlockId, Coverage, FollowUp, OutputRow, ScriptHash, Spend,
-    Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Balance, Baseline, BlockId, Coverage, Derivation, FollowUp, OutputRow, ScriptHash,
+    Spend, Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
@@ -398,7 +398,36 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let row = known.unwrap_or_else(new).created_in(found.height);
         self.put_output(found.outpoint, Some(row))?;
+        self.complete_net(script, found)?;
         self.changes.add_found(found.height, found.outpoint)
+    }
+
+    /// Of its transaction a descriptor of the script knows other parts: this one belongs to what it
+    /// does to the descriptor.
+    fn complete_net(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
+        let txid = found.outpoint.txid;
+        let Some(row) = self.changes.tx(&txid)?.cloned() else {
+            return Ok(());
+        };
+        let watch = self.changes.watch(&script)?;
+        let places = watch.map_or(&[][..], |watch| &watch.derivations);
+        let is_netted = |place: &Derivation| {
+            let nets = &row.nets;
+            nets.iter().any(|net| net.descriptor == place.descriptor)
+        };
+        let is_known = row.touches.iter().any(|touch| touch.script == script);
+        let is_confirmed = matches!(row.status, Status::Confirmed { .. });
+        if is_known || !is_confirmed || !places.iter().any(is_netted) {
+            return Ok(());
+        }
+        let tx = self.changes.transaction(&txid)?;
+        let received = tx.output.iter().filter(|it| it.script_pubkey == found.spk);
+        let mut touches = Touches::default();
+        for output in received {
+            touches.add(script, output.value.to_sat(), 0)?;
+        }
+        let status = row.status;
+        self.move_to(txid, row, status, touches.into_list())
     }
 
     /// We hold its transaction for unconfirmed: the node took the block back for a moment, before

@@ -57,6 +57,9 @@ impl Tracker {
         }
         builder.changes.wallets(descriptor)?.set(Some(wallet));
         builder.changes.descriptors(descriptor)?.set(Some(row));
+        for keychain in [Keychain::External, Keychain::Internal] {
+            builder.advance(descriptor, keychain)?;
+        }
         builder.follow_ups.push(FollowUp::Derive);
         builder.finish(Vec::new(), Vec::new(), no_cause)
     }
@@ -155,13 +158,12 @@ fn all_zeros() -> bitcoin::BlockHash {
 
 impl<V: View> TransitionBuilder<'_, V> {
     fn new_descriptor(&self, request: &DescriptorRequest) -> DescriptorRow {
-        let tip = self.tracker.tip;
         DescriptorRow {
             keychains: vec![KeychainRow::default(); request.keychains],
             is_ranged: request.is_ranged,
             gap_limit: request.gap_limit,
             depths: vec![1],
-            from_height: tip.map_or(u32::MAX, |tip| tip.height.saturating_add(1)),
+            from_height: 0,
             awaited: 0,
             held: Some(Balance::default()),
             balance: Balance::default(),
@@ -217,6 +219,10 @@ impl<V: View> TransitionBuilder<'_, V> {
                 false => u64::from(has_past),
             };
             row.awaited = row.awaited.saturating_add(awaited);
+            if has_past {
+                // What it brings is told as a whole.
+                row.held.get_or_insert(row.balance);
+            }
         }
         if has_past {
             self.changes.joining(place)?.set(Some(()));

@@ -1,5 +1,5 @@
-//! Scripts that had a past when they came to a descriptor: it counts for the descriptor, too, a
-//! portion at a time.
+//! What comes to a descriptor a portion at a time: the past of scripts that had one when they came to
+//! it, and knowledge of very many of its scripts.
 
 use crate::tracker::event::Cause;
 use crate::tracker::state::Joining;
@@ -9,7 +9,7 @@ use crate::tracker::{ApplyError, Tracker, Transition, View};
 impl Tracker {
     /// Whether there is something for [`Input::Join`](crate::tracker::Input::Join) to do.
     pub fn has_to_join(&self) -> bool {
-        !self.joining.is_empty()
+        !self.joining.is_empty() || !self.advancing.is_empty()
     }
 
     pub(in crate::tracker) fn join(
@@ -19,6 +19,7 @@ impl Tracker {
     ) -> Result<Transition, ApplyError> {
         let mut builder = TransitionBuilder::new(self, view, now);
         let mut room = builder.tracker.portion;
+        builder.advance_portion(&mut room)?;
         while room > 0 {
             let begun = builder.tracker.joined_to.take();
             let next = builder.tracker.joining.first().map(|place| Joining {
@@ -45,7 +46,7 @@ impl Tracker {
         }
         let tip = builder.tracker.tip;
         let hash = tip.map_or_else(bitcoin::hashes::Hash::all_zeros, |tip| tip.hash);
-        builder.finish_join(|_| Cause::Baseline(hash))
+        builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(hash))
     }
 }
 

@@ -73,9 +73,10 @@ impl<V: View> TransitionBuilder<'_, V> {
             if *room == 0 {
                 break;
             }
-            if let Some(row) = self.changes.tx(&place.1)?.cloned() {
-                *room = room.saturating_sub(1 + row.touches.len());
-                self.changes.put_tx(place.1, row)?;
+            if let Some(mut row) = self.changes.tx(&place.1)?.cloned() {
+                *room = room.saturating_sub(1);
+                row.nets.retain(|net| net.descriptor != descriptor);
+                self.changes.rewrite_tx(place.1, row)?;
             }
             leaving.history = Some(place);
         }
@@ -107,6 +108,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         *room = room.saturating_sub(2);
         let script = self.changes.derivation(&place)?.copied();
         self.changes.derivations(place)?.set(None);
+        let joined_to = &mut self.tracker.joined_to;
+        joined_to.take_if(|joining| joining.place == place);
         if self.tracker.joining.remove(&place) {
             self.changes.joining(place)?.set(None);
         }

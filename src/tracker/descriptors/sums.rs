@@ -6,7 +6,7 @@ use bitcoin::OutPoint;
 
 use super::DescriptorId;
 use crate::tracker::change_builder::{ChangeBuilder, add, contribution, is_open};
-use crate::tracker::{ApplyError, Net, OutputRow, ScriptHash, TxRow, View};
+use crate::tracker::{ApplyError, Net, OutputRow, ScriptHash, Status, TxRow, View};
 
 impl<V: View> ChangeBuilder<'_, V> {
     /// The descriptors that a script is of, each once.
@@ -74,11 +74,15 @@ impl<V: View> ChangeBuilder<'_, V> {
     }
 
     /// What a transaction does to descriptors, ascending by their ids; it counts in the history of
-    /// those that it was not known to touch.
+    /// those that it was not known to touch. One that is no more touches no other.
     pub fn net_tx(&mut self, known: &[DescriptorId], row: &TxRow) -> Result<Vec<Net>, ApplyError> {
         let mut nets: BTreeMap<DescriptorId, Net> = BTreeMap::new();
+        let is_alive = matches!(row.status, Status::Mempool | Status::Confirmed { .. });
         for touch in &row.touches {
             for descriptor in self.descriptors_of(&touch.script)? {
+                if !is_alive && !known.contains(&descriptor) {
+                    continue;
+                }
                 let net = nets.entry(descriptor).or_insert(Net {
                     descriptor,
                     received: 0,

@@ -109,7 +109,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 
     /// What is known of the scripts up to the window is what the descriptor speaks for: further,
-    /// when more is known.
+    /// when more is known. A portion of them; the rest is left for [`Self::advance_portion`].
     pub(super) fn advance(
         &mut self,
         descriptor: DescriptorId,
@@ -122,15 +122,18 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(());
         };
         let from = indexes.watched_to;
-        if from >= indexes.window.min(indexes.derived) {
+        let to = indexes.window.min(indexes.derived);
+        if from >= to {
             return Ok(());
         }
+        let portion = u32::try_from(self.tracker.portion).unwrap_or(u32::MAX);
+        let until = to.min(from.saturating_add(portion));
         let is_wanted = self.awaits_baseline(&Derivation {
             descriptor,
             keychain,
             index: from,
         })?;
-        while indexes.watched_to < indexes.window.min(indexes.derived) {
+        while indexes.watched_to < until {
             let place = Derivation {
                 descriptor,
                 keychain,
@@ -148,11 +151,23 @@ impl<V: View> TransitionBuilder<'_, V> {
             row.from_height = row.from_height.max(coverage.from_height);
             indexes.watched_to += 1;
         }
+        if until < to && indexes.watched_to == until {
+            self.tracker.advancing.insert((descriptor, keychain));
+        }
         if indexes.watched_to != from {
             if let Some(of_row) = row.keychain_mut(keychain) {
                 *of_row = indexes;
             }
             self.changes.descriptors(descriptor)?.set(Some(row));
+        }
+        Ok(())
+    }
+
+    /// Goes on with what [`Self::advance`] has left, which takes `room`.
+    pub(super) fn advance_portion(&mut self, room: &mut usize) -> Result<(), ApplyError> {
+        if let Some((descriptor, keychain)) = self.tracker.advancing.pop_first() {
+            self.advance(descriptor, keychain)?;
+            *room = 0;
         }
         Ok(())
     }

@@ -138,14 +138,9 @@ impl Tracker {
         if builder.tracker.replacement == Replacement::Signalled && !builder.tracker.is_evicting() {
             builder.judge(builder.tracker.mempool.misjudged())?;
         }
-        let Some(first) = first else {
-            return Ok(Transition {
-                changes: builder.changes.into_changes(),
-                ..Transition::default()
-            });
-        };
         builder.finish(Vec::new(), Vec::new(), |txid| {
-            Cause::Removed(txid.unwrap_or(first))
+            let none = || Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros());
+            Cause::Removed(txid.or(first).unwrap_or_else(none))
         })
     }
 
