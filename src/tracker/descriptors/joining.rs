@@ -1,5 +1,5 @@
-//! What comes to a descriptor a portion at a time: the past of scripts that had one when they came to
-//! it, and knowledge of very many of its scripts.
+//! What comes to a descriptor a portion at a time: the past of scripts that had one when they came
+//! to it, and knowledge of very many of its scripts.
 
 use crate::tracker::event::Cause;
 use crate::tracker::state::Joining;

@@ -29,8 +29,8 @@ pub struct DescriptorRow {
     pub from_height: u32,
     /// Scripts whose past is not known and is awaited before the balance counts as whole.
     pub awaited: u64,
-    /// Until its first baseline is whole, or while scripts with a past join it: the balance that was
-    /// told last.
+    /// Until its first baseline is whole, or while scripts with a past join it: the balance that
+    /// was told last.
     pub held: Option<Balance>,
     pub balance: Balance,
     /// Outputs that no transaction we know of spends.
