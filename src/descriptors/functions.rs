@@ -23,17 +23,20 @@ const OTHERS: &[(&str, &str)] = &[
 const UNKNOWN: &[(&str, &str)] = &[
     ("musig", "it is not known here; add the addresses of the wallet by themselves (POST /add_addresses)"),
     ("sortedmulti_a", "it is not known here; add the addresses of the wallet by themselves (POST /add_addresses)"),
+    ("expr_raw_pkh", "it is the hash of a key; write pkh(KEY) in its place"),
 ];
 
 pub fn check(plain: &str) -> Result<(), DescriptorProblem> {
-    let mut names = plain
-        .split(['(', ',', '{'])
+    let mut parts = plain.split(['(', ',', '{']);
+    let mut names = parts
+        .clone()
         .map(|part| part.rsplit_once(':').map_or(part, |(_, name)| name));
     let unknown = |name: &str| UNKNOWN.iter().find(|(unknown, _)| *unknown == name);
     if let Some((name, instead)) = names.clone().find_map(unknown) {
         return Err(DescriptorProblem::Function { name, instead });
     }
-    let (first, second) = (names.next(), names.next());
+    // With wrappers they are miniscript.
+    let (first, second) = (parts.next(), parts.next());
     let (Some(first), Some(second)) = (first, second) else {
         return Err(DescriptorProblem::NoDescriptor);
     };
@@ -49,8 +52,13 @@ pub fn check(plain: &str) -> Result<(), DescriptorProblem> {
     };
     let is_uncompressed = |word: &str| word.len() == 130 && word.starts_with("04");
     let mut words = plain.split(|c: char| !c.is_ascii_alphanumeric());
-    if is_segwit && words.any(is_uncompressed) {
-        return Err(DescriptorProblem::Uncompressed);
+    if words.any(is_uncompressed) {
+        if is_segwit {
+            return Err(DescriptorProblem::Uncompressed);
+        }
+        if names.any(|name| name == "sortedmulti") {
+            return Err(DescriptorProblem::SortedUncompressed);
+        }
     }
     let mut keys = plain.split(['(', ')', '{', '}', ',']);
     match keys.all(has_right_multipath) {

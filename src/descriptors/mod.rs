@@ -22,9 +22,10 @@
 //! 2. A keychain is a place in the multipath: 0 is external, 1 internal. Without a multipath there
 //!    is one keychain, the external one; `…/0/*` alone is another wallet than `…/<0;1>/*`.
 //! 3. Without a wildcard there is one script a keychain, at index 0.
-//! 4. What is accepted is taken by bitcoind, too ([`WalletDescriptor::for_node`]).
+//! 4. What is accepted is taken by bitcoind, too ([`WalletDescriptor::for_node`]), and by `parse`
+//!    again as it is kept ([`WalletDescriptor::text`]): the same wallet, letter for letter.
 //! 5. No text is parsed that is longer than [`MAX_BYTES`] or has a word that is longer than any
-//!    key, so that the cost is bounded.
+//!    key and is no row of wrappers, so that the cost is bounded.
 
 mod derive;
 mod functions;
@@ -47,7 +48,7 @@ pub use problem::{DescriptorProblem, SecretShape};
 pub const MAX_BYTES: usize = 16 * 1024;
 
 /// A wallet without its private keys: one or two keychains of scripts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletDescriptor {
     id: [u8; 32],
     text: String,
@@ -55,7 +56,7 @@ pub struct WalletDescriptor {
     keychains: Vec<Keychain>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Keychain {
     /// With origins, without multipath.
     descriptor: Descriptor<DescriptorPublicKey>,
@@ -71,9 +72,10 @@ impl WalletDescriptor {
             return Err(DescriptorProblem::Secret(shape));
         }
         let plain = spelling::plain(text)?;
+        let wallet = |plain: &str| Self::of_plain(plain, network)?.read_again(network);
         if let Some(key) = spelling::ambiguous(&plain) {
             let of_function = |head: &str, tail: &str| {
-                Self::of_plain(&format!("{head}{key}{tail}"), network).map(|wallet| wallet.text)
+                wallet(&format!("{head}{key}{tail}")).map(|wallet| wallet.text)
             };
             return Err(DescriptorProblem::Ambiguous {
                 pkh: of_function("pkh(", ")")?,
@@ -82,7 +84,16 @@ impl WalletDescriptor {
                 tr: of_function("tr(", ")")?,
             });
         }
-        Self::of_plain(&plain, network)
+        wallet(&plain)
+    }
+
+    /// Its text is what is kept (law 4).
+    fn read_again(self, network: Network) -> Result<Self, DescriptorProblem> {
+        let again = Self::of_plain(&spelling::plain(&self.text)?, network)?;
+        match again == self {
+            true => Ok(self),
+            false => Err(DescriptorProblem::Unstable),
+        }
     }
 
     fn of_plain(plain: &str, network: Network) -> Result<Self, DescriptorProblem> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use bitcoin::bip32::{self, ChildNumber};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly, XOnlyPublicKey};
-use bitcoin::{Network, NetworkKind, bip32};
+use bitcoin::{Network, NetworkKind};
 use miniscript::descriptor::{
     DescriptorType, DescriptorXKey, ShInner, SinglePub, SinglePubKey, Wildcard, WshInner,
 };
@@ -14,7 +15,8 @@ use miniscript::{
 
 use super::problem::DescriptorProblem;
 
-/// Network, hardened steps, and that the places of a multipath differ.
+/// Network, hardened steps, that the places of a multipath differ, and that a key by its x
+/// coordinate stands in `tr()` alone: miniscript takes it in `pkh()` everywhere, as the even one.
 pub fn check(
     descriptor: &Descriptor<DescriptorPublicKey>,
     network: Network,
@@ -30,7 +32,11 @@ pub fn check(
         (false, true) => return Err(DescriptorProblem::WrongNetwork { ours: network }),
         _ => {}
     }
+    let is_tr = descriptor.desc_type() == DescriptorType::Tr;
     for key in descriptor.iter_pk() {
+        if key.is_x_only_key() && !is_tr {
+            return Err(DescriptorProblem::XOnly);
+        }
         if key.has_hardened_step() || key.wildcard() == Some(Wildcard::Hardened) {
             return Err(DescriptorProblem::Hardened);
         }
@@ -52,16 +58,29 @@ pub fn form(
     let mut fixer = Fixer {
         secp: Secp256k1::verification_only(),
         is_tr: descriptor.desc_type() == DescriptorType::Tr,
+        index: None,
     };
-    let normal = descriptor
-        .translate_pk(&mut fixer)
-        .map_err(|error| match error {
-            TranslateErr::TranslatorErr(_) => DescriptorProblem::Path,
-            TranslateErr::OuterError(error) => DescriptorProblem::of_miniscript(error),
-        })?;
-    normal
-        .sanity_check()
-        .map_err(DescriptorProblem::of_miniscript)?;
+    let mut sane = |descriptor: &Descriptor<DescriptorPublicKey>, index| {
+        fixer.index = index;
+        let fixed = descriptor
+            .translate_pk(&mut fixer)
+            .map_err(|error| match error {
+                TranslateErr::TranslatorErr(_) => DescriptorProblem::Path,
+                TranslateErr::OuterError(error) => DescriptorProblem::of_miniscript(error),
+            })?;
+        let check = fixed.sanity_check();
+        check.map_err(DescriptorProblem::of_miniscript)?;
+        Ok(fixed)
+    };
+    let normal = sane(descriptor, None)?;
+    if normal.has_wildcard() {
+        // bitcoind looks at index 0 for keys that occur twice.
+        sane(&normal, Some(ChildNumber::Normal { index: 0 }))?;
+    }
+    for leaf in normal.tap_tree_iter() {
+        let satisfaction = leaf.miniscript().max_satisfaction_size();
+        satisfaction.map_err(DescriptorProblem::of_miniscript)?;
+    }
     Ok(normal)
 }
 
@@ -69,6 +88,8 @@ struct Fixer {
     secp: Secp256k1<VerifyOnly>,
     /// Its keys have an x coordinate alone.
     is_tr: bool,
+    /// In place of the wildcard.
+    index: Option<ChildNumber>,
 }
 
 impl Translator<DescriptorPublicKey> for Fixer {
@@ -98,8 +119,11 @@ impl Translator<DescriptorPublicKey> for Fixer {
                 return Err(bip32::Error::InvalidDerivationPathFormat);
             }
         };
-        let fixed = xkey.derive_pub(&self.secp, path)?;
-        if wildcard == Wildcard::None {
+        let mut fixed = xkey.derive_pub(&self.secp, path)?;
+        if let (Some(index), true) = (self.index, wildcard != Wildcard::None) {
+            fixed = fixed.ckd_pub(&self.secp, index)?;
+        }
+        if wildcard == Wildcard::None || self.index.is_some() {
             return Ok(single(bitcoin::PublicKey::new(fixed.public_key)));
         }
         Ok(DescriptorPublicKey::XPub(DescriptorXKey {
@@ -107,7 +131,7 @@ impl Translator<DescriptorPublicKey> for Fixer {
             xkey: bip32::Xpub {
                 depth: 0,
                 parent_fingerprint: bip32::Fingerprint::default(),
-                child_number: bip32::ChildNumber::Normal { index: 0 },
+                child_number: ChildNumber::Normal { index: 0 },
                 ..fixed
             },
             derivation_path: bip32::DerivationPath::master(),

@@ -52,7 +52,8 @@ pub enum DescriptorProblem {
     Word,
 
     #[error(
-        "The checksum of an extended key is wrong: a letter is mistyped or missing; copy the key again, whole."
+        "The checksum of an extended key is wrong, or the key is of another coin: a letter is probably mistyped or missing; \
+         copy the key again, whole."
     )]
     Key,
 
@@ -103,7 +104,8 @@ pub enum DescriptorProblem {
     },
 
     #[error(
-        "Inside sh() there can be wpkh(), wsh(), multi(), sortedmulti(), pkh() or pk(); write other scripts as sh(wsh(…)), or wsh(…) if that is how the wallet makes its addresses."
+        "Inside sh() there can be wpkh(), wsh(), multi(), sortedmulti(), pkh() or pk(), without wrappers; \
+         write a script of miniscript as sh(wsh(…)), or wsh(…) if that is how the wallet makes its addresses, and tr(…) without sh()."
     )]
     InSh,
 
@@ -140,6 +142,23 @@ pub enum DescriptorProblem {
     )]
     Uncompressed,
 
+    #[error(
+        "sortedmulti() does not say in which order a public key that is not compressed (04…) stands; \
+         write multi(…) with the keys in the order of the wallet's scripts."
+    )]
+    SortedUncompressed,
+
+    #[error(
+        "A public key of 64 digits can stand in tr() alone; write it with its first byte (02… or 03…), and never send a private key."
+    )]
+    XOnly,
+
+    /// What is kept would be another wallet, or none.
+    #[error(
+        "This descriptor cannot be kept as it is; send the descriptor as the wallet exports it."
+    )]
+    Unstable,
+
     #[error("The descriptor is nested too deeply; send one that is simpler.")]
     TooDeep,
 
@@ -148,7 +167,7 @@ pub enum DescriptorProblem {
     )]
     Unsafe(&'static str),
 
-    /// What miniscript says, without long words.
+    /// What miniscript says, without long words and long quotations.
     #[error("This descriptor cannot be read ({0}); send it as the wallet exports it.")]
     Malformed(String),
 }
@@ -163,7 +182,13 @@ impl DescriptorProblem {
             })) => Self::TooDeep,
             Error::AnalysisError(AnalysisError::RepeatedPubkeys) => Self::RepeatedKey,
             Error::AnalysisError(error) => Self::Unsafe(danger(&error)),
-            error => Self::Malformed(shortened(&error.to_string())),
+            Error::NonTopLevel(_) => {
+                Self::Malformed("a script of another kind is needed".to_owned())
+            }
+            Error::Unexpected(_) | Error::Trailing(_) => {
+                Self::Malformed("something stands where it must not".to_owned())
+            }
+            error => Self::Malformed(shortened(&unquoted(&error.to_string()))),
         }
     }
 }
@@ -172,7 +197,9 @@ fn danger(error: &AnalysisError) -> &'static str {
     match error {
         AnalysisError::SiglessBranch => "coins can be spent without a signature",
         AnalysisError::RepeatedPubkeys => "a key occurs twice",
-        AnalysisError::BranchExceedResouceLimits => "it is too large to be spent from",
+        AnalysisError::BranchExceedResouceLimits => {
+            "it is too large to be spent from, or cannot be spent at all"
+        }
         AnalysisError::HeightTimelockCombination => {
             "it demands a height and a time at once, which no transaction can fulfil"
         }
@@ -181,14 +208,30 @@ fn danger(error: &AnalysisError) -> &'static str {
     }
 }
 
+/// Longest word, and longest quotation, that is said again.
+const LONGEST: usize = 16;
+
+/// Without what stands between the first quotation mark and the last one, if it is long: a key or a
+/// seed can stand there in many short words.
+fn unquoted(detail: &str) -> String {
+    const MARKS: [char; 4] = ['\'', '`', '«', '»'];
+    let behind_first = detail.split_once(MARKS).map(|(_, behind)| behind);
+    let quotation = behind_first.and_then(|behind| behind.rsplit_once(MARKS));
+    match quotation {
+        Some((quotation, _)) if quotation.chars().count() > LONGEST => {
+            detail.replacen(quotation, "…", 1)
+        }
+        _ => detail.to_owned(),
+    }
+}
+
 /// At most 100 characters, without words that could be keys.
 fn shortened(detail: &str) -> String {
-    const LONGEST_WORD: usize = 16;
     const MOST: usize = 100;
     let pieces = detail.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
     let short = pieces.map(|piece| {
         let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        match word.len() > LONGEST_WORD {
+        match word.len() > LONGEST {
             true => format!("…{}", piece.strip_prefix(word).unwrap_or_default()),
             false => piece.to_owned(),
         }

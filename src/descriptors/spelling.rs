@@ -13,7 +13,7 @@ use super::MAX_BYTES;
 use super::problem::DescriptorProblem;
 
 /// No key and no hash has as many letters (a public key that is not compressed has 130).
-const LONGEST_WORD: usize = 130;
+pub const LONGEST_WORD: usize = 130;
 
 /// What the version of an extended key says.
 struct Version {
@@ -46,12 +46,13 @@ const VERSIONS: &[Version] = &[
 
 /// The version of an extended public key, and its 78 bytes.
 fn decoded(word: &str) -> Option<(&'static Version, Vec<u8>)> {
-    if !(100..=LONGEST_WORD).contains(&word.len()) {
+    if !(100..=LONGEST_WORD).contains(&word.len()) || !looks_extended(word) {
         return None;
     }
     let data = base58::decode_check(word).ok()?;
     let version = VERSIONS.iter().find(|it| data.starts_with(&it.bytes))?;
-    (data.len() == 78 && word.starts_with(version.name)).then_some((version, data))
+    let is_point = matches!(data.get(45), Some(2 | 3));
+    (data.len() == 78 && is_point && word.starts_with(version.name)).then_some((version, data))
 }
 
 /// With a right checksum.
@@ -61,6 +62,7 @@ pub fn is_extended_public_key(word: &str) -> bool {
 
 /// The descriptor in a text, or a bare `xpub` or `tpub` ([`ambiguous`]).
 pub fn plain(text: &str) -> Result<String, DescriptorProblem> {
+    let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
     let text = text.trim();
     if text.is_empty() {
         return Err(DescriptorProblem::Empty);
@@ -73,7 +75,7 @@ pub fn plain(text: &str) -> Result<String, DescriptorProblem> {
     }
     if let Some(place) = text.chars().position(|c| !c.is_ascii_graphic()) {
         return Err(DescriptorProblem::Character {
-            place: place.saturating_add(1),
+            place: blanks.saturating_add(place).saturating_add(1),
         });
     }
     let body = checksum::verify_checksum(text).map_err(|_| DescriptorProblem::Checksum)?;
@@ -94,7 +96,10 @@ fn of_key(body: &str) -> Result<String, DescriptorProblem> {
         Some((origin, key)) if origin.starts_with('[') => key,
         _ => body,
     };
-    let (word, path) = key.split_once('/').unwrap_or((key, ""));
+    let (word, path) = match key.split_once('/') {
+        Some((word, path)) => (word, Some(path)),
+        None => (key, None),
+    };
     if !looks_extended(word) {
         return Err(DescriptorProblem::NoDescriptor);
     }
@@ -106,10 +111,10 @@ fn of_key(body: &str) -> Result<String, DescriptorProblem> {
             tail: closing(version.head),
         });
     }
-    if !path.is_empty() && !path.contains('*') {
+    if path.is_some_and(|path| !path.contains('*')) {
         return Err(DescriptorProblem::Path);
     }
-    let path = if path.is_empty() { "/<0;1>/*" } else { "" };
+    let path = if path.is_none() { "/<0;1>/*" } else { "" };
     let (head, tail) = (version.head, closing(version.head));
     replaced(&format!("{head}{body}{path}{tail}"))
 }
@@ -123,7 +128,7 @@ fn closing(head: &str) -> &'static str {
     }
 }
 
-fn looks_extended(word: &str) -> bool {
+pub fn looks_extended(word: &str) -> bool {
     word.len() > 20 && word.get(1..4) == Some("pub")
 }
 
@@ -133,7 +138,8 @@ fn replaced(descriptor: &str) -> Result<String, DescriptorProblem> {
     for piece in descriptor.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         let behind = piece.strip_prefix(word).unwrap_or_default();
-        if word.len() > LONGEST_WORD {
+        let is_wrappers = behind == ":";
+        if word.len() > LONGEST_WORD && !is_wrappers {
             return Err(DescriptorProblem::Word);
         }
         if looks_extended(word) {
@@ -149,6 +155,11 @@ fn replaced(descriptor: &str) -> Result<String, DescriptorProblem> {
 fn replaced_key(word: &str, descriptor: &str) -> Result<String, DescriptorProblem> {
     let (version, mut data) = decoded(word).ok_or(DescriptorProblem::Key)?;
     data.splice(..4, version.plain);
+    let (depth, parent) = (data.get(4).copied(), data.get_mut(5..13));
+    if let (Some(0), Some(parent)) = (depth, parent) {
+        // bitcoind takes no key of depth 0 that has a parent.
+        parent.fill(0);
+    }
     let plain = base58::encode_check(&data);
     if !descriptor.starts_with(version.head) {
         return Err(DescriptorProblem::OtherScripts {

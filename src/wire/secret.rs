@@ -1,11 +1,14 @@
 //! Keys, seed words and tokens: what must not be shown again, neither to the client nor in the log.
 //!
-//! They are known by their shape, so that one with a mistyped letter is found, too.
+//! They are known by their shape, so that one with a mistyped letter is found, too. Copies of a
+//! text are overwritten when they are not needed any more, except those that the decoder of base58
+//! makes.
 
 use bitcoin::base58;
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
-use super::text::{after_scheme, is_hex, is_invisible, starts_with, visible};
+use super::text::{after_scheme, is_hex, is_invisible, starts_with};
 
 /// What somebody should not have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub fn is_in(text: &str) -> bool {
         let digits = after_scheme(word, "0x").unwrap_or(word);
         digits.len() == 64 && is_hex(digits)
     };
-    let is_secret = |text: &String| is_token(text) || words(text).any(is_key);
+    let is_secret = |text: &Zeroizing<String>| is_token(text) || words(text).any(is_key);
     find(text).is_some() || forms(text).iter().any(is_secret)
 }
 
@@ -53,14 +56,28 @@ fn beginning(text: &str) -> &str {
 }
 
 /// A text as it came and percent-decoded, each also without what nobody sees and without space.
-fn forms(text: &str) -> Vec<String> {
+fn forms(text: &str) -> Vec<Zeroizing<String>> {
     let text = beginning(text);
-    let decoded = percent_decode_str(text).decode_utf8_lossy();
-    let shown = |text: &str| text.chars().filter(|c| !is_invisible(*c)).collect();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    bytes.extend(percent_decode_str(text));
+    let decoded = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
     [text, &decoded]
         .iter()
-        .flat_map(|text| [(*text).to_owned(), shown(text), visible(text)])
+        .flat_map(|text| {
+            [
+                kept(text, |_| true),
+                kept(text, |c| !is_invisible(c)),
+                kept(text, |c| !c.is_whitespace() && !is_invisible(c)),
+            ]
+        })
         .collect()
+}
+
+/// In one place of memory, which is overwritten.
+fn kept(text: &str, is_kept: fn(char) -> bool) -> Zeroizing<String> {
+    let mut kept = Zeroizing::new(String::with_capacity(text.len()));
+    kept.extend(text.chars().filter(|c| is_kept(*c)));
+    kept
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -68,35 +85,42 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn key(word: &str) -> Option<SecretKind> {
-    let (first, _) = word.split_at_checked(1)?;
+    let (first, behind) = word.split_at_checked(1)?;
     match word.len() {
-        // Wallet import format, of a test network, too.
+        // Wallet import format, of a test network, too, and in letters of one size.
         50..=54 if "5KL9c".contains(first) || is_checked_key(word) => Some(SecretKind::PrivateKey),
+        50..=54 if "klC".contains(first) && has_digit(word) => Some(SecretKind::PrivateKey),
         // Its form with a passphrase (BIP 38).
-        56..=60 if word.starts_with("6P") => Some(SecretKind::EncryptedKey),
+        56..=60 if starts_with(word, "6P") => Some(SecretKind::EncryptedKey),
         // Shares of a seed (BIP 93), keys of Nostr.
         40.. if starts_with(word, "ms1") || starts_with(word, "nsec1") => {
             Some(SecretKind::PrivateKey)
         }
         // As BIP 32 and SLIP 132 write it.
-        20.. if word.get(1..4) == Some("prv") && "xyztuvYZUV".contains(first) => {
+        20.. if "xyztuvXYZTUV".contains(first) && starts_with(behind, "prv") => {
             Some(SecretKind::ExtendedPrivateKey)
         }
         _ => None,
     }
 }
 
+fn has_digit(word: &str) -> bool {
+    word.bytes().any(|byte| byte.is_ascii_digit())
+}
+
 /// In the form of other coins, whose first letters are others.
 fn is_checked_key(word: &str) -> bool {
-    base58::decode_check(word)
-        .is_ok_and(|data| matches!(data.len(), 33 | 34) && data.first() >= Some(&0x80))
+    base58::decode_check(word).is_ok_and(|data| {
+        let data = Zeroizing::new(data);
+        matches!(data.len(), 33 | 34) && data.first() >= Some(&0x80)
+    })
 }
 
 /// Many words of letters alone, one after the other. Numbers between them do not matter.
 fn is_seed(text: &str) -> bool {
     let mut count = 0_usize;
     for word in text.split(|c: char| c.is_whitespace() || c.is_ascii_punctuation()) {
-        let word: String = word.chars().filter(|c| !is_invisible(*c)).collect();
+        let word = kept(word, |c| !is_invisible(c));
         if word.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
@@ -121,13 +145,14 @@ fn may_hold_key(word: &str) -> bool {
     word.len() >= 50
         && has(u8::is_ascii_lowercase)
         && has(u8::is_ascii_uppercase)
-        && has(u8::is_ascii_digit)
+        && has_digit(word)
 }
 
 /// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
 /// characters, and no key.
 pub fn shortened(text: &str) -> String {
-    if is_in(text) || words(beginning(text)).any(may_hold_key) {
+    let may_hold_key = |text: &Zeroizing<String>| words(text).any(may_hold_key);
+    if is_in(text) || forms(text).iter().any(may_hold_key) {
         return "(not shown: it may be a key)".to_owned();
     }
     const MOST: usize = 100;
@@ -236,6 +261,29 @@ mod tests {
         ] {
             assert_eq!(shortened(address), address);
         }
+    }
+
+    #[test]
+    fn case_b6_a_key_in_letters_of_one_size_or_in_groups_is_not_shown_either() {
+        let key = "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617";
+        let extended = "xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5kejMRNNU3TGtRBeJgk33yuGBxrMPHi";
+        let encrypted = "6PRVWUbkzzsbcVac2qwfssoUJAN1Xhrg6bNk8J7Nzm5H7kxEbn2Nh2ZoGg";
+        for text in [
+            key.to_lowercase(),
+            key.to_uppercase(),
+            extended.to_uppercase(),
+            extended.to_lowercase(),
+            encrypted.to_lowercase(),
+        ] {
+            assert!(find(&text).is_some(), "{text}");
+            assert!(shortened(&text).starts_with("(not shown"), "{text}");
+        }
+        let groups = key.as_bytes().chunks(4);
+        let groups: Vec<_> = groups
+            .filter_map(|group| std::str::from_utf8(group).ok())
+            .collect();
+        let text = format!("key {}", groups.join(" "));
+        assert!(shortened(&text).starts_with("(not shown"), "{text}");
     }
 
     #[test]

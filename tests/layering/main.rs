@@ -223,7 +223,10 @@ const PURE: &[(&str, &[&str])] = &[
             "thiserror",
         ],
     ),
-    ("descriptors", &["bitcoin", "miniscript", "thiserror"]),
+    (
+        "descriptors",
+        &["bitcoin", "miniscript", "thiserror", "zeroize"],
+    ),
     (
         "wire",
         &[
@@ -237,6 +240,7 @@ const PURE: &[(&str, &[&str])] = &[
             "strsim",
             "thiserror",
             "tracing",
+            "zeroize",
         ],
     ),
 ];

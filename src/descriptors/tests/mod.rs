@@ -2,6 +2,7 @@
 
 mod properties;
 mod refused;
+mod secrets;
 mod spellings;
 mod vectors;
 
@@ -20,6 +21,8 @@ const KEY_C: &str = "xpub661MyMwAqRbcGDZQUKLqmWodYLcoBQnQH33yYkkF3jjxeLvY8qr2wWG
 /// Of BIP 381's vectors: one key, compressed and not.
 const POINT: &str = "03a34b99f22c790c4e36b2b3c2c35a36db06226e41c692fc82b8b56ac1c540c5bd";
 const LONG_POINT: &str = "04a34b99f22c790c4e36b2b3c2c35a36db06226e41c692fc82b8b56ac1c540c5bd5b8dec5235a0fa8722476c7709c02559e3aa73aa03918ba2d492eea75abea235";
+/// Of BIP 32's vectors.
+const XPRV: &str = "xprv9s21ZrQH143K31xYSDQpPDxsXRTUcvj2iNHm5NUtrGiGG5e2DtALGdso3pGz6ssrdK4PFmM8NSpSBHNqPqm55Qn3LqFtT2emdEXVYsCzC2U";
 
 fn parse(text: &str) -> Result<WalletDescriptor, DescriptorProblem> {
     WalletDescriptor::parse(text, Network::Bitcoin)

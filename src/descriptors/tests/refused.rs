@@ -1,105 +1,9 @@
-//! Texts that are not taken: the cause that is said, what helps, and that no secret is said again.
+//! Texts that are not taken: the cause that is said, and what helps.
 
 use bitcoin::Network;
 
-use super::super::{DescriptorProblem, MAX_BYTES, SecretShape, WalletDescriptor};
+use super::super::{DescriptorProblem, MAX_BYTES, WalletDescriptor};
 use super::*;
-
-const WIF: &str = "L4rK1yDtCWekvXuE6oXD9jCYfFNV2cWRpVuPLBcCU2z8TrisoyY1";
-const LONG_WIF: &str = "5KYZdUEo39z3FPrtuX2QbbwGnNP5zTd7yyr2SC1j299sBCnWjss";
-const XPRV: &str = "xprv9s21ZrQH143K31xYSDQpPDxsXRTUcvj2iNHm5NUtrGiGG5e2DtALGdso3pGz6ssrdK4PFmM8NSpSBHNqPqm55Qn3LqFtT2emdEXVYsCzC2U";
-const SEED: &str =
-    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
-
-/// No piece of the secret that is long enough to help anybody is said.
-fn says_nothing_of(secret: &str, sentence: &str) {
-    let bytes = secret.as_bytes();
-    let pieces = bytes
-        .windows(8)
-        .filter_map(|piece| std::str::from_utf8(piece).ok());
-    for piece in pieces {
-        assert!(!sentence.contains(piece), "{piece}: {sentence}");
-    }
-}
-
-#[test]
-fn secrets_are_refused_wherever_they_stand_and_not_said_again() {
-    use SecretShape::*;
-    let at = |version: [u8; 4]| {
-        let mut data = bitcoin::base58::decode_check(XPRV).expect("it is a key");
-        data.splice(..4, version);
-        bitcoin::base58::encode_check(&data)
-    };
-    let (yprv, zprv) = (at([0x04, 0x9d, 0x78, 0x78]), at([0x04, 0xb2, 0x43, 0x0c]));
-    let (tprv, vprv) = (at([0x04, 0x35, 0x83, 0x94]), at([0x02, 0x57, 0x50, 0x48]));
-    let bip38 = "6PRVWUbkzzsbcVac2qwfssoUJAN1Xhrg6bNk8J7Nzm5H7kxEbn2Nh2ZoGg";
-    let test_wif = "cMzLdeGd5vEqxB8B6VFQoRopQ3sLAAvEzDAoQgvX54xwofSWj1fx";
-    for (secret, shape) in [
-        (WIF, PrivateKey),
-        (LONG_WIF, PrivateKey),
-        (test_wif, PrivateKey),
-        (&WIF[..50], PrivateKey),
-        (&WIF.replace('D', "0"), PrivateKey),
-        (bip38, EncryptedKey),
-        (XPRV, ExtendedPrivateKey),
-        (&yprv, ExtendedPrivateKey),
-        (&zprv, ExtendedPrivateKey),
-        (&tprv, ExtendedPrivateKey),
-        (&vprv, ExtendedPrivateKey),
-        (&XPRV[..80], ExtendedPrivateKey),
-        (&XPRV.replace('Q', "0"), ExtendedPrivateKey),
-        (SEED, SeedWords),
-    ] {
-        let (head, tail) = secret.split_at(9);
-        for text in [
-            secret.to_owned(),
-            format!("wpkh({secret}/0/*)"),
-            format!("wpkh([73c5da0a/84h/0h/0h]{secret}/<0;1>/*)#89f8spxm"),
-            format!("wsh(multi(2,{KEY_A}/*,{secret}))"),
-            format!("tr({KEY_A}/*,{{pk({KEY_B}),pk({secret}"),
-            format!("é{secret}é"),
-            format!("nonsense({secret}"),
-            format!("wpkh({secret})  {KEY_A}"),
-            format!("{head}\u{200b}{tail}"),
-        ] {
-            let problem = refused(&text);
-            // A seed that is split becomes one that has other words.
-            let expected = DescriptorProblem::Secret(shape);
-            assert!(problem == expected || secret == SEED, "{text}: {problem:?}");
-            says_nothing_of(secret, &format!("{problem} {problem:?}"));
-        }
-    }
-    for text in [
-        format!("wpkh{WIF})"),
-        format!("pkh{XPRV}/0/*"),
-        SEED.replace(' ', ","),
-        SEED.replace(' ', "-"),
-        SEED.replace(' ', "\n2. "),
-        format!("{head} {tail}", head = &WIF[..20], tail = &WIF[20..]),
-    ] {
-        assert!(
-            matches!(refused(&text), DescriptorProblem::Secret(_)),
-            "{text}"
-        );
-    }
-}
-
-#[test]
-fn descriptors_are_no_secrets() {
-    let deep = (0..12).fold(format!("pk({KEY_A}/*)"), |inner, _| {
-        format!("or_i(0,{inner})")
-    });
-    assert!(!matches!(
-        parse(&format!("wsh({deep})")),
-        Err(DescriptorProblem::Secret(_))
-    ));
-    let hash = "5c".repeat(32);
-    let _ = wallet(&format!("wsh(and_v(v:pk({KEY_A}/*),sha256({hash})))"));
-    let _ = wallet(&format!(
-        "wsh(and_v(v:pk({KEY_A}/*),hash160({})))",
-        "9c".repeat(20)
-    ));
-}
 
 /// What is refused, words of its sentence, and what is taken after its advice is followed: empty if
 /// that is to add addresses, which tests of the API do.
@@ -147,7 +51,11 @@ fn advised() -> Vec<(String, &'static str, String)> {
         (format!("sortedmulti(1,{})", keys("")), "write wsh(sortedmulti(…)), or sh(sortedmulti(…))", format!("wsh(sortedmulti(1,{}))", keys(""))),
         (format!("tr(musig({KEY_A},{KEY_B})/0/*)"), "add the addresses of the wallet by themselves (POST /add_addresses)", String::new()),
         (format!("tr({POINT},sortedmulti_a(1,{}))", keys("")), "sortedmulti_a() is not taken", format!("tr({POINT},multi_a(1,{}))", keys(""))),
-        (format!("sh(and_v(v:pk({KEY_A}/*),older(9)))"), "write other scripts as sh(wsh(…))", format!("sh(wsh(and_v(v:pk({KEY_A}/*),older(9))))")),
+        (format!("sh(and_v(v:pk({KEY_A}/*),older(9)))"), "write a script of miniscript as sh(wsh(…))", format!("sh(wsh(and_v(v:pk({KEY_A}/*),older(9))))")),
+        (format!("sh(tr({KEY_A}/*))"), "and tr(…) without sh()", format!("tr({KEY_A}/*)")),
+        (format!("wsh(c:expr_raw_pkh({}))", "9c".repeat(20)), "write pkh(KEY) in its place", format!("wsh(pkh({KEY_A}/*))")),
+        (format!("wsh(pkh({}))", &POINT[2..]), "write it with its first byte (02… or 03…)", format!("wsh(pkh({POINT}))")),
+        (format!("sh(sortedmulti(1,{LONG_POINT},{KEY_A}))"), "write multi(…) with the keys in the order of the wallet's scripts", format!("sh(multi(1,{KEY_A},{LONG_POINT}))")),
         (format!("wpkh({KEY_A}/0h/*)"), "[fingerprint/84h/0h/0h]xpub…/<0;1>/*", account()),
         (format!("wpkh({KEY_A}/*h)"), "send the key that the wallet shows for the account", account()),
         (format!("wpkh({KEY_A}/<0;1h>/*)"), "with the hardened steps before it", account()),
@@ -345,6 +253,97 @@ fn what_stands_where_it_must_not_is_refused() {
     let _ = wallet(&format!("wsh(multi(1{keys}))"));
 }
 
+/// Miniscript takes it for the key whose y coordinate is even, which may be another one.
+#[test]
+fn a_key_by_its_x_coordinate_stands_in_tr_alone() {
+    let x = &POINT[2..];
+    for text in [
+        format!("wsh(pkh({x}))"),
+        format!("sh(pkh({x}))"),
+        format!("sh(wsh(pkh([73c5da0a/84h]{x})))"),
+        format!("wsh(and_v(v:pkh({x}),older(9)))"),
+        format!("wsh(or_d(pk({KEY_A}/<0;1>/*),and_v(v:pkh({x}),older(9))))"),
+    ] {
+        assert_eq!(refused(&text), DescriptorProblem::XOnly, "{text}");
+    }
+    let _ = wallet(&format!("tr({x},pkh({KEY_A}/*))"));
+    let _ = wallet(&format!("tr({KEY_A}/*,and_v(v:pkh({x}),older(9)))"));
+}
+
+/// Bitcoin Core sorts it behind all others, miniscript by its compressed form.
+#[test]
+fn a_key_that_is_not_compressed_is_not_sorted() {
+    let text = format!("sh(sortedmulti(1,{LONG_POINT},{KEY_A}/<0;1>/*))");
+    assert_eq!(refused(&text), DescriptorProblem::SortedUncompressed);
+    let _ = wallet(&text.replace("sortedmulti", "multi"));
+}
+
+/// Bitcoin Core knows miniscript in `wsh()` and `tr()` alone.
+#[test]
+fn wrappers_do_not_stand_in_sh() {
+    for inner in [
+        format!("n:pk({KEY_A}/*)"),
+        format!("l:pk({KEY_A}/*)"),
+        format!("u:pkh({KEY_A}/*)"),
+        format!("tv:pk({KEY_A}/*)"),
+        format!("j:multi(1,{KEY_A}/*,{KEY_B}/*)"),
+        format!("n:wpkh({KEY_A}/*)"),
+    ] {
+        let problem = refused(&format!("sh({inner})"));
+        assert_eq!(problem, DescriptorProblem::InSh, "{inner}");
+        let problem = refused(&inner);
+        assert_eq!(problem, DescriptorProblem::NoDescriptor, "{inner}");
+    }
+}
+
+#[test]
+fn what_cannot_be_spent_is_refused_in_every_leaf() {
+    for text in [
+        format!("tr({KEY_A}/*,0)"),
+        format!("tr({KEY_A}/*,and_v(v:pk({KEY_B}/*),0))"),
+        format!("tr({KEY_A}/*,{{pk({KEY_C}/*),and_v(v:pk({KEY_B}/*),0)}})"),
+        "wsh(0)".to_owned(),
+        format!("wsh(and_v(v:pk({KEY_A}/*),0))"),
+    ] {
+        let problem = refused(&text);
+        assert!(
+            matches!(
+                problem,
+                DescriptorProblem::Unsafe(_) | DescriptorProblem::Malformed(_)
+            ),
+            "{text}: {problem:?}"
+        );
+    }
+    let _ = wallet(&format!("tr({KEY_A}/*,or_i(0,pk({KEY_B}/*)))"));
+}
+
+#[test]
+fn the_place_of_a_character_counts_blanks_before_it() {
+    let problem = refused("  wpkh(é)");
+    assert_eq!(problem, DescriptorProblem::Character { place: 8 });
+    assert_eq!(refused(&format!("{ZPUB}/")), DescriptorProblem::Path);
+}
+
+/// Bitcoin Core compares keys at index 0.
+#[test]
+fn a_key_that_occurs_twice_at_index_0_is_refused() {
+    let child: bitcoin::bip32::Xpub = KEY_A.parse().expect("it is a key");
+    let secp = bitcoin::secp256k1::Secp256k1::verification_only();
+    let step = bitcoin::bip32::ChildNumber::Normal { index: 0 };
+    let child = child.ckd_pub(&secp, step).expect("it has a child").to_pub();
+    for text in [
+        format!("wsh(and_v(v:pk({KEY_A}/0),pk({KEY_A}/*)))"),
+        format!("wsh(and_v(v:pk({KEY_A}/<0;1>),pk({KEY_A}/*)))"),
+        format!("wsh(and_v(v:pk({KEY_A}/<1;0>),pk({KEY_A}/*)))"),
+        format!("wsh(and_v(v:pk({child}),pkh({KEY_A}/*)))"),
+        format!("tr({KEY_B},multi_a(2,{KEY_A}/0,{KEY_A}/*))"),
+        format!("tr({KEY_B},multi_a(2,{child},{KEY_A}/*))"),
+    ] {
+        assert_eq!(refused(&text), DescriptorProblem::RepeatedKey, "{text}");
+    }
+    let _ = wallet(&format!("tr({KEY_A}/0,{{pk({KEY_A}/*),pk({KEY_B})}})"));
+}
+
 /// On a thread with the stack that threads have.
 #[test]
 fn nothing_is_too_deep_or_too_long_for_the_stack() {
@@ -357,13 +356,13 @@ fn nothing_is_too_deep_or_too_long_for_the_stack() {
             ("v", ""),
             ("n", ":"),
         ] {
-            for count in [100, 400, 402, 403, 2000] {
-                for head in ["wsh", "tr", "sh(wsh"] {
-                    let (open, close) = (open.repeat(count), close.repeat(count));
-                    let _ = parse(&format!("{head}({open}{close})"));
-                    let _ = parse(&format!("{head}({open}:pk({KEY_A}/*){close})"));
-                    let _ = parse(&format!("{head}({KEY_A},{open}pk({KEY_B}/*){close})"));
-                }
+            // Deepest that miniscript takes, and as deep as a text can be.
+            // About as deep as miniscript takes it, and as deep as a text can be.
+            for (count, head) in [(401, "tr"), (402, "tr"), (403, "wsh"), (2000, "sh(wsh")] {
+                let (open, close) = (open.repeat(count), close.repeat(count));
+                let _ = parse(&format!("{head}({open}{close})"));
+                let _ = parse(&format!("{head}({open}:pk({KEY_A}/*){close})"));
+                let _ = parse(&format!("{head}({KEY_A},{open}pk({KEY_B}/*){close})"));
             }
         }
     };

@@ -1,5 +1,6 @@
 //! Which texts are the same wallet, and how it is written.
 
+use super::super::{DescriptorProblem, MAX_BYTES};
 use super::*;
 
 fn same(texts: &[&str]) {
@@ -220,4 +221,65 @@ fn keys_of_slip_132_are_taken_where_they_belong() {
         let with = |key: &str| format!("{head}{key}/<0;1>/*{tail}");
         assert_eq!(wallet(&with(&key)).text(), wallet(&with(XPUB)).text());
     }
+}
+
+/// The text is what is kept and read at every start.
+#[test]
+fn what_is_taken_is_taken_again_from_its_own_text() {
+    let nested = |count: usize| {
+        let (open, close) = ("or_i(0,".repeat(count), ")".repeat(count));
+        format!("tr({KEY_A}/*,{open}pk({KEY_B}/*){close})")
+    };
+    for text in [
+        nested(1),
+        nested(130),
+        nested(131),
+        nested(400),
+        format!("wpkh({KEY_A}/+0/007/*)"),
+        format!("wsh(andor(pk({KEY_A}/*),pk({KEY_B}/*),0))"),
+        format!("wsh(and_v(or_c(pk({KEY_A}/*),v:older(9)),pk({KEY_B}/*)))"),
+        format!("wsh(and_v(vc:pk_k({KEY_A}/*),and_v(v:older(9),1)))"),
+        format!("tr({KEY_A}/<0;1>/*,{{c:pk_h({KEY_B}/<2;3>/*),pk({POINT})}})"),
+    ] {
+        let (first, again) = (wallet(&text), wallet(wallet(&text).text()));
+        assert_eq!(again, first, "{text}");
+    }
+    let raw = format!("wsh(c:expr_raw_pkh({}))", "9c".repeat(20));
+    assert!(matches!(
+        refused(&raw),
+        DescriptorProblem::Function {
+            name: "expr_raw_pkh",
+            ..
+        }
+    ));
+}
+
+/// Also with its checksum.
+#[test]
+fn a_text_is_never_longer_than_what_is_parsed() {
+    let of = |length: usize| {
+        let text = |steps: &str| format!("wpkh([73c5da0a{steps}]{KEY_A}/*)");
+        let steps = length - text("").len();
+        let odd = if steps % 2 == 0 { "" } else { "/10" };
+        text(&format!("{odd}{}", "/0".repeat((steps - odd.len()) / 2)))
+    };
+    let longest = of(MAX_BYTES - 9);
+    assert_eq!(wallet(&longest).text().len(), MAX_BYTES);
+    assert_eq!(wallet(wallet(&longest).text()), wallet(&longest));
+    for length in MAX_BYTES - 8..=MAX_BYTES {
+        let text = of(length);
+        assert_eq!(text.len(), length);
+        assert_eq!(refused(&text), DescriptorProblem::TooLong);
+    }
+}
+
+/// Bitcoin Core takes no key of depth 0 that has a parent or is a child (BIP 32, vector 5).
+#[test]
+fn a_key_of_depth_0_is_written_without_a_parent() {
+    let mut key: bitcoin::bip32::Xpub = KEY_A.parse().expect("it is a key");
+    key.depth = 0;
+    let text = wallet(&format!("wpkh({key}/*)")).text().to_owned();
+    key.parent_fingerprint = [0; 4].into();
+    key.child_number = bitcoin::bip32::ChildNumber::Normal { index: 0 };
+    assert!(text.starts_with(&format!("wpkh({key}/*)")), "{text}");
 }
