@@ -67,7 +67,9 @@ mod unwatch;
 pub mod view;
 mod watching;
 
-pub use descriptors::{Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow};
+pub use descriptors::{
+    Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, LOOKAHEAD, WalletRow,
+};
 pub use event::{Balance, Cause, Event, EventKind, Phase, Subject, SubjectId, TxSummary};
 pub use input::{
     ApplyError, DescriptorRequest, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScannedBlock,

@@ -8,8 +8,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
 use super::{
-    ApplyError, BlockId, Derivation, DescriptorId, DescriptorRow, Input, Keychain, Place, RawTx,
-    Replacement, ScanId, ScriptHash, Transition, TxRow, View, WatchRequest, WatchRow,
+    ApplyError, BlockId, Derivation, DescriptorId, DescriptorRow, Input, Keychain, LOOKAHEAD,
+    Place, RawTx, Replacement, ScanId, ScriptHash, Transition, TxRow, View, WatchRequest, WatchRow,
 };
 
 /// Rows that one input takes away at most: some five milliseconds.
@@ -56,6 +56,8 @@ pub struct Tracker {
     pub(super) left_to: Option<Leaving>,
     /// Rows that one input takes away at most.
     pub(super) portion: usize,
+    /// Scripts that are watched beyond the window of a keychain, at least.
+    pub(super) lookahead: u32,
     /// What the node does, as far as it was told.
     pub(super) replacement: Replacement,
 }
@@ -154,6 +156,7 @@ impl Tracker {
             leaving: BTreeSet::new(),
             left_to: None,
             portion: PORTION,
+            lookahead: LOOKAHEAD,
             replacement: Replacement::default(),
         }
     }
@@ -221,6 +224,12 @@ impl Tracker {
     /// As many rows as one input takes away at most; a thousand, if nobody says otherwise.
     pub fn in_portions_of(self, portion: usize) -> Self {
         Self { portion, ..self }
+    }
+
+    /// As many scripts are watched beyond the window of a keychain at least; a thousand, if nobody
+    /// says otherwise.
+    pub fn looking_ahead(self, lookahead: u32) -> Self {
+        Self { lookahead, ..self }
     }
 
     /// Whether there is something for [`Input::Forget`] to take away.

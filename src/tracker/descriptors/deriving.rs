@@ -32,7 +32,7 @@ impl Tracker {
             keychain.window = keychain.window.max(reach).max(used);
         }
         if is_new {
-            let lookahead = row.lookahead();
+            let lookahead = row.lookahead(builder.tracker.lookahead);
             let first = row.end(reach.saturating_add(lookahead));
             for keychain in &mut row.keychains {
                 keychain.first = first;
@@ -240,10 +240,11 @@ impl<V: View> TransitionBuilder<'_, V> {
         descriptor: DescriptorId,
         baseline: Baseline,
     ) -> Result<(), ApplyError> {
+        let lookahead = self.tracker.lookahead;
         let Some(row) = self.changes.descriptor(&descriptor)? else {
             return Ok(());
         };
-        let follow_up = match (row.is_derived(), baseline) {
+        let follow_up = match (row.is_derived_beyond(lookahead), baseline) {
             (false, _) => FollowUp::Derive,
             (true, Baseline::Skip) => return Ok(()),
             (true, Baseline::IfMissing | Baseline::Refresh) => FollowUp::Baseline,

@@ -35,3 +35,6 @@ pub struct Derivation {
     pub keychain: Keychain,
     pub index: u32,
 }
+
+/// Scripts that are watched beyond the window of a keychain, at least.
+pub const LOOKAHEAD: u32 = 1000;

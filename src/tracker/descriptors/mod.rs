@@ -39,5 +39,5 @@ mod rows;
 mod sums;
 mod windows;
 
-pub use ids::{Derivation, DescriptorId, Keychain};
+pub use ids::{Derivation, DescriptorId, Keychain, LOOKAHEAD};
 pub use rows::{DescriptorRow, KeychainRow, WalletRow};

@@ -1,6 +1,6 @@
 //! The rows of descriptors.
 
-use super::Keychain;
+use super::{Keychain, LOOKAHEAD};
 use crate::tracker::{Balance, Baseline};
 
 /// A descriptor as it was asked for.
@@ -56,8 +56,13 @@ impl DescriptorRow {
 
     /// Whether all scripts that it wants are watched.
     pub fn is_derived(&self) -> bool {
+        self.is_derived_beyond(LOOKAHEAD)
+    }
+
+    pub(super) fn is_derived_beyond(&self, lookahead: u32) -> bool {
         let keychains = [Keychain::External, Keychain::Internal];
-        keychains.iter().all(|it| self.wants(*it).is_none())
+        let mut keychains = keychains.into_iter();
+        keychains.all(|it| self.wants_beyond(it, lookahead).is_none())
     }
 
     /// Whether something of its past is awaited.
@@ -65,14 +70,11 @@ impl DescriptorRow {
         self.held.is_some() || self.awaited > 0
     }
 
-    /// Scripts that are watched beyond the window, in each keychain.
-    pub fn lookahead(&self) -> u32 {
-        LOOKAHEAD.max(self.gap_limit.saturating_mul(2))
+    /// Scripts that are watched beyond the window, in each keychain: at least so many.
+    pub(super) fn lookahead(&self, least: u32) -> u32 {
+        least.max(self.gap_limit.saturating_mul(2))
     }
 }
-
-/// At least so many.
-const LOOKAHEAD: u32 = 1000;
 
 /// Indexes of a keychain. Those that end something are the first one behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,6 +1,6 @@
 //! Which indexes are used, and how far a descriptor looks.
 
-use super::{Derivation, DescriptorId, DescriptorRow, Keychain};
+use super::{Derivation, DescriptorId, DescriptorRow, Keychain, LOOKAHEAD};
 use crate::tracker::transition::TransitionBuilder;
 use crate::tracker::{ApplyError, Baseline, FollowUp, ScriptHash, View};
 
@@ -16,8 +16,13 @@ impl DescriptorRow {
 
     /// How far its scripts are to be derived, if they are not.
     pub fn wants(&self, keychain: Keychain) -> Option<u32> {
+        self.wants_beyond(keychain, LOOKAHEAD)
+    }
+
+    /// The same, when at least so many scripts are watched beyond the window.
+    pub fn wants_beyond(&self, keychain: Keychain, lookahead: u32) -> Option<u32> {
         let row = self.keychain(keychain)?;
-        let lookahead = self.lookahead();
+        let lookahead = self.lookahead(lookahead);
         let enough = self.end(row.window.saturating_add(lookahead));
         // Some more, so that not each use asks for a script. The first time it is exact.
         let more = match row.derived < row.first {
@@ -66,7 +71,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 
     pub(super) fn use_begins(&mut self, place: &Derivation) -> Result<(), ApplyError> {
-        let descriptor = place.descriptor;
+        let (descriptor, lookahead) = (place.descriptor, self.tracker.lookahead);
         let Some(row) = self.changes.descriptors(descriptor)?.edit() else {
             return Ok(());
         };
@@ -74,7 +79,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         if let Some(keychain) = row.keychain_mut(place.keychain) {
             keychain.last_used = keychain.last_used.max(Some(place.index));
         }
-        let wants = row.wants(place.keychain).is_some();
+        let wants = row.wants_beyond(place.keychain, lookahead).is_some();
         if wants && !self.follow_ups.contains(&FollowUp::Derive) {
             self.follow_ups.push(FollowUp::Derive);
         }
