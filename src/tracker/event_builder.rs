@@ -126,6 +126,8 @@ impl<V: View> TransitionBuilder<'_, V> {
                 // What stood in a block before is history, no news.
                 None if old.as_ref().is_some_and(|old| stands(old, &row)) => {}
                 None => new.add(part.subject, transaction),
+                // Nor is there a word for one that is no more and turns out to move more.
+                Some((_, old)) if stands(old, &row) && !row.is_active() => {}
                 Some((known, old)) if old.status != row.status || *known != part => {
                     let previous = old.status.phase();
                     let confirmations = self.confirmations(&row);

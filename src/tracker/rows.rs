@@ -212,6 +212,11 @@ pub struct TxRow {
 }
 
 impl TxRow {
+    /// It is in a block or in the mempool.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.status, Status::Confirmed { .. } | Status::Mempool)
+    }
+
     /// Whether a node with this policy lets it be replaced.
     pub fn is_replaceable(&self, policy: Replacement) -> bool {
         let may_be = match policy {

@@ -14,6 +14,7 @@ use satwatch::tracker::{
     ScannedTx, ScriptHash, Seen, Tracker, WatchRequest,
 };
 
+use crate::arbitrary_descriptors;
 use crate::pretended::laws::check_against;
 use crate::world::{block, spk, tx};
 
@@ -99,6 +100,7 @@ enum Act {
         scan: u8,
         upto: Option<(u32, bool)>,
     },
+    Descriptor(arbitrary_descriptors::Act),
     Reload,
 }
 
@@ -153,6 +155,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(script, portion, outputs)| Act::Part { script, portion, outputs }),
         1 => (0u8..3, some()).prop_map(|(scan, scripts)| Act::ScanScripts { scan, scripts }),
         8 => past(),
+        8 => arbitrary_descriptors::act().prop_map(Act::Descriptor),
     ]
 }
 
@@ -356,6 +359,7 @@ impl Heap {
                     now,
                 }
             }
+            Act::Descriptor(act) => act.input(&self.view, now),
             Act::Forget => Input::Forget { now },
             Act::EvictMore => Input::EvictMore,
             Act::Part {
@@ -537,6 +541,12 @@ impl Heap {
         adding.for_each(|script| tracker.load_adding(*script));
         let forgetting = self.view.forgetting.keys();
         forgetting.for_each(|script| tracker.load_forgetting(*script));
+        let descriptors = self.view.descriptors.iter();
+        descriptors.for_each(|(descriptor, row)| tracker.load_descriptor(*descriptor, row));
+        let joining = self.view.joining.keys();
+        joining.for_each(|place| tracker.load_joining(*place));
+        let leaving = self.view.leaving.keys();
+        leaving.for_each(|descriptor| tracker.load_leaving(*descriptor));
         tracker
     }
 }

@@ -3,7 +3,9 @@
 //! what the node's chain and mempool say (`tests/common/pretended/laws.rs`).
 
 mod adds;
+mod arbitrary_descriptors;
 mod arbitrary_inputs;
+mod descriptors;
 mod evictions;
 mod forget;
 mod history_scan;
@@ -25,4 +27,6 @@ mod scenarios;
 mod scripts;
 mod shorthand;
 mod stale_mempool;
+mod wallet_lives;
+mod wallets;
 mod world;

@@ -21,6 +21,8 @@ impl World {
             "ended_scans",
             "adding",
             "forgetting",
+            "joining",
+            "leaving",
             "tip",
         ] {
             assert_eq!(

@@ -239,6 +239,16 @@ pub fn run(world: &mut World, op: &Op) {
     }
 }
 
+impl World {
+    /// What a block does is told in the transition that it causes, as long as no more scripts join
+    /// descriptors than this.
+    fn scripts_that_hear(&self) -> Option<usize> {
+        let hears = self.dies_after.is_none() && self.late.is_none();
+        let hears = hears && !self.tracker.has_to_join();
+        hears.then_some(self.view.derivations.len())
+    }
+}
+
 fn mine(
     world: &mut World,
     bits: u16,
@@ -263,9 +273,9 @@ fn mine(
             .collect();
         let _ = world.send(Input::TxRemoved { txids: left });
     }
-    let whole = world.dies_after.is_none() && world.late.is_none();
+    let hear = world.scripts_that_hear();
     let events = world.mine_with(coinbase, &txs).events;
-    if whole {
+    if hear == Some(world.view.derivations.len()) {
         world.check_depths(&events);
     }
 }
@@ -276,7 +286,6 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
         return;
     }
     let (_, stale) = world.disconnect_heard(depth, heard);
-    let whole = world.dies_after.is_none() && world.late.is_none();
     if world.late.is_none() {
         world.check();
     }
@@ -288,6 +297,7 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
         let txs = bits
             .get(index)
             .map_or_else(Vec::new, |bits| world.minable(*bits));
+        let hear = world.scripts_that_hear();
         let events = match what {
             Branch::SameCoinbases
                 if world.late.is_none() || !world.is_overwritten_by(&block.txdata[0]) =>
@@ -296,7 +306,7 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
             }
             _ => world.mine(2, &txs).events,
         };
-        if whole {
+        if hear == Some(world.view.derivations.len()) {
             world.check_depths(&events);
         }
     }
@@ -307,6 +317,10 @@ fn again(world: &mut World) {
     // A process that dies meanwhile takes back what was not finished, and begins again with the
     // baselines that are to come.
     let mut watches = world.view.watches.values();
+    // What joins a descriptor, or leaves with one, is news.
+    if world.tracker.has_to_join() || !world.view.leaving.is_empty() {
+        return;
+    }
     let is_settled = world.unfinished.is_empty() && !watches.any(|row| row.coverage.pending);
     if world.dies_after.is_some() && !is_settled {
         return;

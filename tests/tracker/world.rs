@@ -1,6 +1,6 @@
 //! A tracker with its rows, the pretended node that it hears of, and the follower's duties.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
@@ -9,6 +9,8 @@ use satwatch::tracker::{
     Replacement, ScriptHash, Seen, Tracker, Transition, WatchRequest,
 };
 
+use crate::pretended::descriptors::check_places;
+use crate::pretended::descriptors::{self, Wallet};
 use crate::pretended::laws::Kept;
 use crate::pretended::{Node, load};
 pub use crate::pretended::{block, script, spk, tx};
@@ -48,6 +50,14 @@ pub struct World {
     pub watched: HashSet<u8>,
     /// Those of them that are new in an add which is not finished.
     pub unfinished: HashSet<u8>,
+    /// Descriptors that are watched.
+    pub wallets: BTreeSet<Wallet>,
+    /// Scripts that are watched beyond their windows at least.
+    pub lookahead: u32,
+    /// Derived scripts come when a test says so.
+    pub slow_derive: bool,
+    /// So does the past of scripts that join a descriptor.
+    pub slow_joins: bool,
     /// The script whose outputs are merged in portions.
     pub merging: Option<Merging>,
     /// Calls to the node fail: what the tracker asks for is lost.
@@ -98,7 +108,7 @@ impl World {
     pub fn before_the_start() -> Self {
         Self {
             node: Node::new(),
-            tracker: with_policy(Tracker::new([7; 16]).in_portions_of(4)),
+            tracker: with_policy(load(&MemoryView::default(), [7; 16])),
             key: [7; 16],
             first_known: 0,
             view: MemoryView::default(),
@@ -106,6 +116,10 @@ impl World {
             past: Vec::new(),
             watched: HashSet::new(),
             unfinished: HashSet::new(),
+            wallets: BTreeSet::new(),
+            lookahead: descriptors::LOOKAHEAD,
+            slow_derive: false,
+            slow_joins: false,
             merging: None,
             deaf: false,
             slow_scans: false,
@@ -159,13 +173,20 @@ impl World {
             transition.changes.add(more.changes);
             transition.events.extend(more.events);
         }
+        while !self.slow_joins && self.tracker.has_to_join() {
+            let more = self.join();
+            transition.changes.add(more.changes);
+            transition.events.extend(more.events);
+            transition.follow_ups.extend(more.follow_ups);
+        }
         if self.dies() {
             self.restart();
             return transition;
         }
         for ask in transition.follow_ups.clone() {
             match ask {
-                FollowUp::Derive => {}
+                FollowUp::Derive if self.slow_derive => {}
+                FollowUp::Derive => self.derive(),
                 FollowUp::Check(_) | FollowUp::Fetch(_) if self.deaf => {}
                 FollowUp::Check(tx) => {
                     let is_it = |known: &Transaction| known.compute_txid() == tx.txid();
@@ -211,6 +232,7 @@ impl World {
     pub fn try_send(&mut self, input: Input) -> Result<Transition, ApplyError> {
         let overlay = Overlay::new(&self.view);
         let transition = self.tracker.apply(&overlay, input)?;
+        self.check_asks(&transition);
         self.view.commit(&transition.changes);
         self.events.extend(transition.events.clone());
         self.past
@@ -401,6 +423,12 @@ impl World {
         self.merging = None;
         self.undo_unfinished_add();
         self.snapshot();
+        if !self.slow_derive {
+            self.derive();
+        }
+        while !self.slow_joins && self.tracker.has_to_join() {
+            let _ = self.join();
+        }
         if !self.slow_scans && self.view.watches.values().any(|row| row.coverage.pending) {
             self.scan();
         }
@@ -408,7 +436,7 @@ impl World {
 
     /// A tracker as the rows say.
     pub fn loaded(&self) -> Tracker {
-        with_policy(load(&self.view, self.key))
+        with_policy(load(&self.view, self.key)).looking_ahead(self.lookahead)
     }
 
     /// The same world at the same instant, whose daemon has just been restarted.
@@ -421,6 +449,7 @@ impl World {
             past: self.past.clone(),
             watched: self.watched.clone(),
             unfinished: self.unfinished.clone(),
+            wallets: self.wallets.clone(),
             merging: self.merging.clone(),
             late: self.late.clone(),
             ..*self
@@ -445,11 +474,13 @@ impl World {
     pub fn check(&self) {
         // What is being forgotten counts for nobody.
         let view = &self.visible();
-        Kept {
+        let kept = Kept {
             view,
             ..self.kept()
-        }
-        .check();
+        };
+        kept.check();
+        kept.check_descriptors(&self.wallets, !self.tracker.has_to_join());
+        check_places(&self.view);
         self.check_memory();
         self.check_unfinished_add();
     }

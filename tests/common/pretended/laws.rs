@@ -1,7 +1,7 @@
 //! The naive model: everything is rescanned from the node's chain and mempool, and every row and
 //! every event must agree with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
@@ -9,11 +9,11 @@ use std::ops::RangeInclusive;
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
     Balance, BlockId, ChangeSet, Diffs, EarlierOutput, Event, EventKind, MemoryView, OutputRow,
-    Phase, ScriptHash, Spend, Status, Subject, Touch, TxRow,
+    ScriptHash, Spend, Status, Subject, SubjectId, TxRow,
 };
 
-use super::status_changes::is_legal;
-use super::{Node, script, spk};
+use super::fold::{Fold, amounts};
+use super::{Node, script};
 
 struct OutputLife {
     height: Option<u32>,
@@ -24,20 +24,26 @@ struct OutputLife {
 /// What chain and mempool say about one world, for every script in it.
 pub struct Truth {
     /// Every output there is and ever was on this chain and in the mempool.
-    outputs: HashMap<OutPoint, TxOut>,
+    outputs: HashMap<OutPoint, (ScriptHash, u64)>,
+    /// The same by script.
+    paid: HashMap<ScriptHash, BTreeSet<OutPoint>>,
     /// How often each was created, if a coinbase came again: what was overwritten does not count.
     lives: HashMap<OutPoint, Vec<OutputLife>>,
-    places: HashMap<Txid, Status>,
+    pub places: HashMap<Txid, Status>,
     txs: Vec<Transaction>,
+    /// Which of them touch a script.
+    touching: HashMap<ScriptHash, BTreeSet<usize>>,
 }
 
 impl Truth {
     pub fn of(node: &Node) -> Self {
         let mut truth = Self {
             outputs: HashMap::new(),
+            paid: HashMap::new(),
             lives: HashMap::new(),
             places: HashMap::new(),
             txs: Vec::new(),
+            touching: HashMap::new(),
         };
         for (height, block) in (0..).zip(&node.chain) {
             let id = BlockId {
@@ -60,6 +66,17 @@ impl Truth {
         mempool.for_each(|tx| truth.add(tx, Status::Mempool, |_| true));
         let mempool = node.mempool.iter();
         mempool.for_each(|tx| truth.add_spends(tx, None));
+        for (place, tx) in truth.txs.iter().enumerate() {
+            let paid = tx
+                .output
+                .iter()
+                .map(|out| ScriptHash::of(&out.script_pubkey));
+            let spent = tx.input.iter().map(|input| &input.previous_output);
+            let spent = spent.filter_map(|outpoint| Some(truth.outputs.get(outpoint)?.0));
+            for script in paid.chain(spent) {
+                truth.touching.entry(script).or_default().insert(place);
+            }
+        }
         truth
     }
 
@@ -81,7 +98,9 @@ impl Truth {
         };
         for (vout, out) in (0..).zip(&tx.output) {
             let outpoint = OutPoint { txid, vout };
-            self.outputs.insert(outpoint, out.clone());
+            let script = ScriptHash::of(&out.script_pubkey);
+            self.outputs.insert(outpoint, (script, out.value.to_sat()));
+            self.paid.entry(script).or_default().insert(outpoint);
             if counts(outpoint) {
                 self.lives.entry(outpoint).or_default().push(OutputLife {
                     height,
@@ -94,10 +113,9 @@ impl Truth {
         self.txs.push(tx.clone());
     }
 
-    fn owned(&self, number: u8) -> BTreeMap<OutPoint, OutputRow> {
-        let outputs = self.outputs.iter();
-        let mine = outputs.filter(|(_, out)| out.script_pubkey == spk(number));
-        mine.filter_map(|(outpoint, out)| {
+    fn owned(&self, script: &ScriptHash) -> BTreeMap<OutPoint, OutputRow> {
+        let mine = self.paid.get(script).into_iter().flatten();
+        mine.filter_map(|outpoint| {
             let (newest, earlier) = self.lives.get(outpoint)?.split_last()?;
             let earlier = earlier.iter().map(|life| {
                 let spend = life.spent.expect("only what is spent comes again");
@@ -108,8 +126,8 @@ impl Truth {
                 }
             });
             let row = OutputRow {
-                script: script(number),
-                value: out.value.to_sat(),
+                script: *script,
+                value: self.outputs[outpoint].1,
                 height: newest.height,
                 coinbase: newest.coinbase,
                 spent: newest.spent,
@@ -120,14 +138,14 @@ impl Truth {
         .collect()
     }
 
-    pub fn balance(&self, number: u8) -> Balance {
-        self.balance_from(number, 0)
+    pub fn balance(&self, script: &ScriptHash) -> Balance {
+        self.balance_from(script, 0)
     }
 
     /// Of what is unconfirmed, or in a block from `height` on.
-    fn balance_from(&self, number: u8, height: u32) -> Balance {
+    fn balance_from(&self, script: &ScriptHash, height: u32) -> Balance {
         let mut balance = Balance::default();
-        let owned = self.owned(number);
+        let owned = self.owned(script);
         let since = |row: &&OutputRow| row.height.is_none_or(|created| created >= height);
         for row in owned.values().filter(since) {
             let value = row.value as i64;
@@ -145,28 +163,21 @@ impl Truth {
     }
 
     /// What a transaction moves for a script: received and sent.
-    fn moves(&self, tx: &Transaction, number: u8) -> (u64, u64) {
-        let mine = |out: &&TxOut| out.script_pubkey == spk(number);
-        let received = tx
-            .output
-            .iter()
-            .filter(mine)
-            .map(|out| out.value.to_sat())
-            .sum();
+    fn moves(&self, tx: &Transaction, script: &ScriptHash) -> (u64, u64) {
+        let mine = |out: &&TxOut| ScriptHash::of(&out.script_pubkey) == *script;
+        let received = tx.output.iter().filter(mine).map(|out| out.value.to_sat());
         let spent = tx
             .input
             .iter()
             .filter_map(|input| self.outputs.get(&input.previous_output));
-        (
-            received,
-            spent.filter(mine).map(|out| out.value.to_sat()).sum(),
-        )
+        let spent = spent.filter(|(of, _)| of == script);
+        (received.sum(), spent.map(|(_, value)| value).sum())
     }
 
-    fn touches(&self, tx: &Transaction, number: u8) -> bool {
-        let mine = |out: &TxOut| out.script_pubkey == spk(number);
-        let spends = |outpoint| self.outputs.get(outpoint).is_some_and(mine);
-        tx.output.iter().any(mine) || tx.input.iter().any(|input| spends(&input.previous_output))
+    /// The transactions that touch a script.
+    pub fn touching(&self, script: &ScriptHash) -> impl Iterator<Item = &Transaction> {
+        let touching = self.touching.get(script).into_iter().flatten();
+        touching.map(|place| &self.txs[*place])
     }
 }
 
@@ -190,7 +201,14 @@ impl Kept<'_> {
             "the tip is the node's"
         );
         for number in self.watched {
-            self.check_script(&truth, *number);
+            let row = self.view.watches.get(&script(*number));
+            assert!(
+                row.is_some_and(|row| row.listed),
+                "script {number} is watched"
+            );
+        }
+        for script in self.view.watches.keys() {
+            self.check_script(&truth, script);
         }
         let (rows, raw) = (&self.view.txs, &self.view.raw_txs);
         assert_eq!(rows.len(), raw.len(), "a transaction goes with its row");
@@ -358,14 +376,14 @@ impl Kept<'_> {
         })
     }
 
-    fn check_script(&self, truth: &Truth, number: u8) {
-        let row = &self.view.watches[&script(number)];
+    fn check_script(&self, truth: &Truth, script: &ScriptHash) {
+        let row = &self.view.watches[script];
         if row.coverage.staged.is_some() {
             assert!(row.coverage.pending && !row.coverage.utxos_complete);
             assert_eq!(
                 row.balance,
-                truth.balance_from(number, row.coverage.from_height),
-                "of script {number} what came since is shown while its past is not whole"
+                truth.balance_from(script, row.coverage.from_height),
+                "of script {script:?} what came since is shown while its past is not whole"
             );
         }
         if !row.coverage.utxos_complete {
@@ -373,11 +391,11 @@ impl Kept<'_> {
         }
         assert_eq!(
             row.balance,
-            truth.balance(number),
-            "balance of script {number}"
+            truth.balance(script),
+            "balance of script {script:?}"
         );
-        let owned = truth.owned(number);
-        let mine = |row: &&OutputRow| row.script == script(number);
+        let owned = truth.owned(script);
+        let mine = |row: &&OutputRow| row.script == *script;
         for (outpoint, known) in self.view.outputs.iter().filter(|(_, row)| mine(row)) {
             let truly = owned.get(outpoint).expect("what is known is there");
             check_output(outpoint, known, truly, row.coverage.from_height);
@@ -395,15 +413,15 @@ impl Kept<'_> {
             );
         }
         let free = owned.values().filter(|row| row.spent.is_none()).count() as u64;
-        assert_eq!(row.utxo_count, free, "unspent outputs of script {number}");
+        assert_eq!(row.utxo_count, free, "unspent outputs of script {script:?}");
         let history = self
             .view
             .txs
             .values()
-            .filter(|row| touch_of(row, number).is_some())
+            .filter(|row| touch_of(row, script).is_some())
             .count() as u64;
-        assert_eq!(row.tx_count, history, "transactions of script {number}");
-        for tx in truth.txs.iter().filter(|tx| truth.touches(tx, number)) {
+        assert_eq!(row.tx_count, history, "transactions of script {script:?}");
+        for tx in truth.touching(script) {
             let txid = tx.compute_txid();
             let covered = match truth.places[&txid] {
                 Status::Confirmed { block, .. } => block.height >= row.coverage.from_height,
@@ -413,30 +431,30 @@ impl Kept<'_> {
                 .view
                 .txs
                 .get(&txid)
-                .and_then(|row| touch_of(row, number));
+                .and_then(|row| touch_of(row, script));
             assert!(
                 known.is_some() || !covered,
-                "{txid} is in the history of script {number}"
+                "{txid} is in the history of script {script:?}"
             );
             let Some((received, sent)) = known else {
                 continue;
             };
-            let (truly_received, truly_sent) = truth.moves(tx, number);
+            let (truly_received, truly_sent) = truth.moves(tx, script);
             assert!(
                 received == truly_received && sent <= truly_sent,
-                "what {txid} moves for script {number}"
+                "what {txid} moves for script {script:?}"
             );
             assert!(
                 sent == truly_sent || !covered,
-                "what {txid} sends for script {number}"
+                "what {txid} sends for script {script:?}"
             );
         }
     }
 
     /// Everything that the blocks of these heights do for a script is in its history.
     pub fn check_history(&self, number: u8, heights: RangeInclusive<u32>) {
-        let truth = Truth::of(self.node);
-        for tx in truth.txs.iter().filter(|tx| truth.touches(tx, number)) {
+        let (truth, script) = (Truth::of(self.node), &script(number));
+        for tx in truth.touching(script) {
             let txid = tx.compute_txid();
             let Status::Confirmed { block, .. } = truth.places[&txid] else {
                 continue;
@@ -444,8 +462,8 @@ impl Kept<'_> {
             let row = self.view.txs.get(&txid);
             assert!(
                 !heights.contains(&block.height)
-                    || row.is_some_and(|row| touch_of(row, number).is_some()),
-                "{txid} of block {} is in the history of script {number}",
+                    || row.is_some_and(|row| touch_of(row, script).is_some()),
+                "{txid} of block {} is in the history of script {script:?}",
                 block.height
             );
         }
@@ -485,39 +503,31 @@ impl Kept<'_> {
     fn check_events(&self) {
         let mut fold = Fold::default();
         for (changes, events) in self.past {
-            events.iter().for_each(|event| fold.add(event));
-            fold.add_past(changes);
+            fold.add(changes, events);
         }
-        for number in self.watched {
-            let told = fold
-                .balances
-                .get(&script(*number))
-                .copied()
-                .unwrap_or_default();
-            assert_eq!(
-                told,
-                self.view.watches[&script(*number)].balance.total(),
-                "the last balance told is the balance"
-            );
+        for (script, row) in &self.view.watches {
+            let told = fold.balance(&SubjectId::Script(*script));
+            assert_eq!(told, row.balance.total(), "the last balance told is it");
         }
-        for ((script, txid), told) in &fold.told {
+        for (descriptor, row) in &self.view.descriptors {
+            let told = fold.balance(&SubjectId::Descriptor(*descriptor));
+            assert_eq!(told, row.told().total(), "the last balance told is it");
+        }
+        for ((subject, txid), told) in &fold.told {
             let row = &self.view.txs[txid];
-            let touch = row
-                .touches
-                .iter()
-                .find(|touch| touch.script == *script)
-                .expect("it was told to a script that it touches");
+            let amounts = amounts(row).find(|(it, _)| it == subject);
+            let (_, (received, sent)) = amounts.expect("it was told to whom it touches");
             assert_eq!(
-                (row.status.phase(), touch.received, touch.sent),
+                (row.status.phase(), received, sent),
                 *told,
                 "the last word about {txid} is its row"
             );
         }
-        let touches: usize = self.view.txs.values().map(|row| row.touches.len()).sum();
+        let amounts: usize = self.view.txs.values().map(|row| amounts(row).count()).sum();
         assert_eq!(
-            touches,
+            amounts,
             fold.told.len(),
-            "every transaction was told to every script that it touches"
+            "every transaction was told to everybody whom it touches"
         );
         assert!(
             fold.tip.is_none() || fold.tip == self.view.tip().map(|tip| tip.height),
@@ -535,10 +545,13 @@ impl Kept<'_> {
                 continue;
             };
             let depth = tip + 1 - block.height;
-            for touch in &row.touches {
-                let depths = &self.view.watches[&touch.script].depths;
+            for (subject, _) in amounts(row) {
+                let depths = match &subject {
+                    SubjectId::Script(script) => &self.view.watches[script].depths,
+                    SubjectId::Descriptor(id) => &self.view.descriptors[id].depths,
+                };
                 if depth > 1 && depths.iter().any(|asked| u32::from(*asked) == depth) {
-                    expected.insert((touch.script, *txid, depth));
+                    expected.insert((subject, *txid, depth));
                 }
             }
         }
@@ -552,7 +565,7 @@ impl Kept<'_> {
             } = &event.kind
                 && *confirmations > 1
             {
-                told.push((script_of(subject), transaction.txid, *confirmations));
+                told.push((subject.id(), transaction.txid, *confirmations));
             }
         }
         assert_eq!(told.len(), expected.len(), "each depth is told once");
@@ -644,150 +657,19 @@ pub fn check_against(view: &MemoryView, changes: &ChangeSet) {
     check(&view.scan_scripts, &changes.scan_scripts);
     check(&view.forgetting, &changes.forgetting);
     check(&view.adding, &changes.adding);
+    check(&view.descriptors, &changes.descriptors);
+    check(&view.wallets, &changes.wallets);
+    check(&view.derivations, &changes.derivations);
+    check(&view.owned_outputs, &changes.owned_outputs);
+    check(&view.joining, &changes.joining);
+    check(&view.leaving, &changes.leaving);
     check(&view.tip, &changes.tip);
 }
 
-#[derive(Default)]
-struct Fold {
-    watched: HashSet<ScriptHash>,
-    balances: HashMap<ScriptHash, i64>,
-    told: HashMap<(ScriptHash, Txid), (Phase, u64, u64)>,
-    tip: Option<u32>,
-}
-
-impl Fold {
-    /// What a history scan finds is in the history without a word.
-    fn add_past(&mut self, changes: &ChangeSet) {
-        for (script, diff) in &changes.watches {
-            match diff.new {
-                Some(_) => _ = self.watched.insert(*script),
-                None => _ = self.watched.remove(script),
-            }
-        }
-        if changes.scans.is_empty() {
-            return;
-        }
-        for (txid, diff) in &changes.txs {
-            let Some(row) = &diff.new else { continue };
-            // A row may still name a script that is being forgotten.
-            let watched = |touch: &&Touch| self.watched.contains(&touch.script);
-            for touch in row.touches.iter().filter(watched) {
-                let found = (row.status.phase(), touch.received, touch.sent);
-                self.told.entry((touch.script, *txid)).or_insert(found);
-            }
-        }
-    }
-
-    fn add(&mut self, event: &Event) {
-        match &event.kind {
-            EventKind::BalanceChange {
-                subject, old, new, ..
-            } => {
-                let last = self
-                    .balances
-                    .insert(script_of(subject), new.total())
-                    .unwrap_or(0);
-                assert_eq!(
-                    old.total(),
-                    last,
-                    "each balance change starts where the one before ended"
-                );
-                assert_ne!(
-                    old.total(),
-                    new.total(),
-                    "a balance change changes the balance"
-                );
-            }
-            EventKind::NewTransactions {
-                subject,
-                transactions,
-            } => {
-                let script = script_of(subject);
-                assert!(!transactions.is_empty());
-                for new in transactions {
-                    let told = (new.status.phase(), new.received, new.sent);
-                    assert_eq!(
-                        self.told.insert((script, new.txid), told),
-                        None,
-                        "{} is announced once",
-                        new.txid
-                    );
-                }
-            }
-            EventKind::TransactionUpdate {
-                subject,
-                previous,
-                transaction,
-                confirmations,
-            } => {
-                let told = (
-                    transaction.status.phase(),
-                    transaction.received,
-                    transaction.sent,
-                );
-                let before = self
-                    .told
-                    .insert((script_of(subject), transaction.txid), told)
-                    .expect("an update follows an announcement");
-                assert_eq!(
-                    before.0, *previous,
-                    "an update starts where the one before ended"
-                );
-                assert!(
-                    is_legal(&word(before.0), &word(told.0), before != told),
-                    "{before:?} -> {told:?}: {event:?}"
-                );
-                assert!(
-                    (told.1, told.2) >= (before.1, before.2),
-                    "amounts never shrink"
-                );
-                let depth = match (transaction.status, event.tip) {
-                    (Status::Confirmed { block, .. }, Some(tip)) => tip.height + 1 - block.height,
-                    _ => 0,
-                };
-                assert_eq!(
-                    *confirmations, depth,
-                    "confirmations of {}",
-                    transaction.txid
-                );
-            }
-            EventKind::ScanComplete { .. } => {}
-            EventKind::Unwatched { subject } => {
-                let script = script_of(subject);
-                self.balances.remove(&script);
-                self.told.retain(|(told, _), _| *told != script);
-            }
-            EventKind::Block { block, .. } => {
-                assert!(
-                    self.tip.is_none_or(|tip| tip + 1 == block.height),
-                    "blocks are told in order"
-                );
-                self.tip = Some(block.height);
-            }
-            EventKind::Reorg {
-                old_tip,
-                fork_point,
-                depth,
-            } => {
-                assert!(
-                    self.tip.is_none_or(|tip| tip == old_tip.height)
-                        && fork_point.height + depth == old_tip.height
-                );
-                self.tip = Some(fork_point.height);
-            }
-        }
-    }
-}
-
-/// The phase as the table of legal changes calls it.
-fn word(phase: Phase) -> String {
-    format!("{phase:?}").to_lowercase()
-}
-
-fn touch_of(row: &TxRow, number: u8) -> Option<(u64, u64)> {
+fn touch_of(row: &TxRow, script: &ScriptHash) -> Option<(u64, u64)> {
     row.touches
         .iter()
-        .find(|touch| touch.script == script(number))
+        .find(|touch| touch.script == *script)
         .map(|touch| (touch.received, touch.sent))
 }
 

@@ -2,6 +2,8 @@
 //! and what became of transactions. It tells nobody: how its news reach the tracker is the business
 //! of each test. [`laws`] holds what is kept against it.
 
+pub mod descriptors;
+pub mod fold;
 pub mod laws;
 pub mod scans;
 #[path = "../status_changes.rs"]
@@ -22,11 +24,12 @@ use satwatch::tracker::{BlockId, FoundOutput, MemoryView, ScriptHash, Spend, Sta
 /// Output, height, coinbase.
 pub type Unspent = BTreeMap<OutPoint, (TxOut, u32, bool)>;
 
-/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a
-/// witness program.
+/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, those of
+/// [`WALLETS`](descriptors::WALLETS) are of wallets, any other number a witness program.
 pub fn spk(number: u8) -> ScriptBuf {
     match number {
         0 => ScriptBuf::new_op_return([7; 8]),
+        _ if descriptors::WALLETS.contains(&number) => descriptors::spk_of_wallet(number),
         _ => ScriptBuf::from_bytes([vec![0x00, 0x14], vec![number; 20]].concat()),
     }
 }
@@ -72,7 +75,9 @@ pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block
 
 /// A tracker as the rows say, which forgets in small portions.
 pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
-    let mut tracker = Tracker::new(key).in_portions_of(4);
+    let mut tracker = Tracker::new(key)
+        .in_portions_of(4)
+        .looking_ahead(descriptors::LOOKAHEAD);
     tracker.load_tip(view.tip());
     view.watches
         .values()
@@ -98,6 +103,12 @@ pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
     view.forgetting
         .keys()
         .for_each(|script| tracker.load_forgetting(*script));
+    let descriptors = view.descriptors.iter();
+    descriptors.for_each(|(descriptor, row)| tracker.load_descriptor(*descriptor, row));
+    let joining = view.joining.keys();
+    joining.for_each(|place| tracker.load_joining(*place));
+    let leaving = view.leaving.keys();
+    leaving.for_each(|descriptor| tracker.load_leaving(*descriptor));
     tracker
 }
 

@@ -1,0 +1,119 @@
+//! What may come about descriptors, however little sense it makes: the part of
+//! `arbitrary_inputs.rs` that is about them.
+
+use proptest::prelude::*;
+use satwatch::tracker::{Baseline, DescriptorRequest, Input, Keychain, MemoryView};
+
+use crate::pretended::descriptors::{KEYCHAINS, Wallet};
+use crate::world::spk;
+
+#[derive(Debug, Clone)]
+pub enum Act {
+    Add {
+        wallet: u8,
+        keychains: usize,
+        is_ranged: bool,
+        indexes: [u32; 2],
+        depths: Vec<u8>,
+        baseline: Baseline,
+    },
+    /// `first`: mostly the one that is lacking. A script may come in several places.
+    Derived {
+        wallet: u8,
+        keychain: Keychain,
+        first: Option<u32>,
+        scripts: Vec<u8>,
+    },
+    Reserve {
+        wallet: u8,
+        keychain: Keychain,
+        index: Option<u32>,
+    },
+    Join,
+    Remove(u8),
+}
+
+fn index() -> impl Strategy<Value = u32> {
+    prop_oneof![12 => 0u32..6, 1 => (1u32 << 31) - 2..(1 << 31) + 2, 1 => Just(u32::MAX)]
+}
+
+pub fn act() -> impl Strategy<Value = Act> {
+    let wallet = || 1u8..4;
+    let keychain = || prop_oneof![Just(KEYCHAINS[0]), Just(KEYCHAINS[1])];
+    let baseline = prop_oneof![
+        Just(Baseline::Skip),
+        Just(Baseline::IfMissing),
+        Just(Baseline::Refresh)
+    ];
+    let depths = prop::collection::vec(any::<u8>(), 0..3);
+    prop_oneof![
+        3 => (wallet(), 1usize..3, prop::bool::weighted(0.9), [index(), index()], depths, baseline)
+            .prop_map(|(wallet, keychains, is_ranged, indexes, depths, baseline)| Act::Add { wallet, keychains, is_ranged, indexes, depths, baseline }),
+        4 => (wallet(), keychain(), prop::option::weighted(0.1, index()), prop::collection::vec(0u8..8, 0..5))
+            .prop_map(|(wallet, keychain, first, scripts)| Act::Derived { wallet, keychain, first, scripts }),
+        1 => (wallet(), keychain(), prop::option::of(index())).prop_map(|(wallet, keychain, index)| Act::Reserve { wallet, keychain, index }),
+        2 => Just(Act::Join),
+        1 => wallet().prop_map(Act::Remove),
+    ]
+}
+
+impl Act {
+    pub fn input(&self, view: &MemoryView, now: u64) -> Input {
+        let row = |wallet: u8, keychain| {
+            let row = view.descriptors.get(&Wallet(wallet).id());
+            row.and_then(|row| row.keychain(keychain))
+        };
+        match self {
+            Self::Add {
+                wallet,
+                keychains,
+                is_ranged,
+                indexes: [gap_limit, range],
+                depths,
+                baseline,
+            } => Input::AddDescriptor {
+                descriptor: Wallet(*wallet).id(),
+                request: DescriptorRequest {
+                    text: String::new(),
+                    keychains: *keychains,
+                    is_ranged: *is_ranged,
+                    label: None,
+                    gap_limit: *gap_limit,
+                    range: *range,
+                    depths: depths.clone(),
+                    baseline: *baseline,
+                },
+                now,
+            },
+            Self::Derived {
+                wallet,
+                keychain,
+                first,
+                scripts,
+            } => Input::Derived {
+                descriptor: Wallet(*wallet).id(),
+                keychain: *keychain,
+                first: first.unwrap_or(row(*wallet, *keychain).map_or(0, |row| row.derived)),
+                spks: scripts.iter().map(|number| spk(*number)).collect(),
+                now,
+            },
+            Self::Reserve {
+                wallet,
+                keychain,
+                index,
+            } => {
+                let next = row(*wallet, *keychain).map_or(0, |row| row.next_index());
+                Input::Reserve {
+                    place: Wallet(*wallet).place(*keychain, index.unwrap_or(next)),
+                    label: Some("given".to_owned()),
+                    now,
+                }
+            }
+            Self::Join => Input::Join { now },
+            Self::Remove(wallet) => Input::RemoveDescriptor {
+                descriptor: Wallet(*wallet).id(),
+                now,
+            },
+        }
+    }
+}
