@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 
 use bitcoin::{Transaction, Txid};
-use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition, TxSummary};
+use satwatch::tracker::{
+    Event, EventKind, Input, MemoryView, Status, Subject, SubjectId, Transition, TxSummary,
+    WatchRow,
+};
 
 use crate::bitcoind::Bitcoind;
 use crate::calls::Line;
 use crate::clock::Now;
-use crate::pretended::laws::script_of;
 use crate::pretended::{script, spk};
 use crate::readers::Readers;
 use crate::scan_laws::Scans;
+use crate::wallets::Wallets;
 
 pub struct Witness {
     /// Scripts that a person added, and was told so.
@@ -19,6 +22,7 @@ pub struct Witness {
     /// What a person asked for and was not told of yet, for which scripts.
     asked: Vec<u8>,
     pub scans: Scans,
+    pub wallets: Wallets,
     pub readers: Readers,
     began: u64,
 }
@@ -29,6 +33,7 @@ impl Witness {
             watched: HashSet::new(),
             asked: Vec::new(),
             scans: Scans::default(),
+            wallets: Wallets::default(),
             readers: Readers::default(),
             began: now.ms,
         }
@@ -50,6 +55,7 @@ impl Witness {
     /// A person asks for this.
     pub fn asked(&mut self, input: &Input) {
         self.asked.extend(numbers(input));
+        self.wallets.asked(input);
     }
 
     /// A person hears that this was done.
@@ -57,6 +63,7 @@ impl Witness {
         if let Input::OpenScan { scan, scripts, .. } = input {
             self.scans.opened(*scan, scripts, &self.watched);
         }
+        self.wallets.answered(input, true);
         for number in numbers(input) {
             match input {
                 Input::Watch { .. } => _ = self.watched.insert(number),
@@ -72,9 +79,11 @@ impl Witness {
 
     /// The process is dead. What was asked for may have been done or not.
     pub fn died(&mut self, rows: &MemoryView) {
+        self.wallets.died(rows);
         for number in std::mem::take(&mut self.asked) {
             self.scans.unwatched(number);
-            match rows.watches.contains_key(&script(number)) {
+            let row = rows.watches.get(&script(number));
+            match row.is_some_and(|row| row.listed) {
                 true => _ = self.watched.insert(number),
                 false => _ = self.watched.remove(&number),
             }
@@ -105,7 +114,7 @@ fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
             // Only one that the node took back for a moment and gave again, while nobody looked, or
             // that a scan of the old chain found spent: of its block nothing is known here.
             let is_from_before = || {
-                let covered = view.watches[&script_of(subject)].coverage.from_height;
+                let covered = covered_from(subject, view);
                 let before = node.node.chain.iter().take(covered as usize);
                 let undone = node.disconnected.iter().map(|hash| &node.blocks[hash]);
                 let is_it = |tx: &Transaction| tx.compute_txid() == transaction.txid;
@@ -130,6 +139,18 @@ fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
         EventKind::BalanceChange { .. }
         | EventKind::ScanComplete { .. }
         | EventKind::Unwatched { .. } => {}
+    }
+}
+
+/// From this height on all scripts of somebody are covered.
+fn covered_from(subject: &Subject, view: &MemoryView) -> u32 {
+    match subject.id() {
+        SubjectId::Script(script) => view.watches[&script].coverage.from_height,
+        SubjectId::Descriptor(id) => {
+            let is_of_it = |row: &&WatchRow| row.derivations.iter().any(|it| it.descriptor == id);
+            let rows = view.watches.values().filter(is_of_it);
+            rows.map(|row| row.coverage.from_height).max().unwrap_or(0)
+        }
     }
 }
 

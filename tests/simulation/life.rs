@@ -9,13 +9,14 @@ use satwatch::bitcoind::Endpoints;
 use satwatch::bitcoind::zmq::ZmqMessage;
 use satwatch::config;
 use satwatch::store::ChainInfo;
-use satwatch::tracker::{Baseline, Event, Input, ScanEnd, ScanId, WatchRequest};
+use satwatch::tracker::{Baseline, Event, Input, Keychain, ScanEnd, ScanId, WatchRequest};
 
 use crate::bitcoind::{Bitcoind, State, index};
 use crate::calls::Line;
 use crate::clock::{Now, later, millis};
 use crate::feed::{Lines, endpoints, listed};
 use crate::laws::Witness;
+use crate::pretended::descriptors::{KEYCHAINS, Wallet, check_places};
 use crate::pretended::laws::Kept;
 use crate::pretended::{pick, script, spk};
 use crate::process::{Around, Doom, Process};
@@ -175,6 +176,23 @@ impl Life {
                     now,
                 });
             }
+            Step::AddWallet { wallet, gap_limit } => {
+                let wallet = Wallet(*wallet);
+                self.request(Input::AddDescriptor {
+                    descriptor: wallet.id(),
+                    request: wallet.request(u32::from(*gap_limit), Baseline::IfMissing),
+                    now: self.now.ms,
+                });
+            }
+            Step::RemoveWallet { wallet } => {
+                self.request(Input::RemoveDescriptor {
+                    descriptor: Wallet(*wallet).id(),
+                    now: self.now.ms,
+                });
+            }
+            Step::Reserve { wallet, is_change } => {
+                self.reserve(Wallet(*wallet), KEYCHAINS[usize::from(*is_change)]);
+            }
             Step::Scan { bits, from, to } => self.open_scan(*bits, *from, *to),
             Step::CancelScan { index } => {
                 let open = self.rows.view.borrow().open_scans();
@@ -281,6 +299,22 @@ impl Life {
                 baseline: Baseline::IfMissing,
             }],
             now,
+        });
+    }
+
+    /// `POST /descriptors/{id}/next_address`: the next index that the rows say.
+    fn reserve(&mut self, wallet: Wallet, keychain: Keychain) {
+        let view = self.rows.view.borrow();
+        let row = view.descriptors.get(&wallet.id());
+        let Some(row) = row.and_then(|row| row.keychain(keychain)) else {
+            return;
+        };
+        let place = wallet.place(keychain, row.next_index());
+        drop(view);
+        self.request(Input::Reserve {
+            place,
+            label: None,
+            now: self.now.ms,
         });
     }
 
@@ -506,12 +540,17 @@ impl Life {
                 "the past of every script was found"
             );
         }
+        let listed = view.watches.values().filter(|row| row.listed);
         assert_eq!(
-            view.watches.len(),
+            listed.count(),
             self.witness.watched.len(),
             "nothing else is watched"
         );
-        assert!(view.forgetting.is_empty(), "all was forgotten");
+        assert!(
+            view.forgetting.is_empty() && view.leaving.is_empty(),
+            "all was forgotten"
+        );
+        assert!(view.joining.is_empty(), "all has joined");
         let kept = Kept {
             node: &bitcoind.node,
             view: &view,
@@ -519,6 +558,9 @@ impl Life {
             past: &self.rows.past,
         };
         kept.check();
+        kept.check_descriptors(&self.witness.wallets.known, true);
+        check_places(&view);
+        self.witness.wallets.check(&view);
         let tally = self.witness.scans.check(&kept, &self.rows.log);
         if self.weather == Weather::Calm {
             kept.check_fates();

@@ -36,6 +36,7 @@ mod rows;
 mod scan_laws;
 mod scanning;
 mod script;
+mod wallets;
 mod seam {
     pub use satwatch::follower::machines::*;
 }

@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::rows::Rows;
 use crate::scanning::Scanning;
 use crate::seam::{Action, Follower, FollowerEvent, NodeLink, NodeUrl, StatusBuilder};
+use crate::wallets::Deriving;
 
 /// Between two polls.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ enum Sender {
     Follower,
     Baseline,
     Scan,
+    Deriving,
     Person,
     Nobody,
 }
@@ -93,6 +95,8 @@ pub enum Ready {
     Scan,
     Evict,
     Forget,
+    Derive,
+    Join,
 }
 
 pub struct Process {
@@ -109,6 +113,7 @@ pub struct Process {
     follow_ups: VecDeque<FollowUp>,
     baseline: Baseline,
     scanning: Scanning,
+    deriving: Deriving,
 }
 
 impl Process {
@@ -135,6 +140,7 @@ impl Process {
             follow_ups: VecDeque::new(),
             baseline: Baseline::Wanted(now.instant),
             scanning: Scanning::Wanted(now.instant),
+            deriving: Deriving::Wanted(now.instant),
         };
         process.tell(FollowerEvent::Found(endpoints.clone()), around)?;
         Ok(process)
@@ -210,6 +216,7 @@ impl Process {
             self.fetch.as_ref().map(|fetch| fetch.at),
             baseline,
             Some(self.scanning.next()),
+            self.deriving.next(),
             self.feed.next(),
             Some(self.follower.wake_at()),
         ];
@@ -227,6 +234,12 @@ impl Process {
         }
         if self.tracker.has_to_forget() {
             ready.push(Ready::Forget);
+        }
+        if self.tracker.has_to_join() {
+            ready.push(Ready::Join);
+        }
+        if self.deriving.is_due(now) {
+            ready.push(Ready::Derive);
         }
         if matches!(self.baseline, Baseline::Scanned { at, .. } if at <= now) {
             ready.push(Ready::Baseline);
@@ -295,6 +308,19 @@ impl Process {
                 self.inbox.extend(self.too_early.drain(..));
                 Ok(())
             }
+            Ready::Join => {
+                let (input, sender) = (Input::Join { now: around.now.ms }, Sender::Nobody);
+                self.inbox.push_back(Job { input, sender });
+                self.commit(around).map(|_| ())
+            }
+            Ready::Derive => {
+                let now = (around.now.instant, around.now.ms);
+                if let Some(input) = self.deriving.take(&around.rows.view.borrow(), now) {
+                    let sender = Sender::Deriving;
+                    self.inbox.push_back(Job { input, sender });
+                }
+                Ok(())
+            }
             Ready::Woken => self.tell(FollowerEvent::Woken, around),
             Ready::Baseline => {
                 self.merge(around);
@@ -337,7 +363,10 @@ impl Process {
 
     fn asked(&mut self, ask: FollowUp, around: &Around) -> Option<FollowerEvent> {
         match ask {
-            FollowUp::Derive => None,
+            FollowUp::Derive => {
+                self.deriving.wake(around.now.instant);
+                None
+            }
             FollowUp::Baseline => {
                 if matches!(self.baseline, Baseline::Wanted(_)) {
                     self.baseline = Baseline::Wanted(around.now.instant);
@@ -463,14 +492,20 @@ impl Process {
             match sender {
                 Sender::Follower => return Ok(Some(result)),
                 Sender::Person => match result {
-                    Err(ApplyError::StillForgetting(_)) => {
+                    Err(ApplyError::StillForgetting(_) | ApplyError::StillLeaving(_)) => {
                         self.too_early.push(Job { input, sender });
                     }
+                    // Somebody else was faster.
+                    Err(ApplyError::NoSuchDescriptor(_)) => {
+                        around.witness.wallets.answered(&input, false);
+                    }
+                    Err(ApplyError::AlreadyGiven(_) | ApplyError::NotDerivedTo(_)) => {}
                     result => {
                         result.expect("what a person asks for is not refused");
                         around.witness.acknowledged(&input);
                     }
                 },
+                Sender::Deriving => self.deriving.answered(result.is_ok(), around.now.instant),
                 Sender::Baseline | Sender::Scan | Sender::Nobody => {}
             }
         }

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::pretended::descriptors::Wallet;
 use crate::pretended::script;
 
 /// What somebody wants, and what of it came.
@@ -28,7 +29,9 @@ impl Wish {
         let topic = Topic::of(&event.kind);
         self.topics
             .as_ref()
-            .is_none_or(|topics| topics.contains(&topic))
+            .map_or(!matches!(topic, Topic::Descriptor(_)), |topics| {
+                topics.contains(&topic)
+            })
     }
 
     /// It was given the first of what it wants, each once.
@@ -130,6 +133,9 @@ impl Readers {
         let mut wanted: Vec<Topic> = numbers
             .map(|number| Topic::Script(script(number)))
             .collect();
+        let wallets = [(7, Wallet(1)), (6, Wallet(2))].into_iter();
+        let wallets = wallets.filter(|(bit, _)| topics & (1 << bit) != 0);
+        wanted.extend(wallets.map(|(_, wallet)| Topic::Descriptor(wallet.id())));
         if topics & 1 != 0 {
             wanted.push(Topic::Blocks);
         }

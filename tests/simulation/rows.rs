@@ -11,7 +11,7 @@ use satwatch::store::{ChainInfo, StoreReader, Writer, open_at_boot};
 use satwatch::tracker::{ChangeSet, Event, MemoryView, Tracker, Transition};
 use tempfile::TempDir;
 
-use crate::pretended;
+use crate::pretended::{self, descriptors::LOOKAHEAD};
 
 /// How far a commit had come.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,6 +92,7 @@ impl Rows {
         let last = self.log.last().map_or(0, |(number, _)| *number);
         assert_eq!(writer.head(), last, "the head is the last event's number");
         let tracker = indexer::load(&reader, key).expect("the store reads");
+        let tracker = tracker.looking_ahead(LOOKAHEAD);
         self.check_store(&reader);
         let disk = self.disk.as_mut().expect("it is there");
         disk.open = Some((writer, reader));
@@ -117,6 +118,10 @@ impl Rows {
             let stored = snapshot.tx(txid).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of {txid}");
         }
+        for (descriptor, row) in &view.descriptors {
+            let stored = snapshot.descriptor(descriptor).expect("it reads");
+            assert_eq!(stored.as_ref(), Some(row), "the stored row of a descriptor");
+        }
         for (height, row) in &view.blocks {
             let stored = snapshot.block(height).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of a block");
@@ -132,7 +137,7 @@ impl Rows {
         );
         let counts = snapshot.counts().expect("it reads");
         assert_eq!(
-            (counts.addresses, counts.transactions),
+            (counts.addresses + counts.derived, counts.transactions),
             (view.watches.len() as u64, view.txs.len() as u64),
             "no stored row is left over"
         );

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;
 
-use satwatch::tracker::{Event, EventKind, ScanId, ScanState, ScriptHash};
+use satwatch::tracker::{Event, EventKind, ScanId, ScanState, ScriptHash, SubjectId};
 
 use crate::pretended::laws::{Kept, script_of};
 use crate::pretended::script;
@@ -106,8 +106,47 @@ impl Scans {
                 }
             }
         }
-        check_coverage(kept, log);
+        self.check_coverage(kept, log);
         tally
+    }
+
+    /// What a scan without a last block was made for is covered, and what is covered is
+    /// [compared](crate::pretended::laws) with the chain.
+    fn check_coverage(&self, kept: &Kept, log: &[(u64, Event)]) {
+        let mut complete = HashMap::new();
+        for (_, event) in log {
+            match &event.kind {
+                EventKind::ScanComplete {
+                    subject,
+                    scan,
+                    from,
+                    ..
+                } if kept.view.scans[scan].to.is_none() => {
+                    _ = complete.insert((script_of(subject), *from), *scan)
+                }
+                EventKind::Unwatched { subject } => {
+                    complete.retain(|(of, _), _| SubjectId::Script(*of) != subject.id())
+                }
+                // A baseline is asked for anew, and speaks for its own block.
+                EventKind::Reorg { fork_point, .. } => {
+                    complete.retain(|(_, from), _| *from <= fork_point.height + 1);
+                }
+                _ => {}
+            }
+        }
+        // Of one that was unwatched and stays for a wallet, the end may not be told.
+        let is_steady = |scan: &ScanId, of: ScriptHash| {
+            let mut steady = self.opened.get(scan).into_iter().flatten();
+            steady.any(|number| script(*number) == of)
+        };
+        complete.retain(|(of, _), scan| is_steady(scan, *of));
+        for ((script, from), scan) in complete {
+            let covered = kept.view.watches[&script].coverage.from_height;
+            assert!(
+                covered <= from,
+                "{scan} told that the history from {from} on is known, and it is known from {covered} on"
+            );
+        }
     }
 }
 
@@ -138,37 +177,4 @@ fn standing(kept: &Kept, log: &[(u64, Event)]) -> HashSet<(ScriptHash, ScanId)> 
         }
     }
     standing
-}
-
-/// What a scan without a last block was made for is covered, and what is covered is
-/// [compared](crate::pretended::laws) with the chain.
-fn check_coverage(kept: &Kept, log: &[(u64, Event)]) {
-    let mut complete = HashMap::new();
-    for (_, event) in log {
-        match &event.kind {
-            EventKind::ScanComplete {
-                subject,
-                scan,
-                from,
-                ..
-            } if kept.view.scans[scan].to.is_none() => {
-                _ = complete.insert((script_of(subject), *from), *scan)
-            }
-            EventKind::Unwatched { subject } => {
-                complete.retain(|(of, _), _| *of != script_of(subject))
-            }
-            // A baseline is asked for anew, and speaks for its own block.
-            EventKind::Reorg { fork_point, .. } => {
-                complete.retain(|(_, from), _| *from <= fork_point.height + 1);
-            }
-            _ => {}
-        }
-    }
-    for ((script, from), scan) in complete {
-        let covered = kept.view.watches[&script].coverage.from_height;
-        assert!(
-            covered <= from,
-            "{scan} told that the history from {from} on is known, and it is known from {covered} on"
-        );
-    }
 }

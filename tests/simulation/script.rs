@@ -1,5 +1,6 @@
 //! What happens in a life, drawn from a seed. Removing any part of a script leaves a script.
 
+use crate::pretended::descriptors::WALLETS;
 use crate::random::Random;
 
 #[derive(Debug, Clone)]
@@ -137,6 +138,18 @@ pub enum Step {
     Unwatch {
         number: u8,
     },
+    AddWallet {
+        wallet: u8,
+        gap_limit: u8,
+    },
+    RemoveWallet {
+        wallet: u8,
+    },
+    /// An address of a wallet is given to somebody.
+    Reserve {
+        wallet: u8,
+        is_change: bool,
+    },
     /// The history of the scripts whose bit is set, from this part of the chain on, up to this part
     /// of the rest.
     Scan {
@@ -249,15 +262,21 @@ fn number(random: &mut Random) -> u8 {
     random.within(1, 7) as u8
 }
 
+/// One of the scripts with a small number, or of a wallet's first ones.
+fn payee(drawn: u16) -> u8 {
+    let (place, is_of_wallet) = (drawn / 2, drawn % 2 == 1);
+    match is_of_wallet {
+        true => WALLETS.start() + (place % 96) as u8,
+        false => (place % 9) as u8,
+    }
+}
+
 fn node_step(random: &mut Random) -> Step {
     let index = random.next() as u16;
     match random.below(20) {
         0..=6 => Step::Pay {
             inputs: several(random, 3),
-            to: several(random, 4)
-                .into_iter()
-                .map(|to| (to % 9) as u8)
-                .collect(),
+            to: several(random, 4).into_iter().map(payee).collect(),
         },
         7..=9 => Step::Replace {
             victims: several(random, 2),
@@ -299,12 +318,13 @@ fn calm_step(random: &mut Random) -> Step {
             ms: random.below(15),
         },
         3..=4 => scan_step(random),
+        5 => wallet_step(random),
         _ => node_step(random),
     }
 }
 
 fn rough_step(random: &mut Random) -> Step {
-    match random.below(35) {
+    match random.below(39) {
         0..=16 => node_step(random),
         17..=18 => Step::Late {
             topic: random.below(3) as u8,
@@ -355,6 +375,7 @@ fn rough_step(random: &mut Random) -> Step {
             keeps_mempool: random.once_in(2),
         },
         31..=33 => scan_step(random),
+        34..=37 => wallet_step(random),
         _ => match random.below(12) {
             0..=3 => Step::Rebuild {
                 share: random.next() as u8,
@@ -367,6 +388,21 @@ fn rough_step(random: &mut Random) -> Step {
             _ => Step::Stall {
                 ms: random.below(1500),
             },
+        },
+    }
+}
+
+fn wallet_step(random: &mut Random) -> Step {
+    let wallet = random.within(1, 3) as u8;
+    match random.below(6) {
+        0 => Step::RemoveWallet { wallet },
+        1 => Step::Reserve {
+            wallet,
+            is_change: random.once_in(2),
+        },
+        _ => Step::AddWallet {
+            wallet,
+            gap_limit: random.within(1, 3) as u8,
         },
     }
 }
