@@ -19,6 +19,9 @@ mod consumers;
 mod copies;
 mod crash;
 mod cursors;
+mod descriptors {
+    mod derivation_oracle;
+}
 mod doctor;
 mod feed;
 mod history;
