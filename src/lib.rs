@@ -39,7 +39,7 @@
 //! indexer                  -> tracker, store
 //! derivation               -> tracker, descriptors, store (reading), indexer, clock
 //! bitcoind                 -> tracker (its plain types), store (the chain's name), config (its section), clock, remedy
-//! history                  -> tracker, store (reading), indexer, bitcoind, clock
+//! history                  -> tracker, descriptors, store (reading), indexer, bitcoind, clock
 //! follower                 -> tracker, store (reading), indexer, bitcoind, history, config (its section), clock, remedy
 //! access                   -> (nothing)
 //! limits                   -> config (its sections), server (what a limit's use looks like)

@@ -1,5 +1,10 @@
-//! Our confirmed unspent outputs of one script beside the node's own, at one block.
+//! Our confirmed unspent outputs of one script, or of one descriptor, beside the node's own, at one
+//! block.
+//!
+//! Of a descriptor the node is asked for the scripts that we watch, and for those that it derives
+//! itself at the same indexes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bitcoin::{OutPoint, ScriptBuf};
@@ -8,11 +13,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::utxo_scan::Outputs;
-use super::{Interrupted, NodeContext};
+use super::{Interrupted, NodeContext, blocking};
+use crate::bitcoind::rpc::ScanRange;
 use crate::bitcoind::{NodeError, NodeErrorKind};
-use crate::store::{StoreError, StoreReader};
+use crate::descriptors::WalletDescriptor;
+use crate::store::{Snapshot, StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
-use crate::tracker::{BlockId, Coverage, OutputRow, ScriptHash};
+use crate::tracker::{
+    Baseline, BlockId, Coverage, Derivation, DescriptorId, Keychain, OutputRow, ScriptHash,
+};
 
 /// What an audit waits for before the scan: that we are at the node's tip, and after it: that we
 /// come to its block.
@@ -22,11 +31,21 @@ const BUSY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Scans until one holds still: each is ended by a reorg, or by somebody else.
 const SCANS: usize = 3;
+/// Indexes of one range: the node takes a million.
+const RANGE: u32 = 500_000;
 
 /// Somebody wants to know. Hanging up (dropping the receiver) ends the scan.
 pub struct AuditRequest {
-    pub spk: ScriptBuf,
+    pub of: Audit,
     pub answer: oneshot::Sender<Result<Audited, NodeError>>,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audit {
+    Script(ScriptBuf),
+    /// Of its scripts those that are watched when it begins.
+    Descriptor(DescriptorId),
 }
 
 /// What both say of the confirmed unspent outputs at `block`. Outputs that an unconfirmed
@@ -36,7 +55,8 @@ pub struct Audited {
     pub block: BlockId,
     /// Number of the last event that our side includes.
     pub head: u64,
-    /// `None`: the script was not watched at this block any more.
+    /// `None`: it was not watched at this block any more. That of a descriptor is pending while a
+    /// baseline of one of its scripts is.
     pub coverage: Option<Coverage>,
     /// A history scan of it has not ended.
     pub is_in_scan: bool,
@@ -52,9 +72,9 @@ pub(super) async fn run(
 ) -> Result<(), StoreError> {
     let rpc = context.rpc.clone();
     let serve = async {
-        while let Some(AuditRequest { spk, mut answer }) = requests.recv().await {
+        while let Some(AuditRequest { of, mut answer }) = requests.recv().await {
             let audited = tokio::select! {
-                audited = audit(&mut context, &spk) => audited,
+                audited = audit(&mut context, &of) => audited,
                 () = answer.closed() => continue,
             };
             let audited = match audited {
@@ -80,7 +100,7 @@ pub(super) async fn run(
     }
 }
 
-async fn audit(context: &mut NodeContext, spk: &ScriptBuf) -> Result<Audited, Interrupted> {
+async fn audit(context: &mut NodeContext, of: &Audit) -> Result<Audited, Interrupted> {
     let there = tokio::time::timeout(CATCH_UP, context.wait_for(|position| position.at_node_tip));
     there.await.unwrap_or_else(|_| {
         Err(unsettled("satwatch is not at bitcoind's tip (GET /status says why)").into())
@@ -88,8 +108,8 @@ async fn audit(context: &mut NodeContext, spk: &ScriptBuf) -> Result<Audited, In
     let mut left = SCANS;
     loop {
         left -= 1;
-        let mut outputs = scan(context, spk).await?;
-        let compared = tokio::time::timeout(CATCH_UP, compare(context, &mut outputs, spk)).await;
+        let mut outputs = scan(context, of).await?;
+        let compared = tokio::time::timeout(CATCH_UP, compare(context, &mut outputs, of)).await;
         match compared.unwrap_or_else(|_| {
             Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())
         }) {
@@ -100,27 +120,85 @@ async fn audit(context: &mut NodeContext, spk: &ScriptBuf) -> Result<Audited, In
 }
 
 /// The node's side. Another program's scan is waited for, up to a point.
-async fn scan(context: &NodeContext, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
+async fn scan(context: &NodeContext, of: &Audit) -> Result<Outputs, Interrupted> {
+    let (reader, asked) = (context.reader.clone(), of.clone());
+    let (spks, ranges) = blocking(move || asked_of_node(&reader, &asked)).await?;
     let until = Instant::now() + BUSY;
     loop {
-        match Outputs::scan(&context.rpc, vec![spk.clone()], usize::MAX).await {
+        match Outputs::scan(&context.rpc, spks.clone(), ranges.clone(), usize::MAX).await {
             Err(error) if error.kind == NodeErrorKind::Busy && Instant::now() < until => {
                 tokio::time::sleep(PAUSE).await
             }
-            other => return other,
+            Err(error) => return Err(error.into()),
+            Ok(mut outputs) => {
+                // What it derives and we do not is a difference, if it is not spent meanwhile.
+                let beyond = std::mem::take(&mut outputs.beyond).into_iter();
+                if let Some(part) = outputs.parts.first_mut() {
+                    let beyond = beyond.map(|output| (output.outpoint, output));
+                    part.found.extend(beyond);
+                }
+                return Ok(outputs);
+            }
         }
     }
+}
+
+/// Scripts, and ranges of indexes.
+fn asked_of_node(
+    reader: &StoreReader,
+    of: &Audit,
+) -> Result<(Vec<ScriptBuf>, Vec<ScanRange>), Interrupted> {
+    let descriptor = match of {
+        Audit::Script(spk) => return Ok((vec![spk.clone()], Vec::new())),
+        Audit::Descriptor(descriptor) => *descriptor,
+    };
+    let snapshot = reader.snapshot();
+    let (mut spks, mut ranges) = (HashSet::new(), Vec::new());
+    let rows = snapshot.descriptor(&descriptor)?;
+    let Some((row, wallet)) = rows.zip(snapshot.wallet(&descriptor)?) else {
+        return Ok((Vec::new(), ranges));
+    };
+    let parsed = WalletDescriptor::parse(&wallet.text, reader.chain().network);
+    let parsed = parsed.map_err(|problem| {
+        let message = format!("the descriptor {descriptor} cannot be read any more: {problem}");
+        NodeError::new(NodeErrorKind::Setup, message)
+    })?;
+    for (keychain, indexes) in [Keychain::External, Keychain::Internal]
+        .into_iter()
+        .zip(&row.keychains)
+    {
+        for index in 0..indexes.derived {
+            let place = Derivation {
+                descriptor,
+                keychain,
+                index,
+            };
+            let script = snapshot.derivation(&place)?;
+            let watch = script.map(|script| snapshot.watch(&script)).transpose()?;
+            spks.extend(watch.flatten().map(|watch| watch.spk));
+        }
+        let Some(text) = parsed.for_node(keychain as usize) else {
+            continue;
+        };
+        for start in (0..indexes.derived).step_by(RANGE as usize) {
+            ranges.push(ScanRange {
+                descriptor: text.clone(),
+                indexes: start..start.saturating_add(RANGE).min(indexes.derived),
+            });
+        }
+    }
+    Ok((spks.into_iter().collect(), ranges))
 }
 
 /// Both sides at one block, which is our tip in this moment.
 async fn compare(
     context: &mut NodeContext,
     outputs: &mut Outputs,
-    spk: &ScriptBuf,
+    of: &Audit,
 ) -> Result<Audited, Interrupted> {
     loop {
         outputs.roll_forward(context).await?;
-        if let Some(audited) = our_side(&context.reader, outputs, &ScriptHash::of(spk))? {
+        if let Some(audited) = our_side(&context.reader, outputs, of)? {
             return Ok(audited);
         }
     }
@@ -130,21 +208,34 @@ async fn compare(
 fn our_side(
     reader: &StoreReader,
     outputs: &mut Outputs,
-    script: &ScriptHash,
+    of: &Audit,
 ) -> Result<Option<Audited>, StoreError> {
     let snapshot = reader.snapshot();
     if snapshot.tip()? != Some(outputs.block) {
         return Ok(None);
     }
-    let mut ours = snapshot.utxos(script, true, None, usize::MAX)?.utxos;
-    ours.retain(|(_, row)| row.height.is_some());
+    let spks = outputs.parts.iter().flat_map(|part| &part.spks);
+    let scripts: HashSet<ScriptHash> = spks.map(|spk| ScriptHash::of(spk)).collect();
+    let (mut ours, coverage, is_in_scan) = match of {
+        Audit::Script(spk) => {
+            let script = ScriptHash::of(spk);
+            let ours = snapshot.utxos(&script, true, None, usize::MAX)?.utxos;
+            let coverage = snapshot.watch(&script)?.map(|row| row.coverage);
+            (ours, coverage, snapshot.is_in_scan(&script)?)
+        }
+        Audit::Descriptor(descriptor) => (
+            snapshot.owned_outputs_of(descriptor)?,
+            coverage_of(&snapshot, descriptor)?,
+            is_in_scan(&snapshot, descriptor)?,
+        ),
+    };
+    // Scripts that a descriptor got meanwhile were not asked for.
+    ours.retain(|(_, row)| row.height.is_some() && scripts.contains(&row.script));
     let theirs = outputs
         .parts
         .iter_mut()
         .flat_map(|part| std::mem::take(&mut part.found).into_values())
         .collect();
-    let coverage = snapshot.watch(script)?.map(|row| row.coverage);
-    let is_in_scan = snapshot.is_in_scan(script)?;
     Ok(Some(Audited {
         block: outputs.block,
         head: snapshot.head()?,
@@ -153,6 +244,42 @@ fn our_side(
         ours,
         theirs,
     }))
+}
+
+fn coverage_of(
+    snapshot: &Snapshot<'_>,
+    descriptor: &DescriptorId,
+) -> Result<Option<Coverage>, StoreError> {
+    let Some(row) = snapshot.descriptor(descriptor)? else {
+        return Ok(None);
+    };
+    let is_of_it = |place: &Derivation| place.descriptor == *descriptor;
+    let mut pending = row.is_pending();
+    for waiting in snapshot.pending_baselines() {
+        let (_, watch) = waiting?;
+        pending |= watch.derivations.iter().any(is_of_it);
+        if pending {
+            break;
+        }
+    }
+    let wallet = snapshot.wallet(descriptor)?;
+    let is_wanted = wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip);
+    Ok(Some(Coverage {
+        from_height: row.from_height,
+        utxos_complete: is_wanted && !pending,
+        pending,
+        staged: None,
+    }))
+}
+
+fn is_in_scan(snapshot: &Snapshot<'_>, descriptor: &DescriptorId) -> Result<bool, StoreError> {
+    for scan in snapshot.open_scans()? {
+        let of_descriptor = snapshot.descriptor_scan(&scan)?;
+        if of_descriptor.is_some_and(|it| it.descriptor == *descriptor) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unsettled(why: &str) -> NodeError {
@@ -270,6 +397,7 @@ mod tests {
         };
         Outputs {
             block: at,
+            beyond: Vec::new(),
             parts: vec![ScanPart {
                 spks: [spk()].into(),
                 found: [(outpoint(1), found)].into(),
@@ -282,7 +410,7 @@ mod tests {
     fn our_side_is_what_is_confirmed_and_not_spent_in_a_block() {
         let folder = tempfile::tempdir().unwrap();
         let reader = reader(folder.path());
-        let audited = our_side(&reader, &mut outputs(block(9)), &ScriptHash::of(&spk()))
+        let audited = our_side(&reader, &mut outputs(block(9)), &Audit::Script(spk()))
             .unwrap()
             .expect("the tip is that block");
         assert_eq!(
@@ -324,7 +452,7 @@ mod tests {
         ];
         for outputs in &mut others {
             assert_eq!(
-                our_side(&reader, outputs, &ScriptHash::of(&spk())).unwrap(),
+                our_side(&reader, outputs, &Audit::Script(spk())).unwrap(),
                 None
             );
             assert_eq!(
@@ -341,7 +469,7 @@ mod tests {
         let audited = our_side(
             &reader(folder.path()),
             &mut outputs(block(9)),
-            &ScriptHash([1; 32]),
+            &Audit::Script(ScriptBuf::new()),
         )
         .unwrap()
         .expect("the tip is that block");

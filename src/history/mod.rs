@@ -9,13 +9,17 @@
 //! 3. The live feed comes first: what is found is merged in small inputs, one at a time, while we
 //!    are at the node's tip.
 //! 4. A scan of ours that nobody waits for any more is ended in the node as well.
+//! 5. Scripts of a descriptor are asked for when all that it wants are derived
+//!    (`crate::derivation`, which needs no node). Uses beyond them make it want more
+//!    ([`baseline`]), so that a wallet is found whole without a scan for each thousand of its
+//!    scripts.
 //!
 //! # Flow
 //!
 //! ```text
 //! store: addresses that wait --> baseline: scantxoutset for all of them --Baseline--> indexer
 //! store: open scans -----------> scan: blocks, or filters and some blocks --ScanBlocks-> indexer
-//! api: a request --------------> audit: scantxoutset for one address ---------------> its answer
+//! api: a request --------------> audit: scantxoutset for one address or descriptor -> its answer
 //! ```
 
 mod audit;
@@ -33,7 +37,7 @@ use crate::bitcoind::{NodeError, NodeStatus, Rpc, SyncPosition};
 use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
 
-pub use audit::{AuditRequest, Audited};
+pub use audit::{Audit, AuditRequest, Audited};
 pub use baseline::LeftOut;
 pub use scan::{ScanMethod, ScanProgress};
 

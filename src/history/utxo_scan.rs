@@ -11,7 +11,7 @@ use std::time::Duration;
 use bitcoin::{Amount, Denomination, OutPoint, Script, ScriptBuf};
 
 use super::{Interrupted, NodeContext, blocking};
-use crate::bitcoind::rpc::{Rpc, Unspent, UtxoScan};
+use crate::bitcoind::rpc::{Rpc, ScanRange, Unspent, UtxoScan};
 use crate::bitcoind::{NodeError, NodeErrorKind, cut_short};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::raw::{TxPart, body, outpoint, walk};
@@ -32,6 +32,8 @@ pub(super) struct Outputs {
     pub(super) block: BlockId,
     /// The scripts, in parts that can be merged one at a time.
     pub(super) parts: Vec<ScanPart>,
+    /// What is none of theirs, but of the ranges. It is as of the block of the scan.
+    pub(super) beyond: Vec<FoundOutput>,
 }
 
 #[derive(Debug, Default)]
@@ -45,19 +47,22 @@ pub(super) struct ScanPart {
 }
 
 impl Outputs {
-    /// Scans for these scripts, which all differ. `size`: the scripts and outputs of a part, unless
-    /// one script has more.
+    /// Scans for these scripts, which all differ, and for those in the ranges. `size`: the scripts
+    /// and outputs of a part, unless one script has more.
     pub(super) async fn scan(
         rpc: &Rpc,
         spks: Vec<ScriptBuf>,
+        ranges: Vec<ScanRange>,
         size: usize,
     ) -> Result<Self, NodeError> {
-        let scan = rpc.scan(spks.clone()).await.map_err(explain)?;
+        let scan = rpc.scan(spks.clone(), ranges).await.map_err(explain)?;
         let split = tokio::task::spawn_blocking(move || {
             let (block, found) = read_scan(scan)?;
+            let (parts, beyond) = parts(spks, found, size);
             Ok(Self {
                 block,
-                parts: parts(spks, found, size),
+                parts,
+                beyond,
             })
         });
         split.await.unwrap_or_else(|_| Err(cut_short()))
@@ -166,8 +171,12 @@ impl ScanPart {
     }
 }
 
-/// The scripts with their outputs, `size` of both in a part.
-fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<ScanPart> {
+/// The scripts with their outputs, `size` of both in a part; and what else was found.
+fn parts(
+    spks: Vec<ScriptBuf>,
+    found: Vec<FoundOutput>,
+    size: usize,
+) -> (Vec<ScanPart>, Vec<FoundOutput>) {
     let mut owned: HashMap<&ScriptBuf, usize> = HashMap::new();
     for output in &found {
         *owned.entry(&output.spk).or_default() += 1;
@@ -183,15 +192,17 @@ fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Scan
         places.insert(spk, at);
     }
     let mut parts: Vec<_> = (0..=at).map(|_| ScanPart::default()).collect();
+    let mut beyond = Vec::new();
     for output in found {
-        if let Some(at) = places.get(&output.spk) {
-            parts[*at].found.insert(output.outpoint, output);
+        match places.get(&output.spk) {
+            Some(at) => _ = parts[*at].found.insert(output.outpoint, output),
+            None => beyond.push(output),
         }
     }
     for (spk, at) in places {
         parts[at].spks.insert(spk);
     }
-    parts
+    (parts, beyond)
 }
 
 fn explain(error: NodeError) -> NodeError {
@@ -394,7 +405,8 @@ mod tests {
         let all: Vec<_> = (0..40)
             .map(|n| found(n, [1, 2, 5][usize::from(n % 3)]))
             .collect();
-        let parts = parts((0..8).map(spk).collect(), all, 16);
+        let (parts, beyond) = parts((0..8).map(spk).collect(), all, 16);
+        assert!(beyond.is_empty());
         let sizes: Vec<_> = parts
             .iter()
             .map(|part| (part.spks.len(), part.found.len()))
@@ -415,7 +427,7 @@ mod tests {
     #[test]
     fn a_script_that_owns_more_than_a_part_may_hold_has_one_of_its_own() {
         let all: Vec<_> = (0..40).map(|n| found(n, 1)).collect();
-        let parts = parts(vec![spk(0), spk(1), spk(2)], all, 10);
+        let (parts, _) = parts(vec![spk(0), spk(1), spk(2)], all, 10);
         assert_eq!(
             parts
                 .iter()
@@ -423,6 +435,14 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(1, 0), (1, 40), (1, 0)]
         );
+    }
+
+    #[test]
+    fn what_belongs_to_none_of_the_scripts_is_beyond_them() {
+        let all = vec![found(1, 1), found(2, 7), found(3, 7), found(4, 8)];
+        let (parts, beyond) = parts(vec![spk(1)], all, 10);
+        assert_eq!((parts.len(), parts[0].found.len()), (1, 1));
+        assert_eq!(beyond, [found(2, 7), found(3, 7), found(4, 8)]);
     }
 
     #[test]

@@ -73,14 +73,18 @@ pub(super) fn size_of(input: &Input) -> usize {
         | Input::Connect { .. }
         | Input::Disconnect { .. }
         | Input::CloseScan { .. }
+        | Input::EnterScan { .. }
         | Input::EvictMissing { .. }
         | Input::EvictMore
         | Input::MempoolSnapshot { .. }
         | Input::Join { .. }
         | Input::Forget { .. } => BATCH,
         Input::Derived { spks, .. } => spks.len().max(1),
-        Input::AddDescriptor { .. } | Input::Reserve { .. } | Input::RemoveDescriptor { .. } => 1,
-        Input::SkipPruned { .. } | Input::Policy(_) => 1,
+        Input::AddDescriptor { .. }
+        | Input::Reserve { .. }
+        | Input::Reach { .. }
+        | Input::RemoveDescriptor { .. } => 1,
+        Input::OpenDescriptorScan { .. } | Input::SkipPruned { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxRemoved { .. } => 1,
     }
 }
@@ -103,14 +107,16 @@ pub fn must_last(input: &Input) -> bool {
         | Input::Baseline { .. }
         | Input::Unwatch { .. }
         | Input::OpenScan { .. }
+        | Input::OpenDescriptorScan { .. }
         | Input::CloseScan { .. }
         | Input::AddDescriptor { .. }
         | Input::Reserve { .. }
+        | Input::Reach { .. }
         | Input::RemoveDescriptor { .. } => true,
         // Its last part makes those before it last.
         Input::BaselinePart { portion, .. } => *portion == Portion::Last,
         // A scan goes on from where the store says that it is.
-        Input::ScanBlocks { .. } | Input::SkipPruned { .. } => false,
+        Input::ScanBlocks { .. } | Input::EnterScan { .. } | Input::SkipPruned { .. } => false,
         // They go on from what the store says, too.
         Input::Derived { .. } | Input::Join { .. } | Input::Forget { .. } => false,
         Input::WatchPart { is_last, .. } => *is_last,

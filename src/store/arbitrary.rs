@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 use crate::tracker::{
     Balance, Baseline, BlockId, BlockRow, Coverage, Derivation, DescriptorId, DescriptorRow,
-    EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanRow, ScanState, ScriptHash, Spend,
-    Staged, Status, Touch, TxRow, WalletRow, WatchRow,
+    DescriptorScan, EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanRow, ScanState,
+    ScriptHash, Spend, Staged, Status, Touch, TxRow, WalletRow, WatchRow, WayBack,
 };
 
 pub fn txid() -> impl Strategy<Value = Txid> {
@@ -317,6 +317,24 @@ pub fn scan_row() -> impl Strategy<Value = ScanRow> {
                 next,
                 scripts,
                 found,
+            },
+        )
+}
+
+pub fn descriptor_scan() -> impl Strategy<Value = DescriptorScan> {
+    (
+        any::<[u8; 32]>(),
+        vec(any::<u32>(), 1..3),
+        any::<[Option<u32>; 2]>(),
+        any::<[u32; 2]>(),
+    )
+        .prop_map(
+            |(descriptor, entered, [late, back], [then, from_height])| DescriptorScan {
+                descriptor: DescriptorId(descriptor),
+                entered,
+                late,
+                back: back.map(|upto| WayBack { upto, then }),
+                from_height,
             },
         )
 }

@@ -23,6 +23,7 @@ pub const PENDING: &str = "pending";
 pub const SCANS: &str = "scans";
 pub const SCAN_SCRIPTS: &str = "scan_scripts";
 pub const SCRIPT_SCANS: &str = "script_scans";
+pub const DESCRIPTOR_SCANS: &str = "descriptor_scans";
 pub const FORGETTING: &str = "forgetting";
 pub const OPEN_SCANS: &str = "open_scans";
 pub const LISTED: &str = "listed";
@@ -38,7 +39,7 @@ pub const AUTH: &str = "auth";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 28] = [
+pub const FAMILIES: [&str; 29] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -55,6 +56,7 @@ pub const FAMILIES: [&str; 28] = [
     SCANS,
     SCAN_SCRIPTS,
     SCRIPT_SCANS,
+    DESCRIPTOR_SCANS,
     FORGETTING,
     OPEN_SCANS,
     LISTED,

@@ -64,6 +64,7 @@
 //! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
 //! | `scan_scripts` (5) | id u64, script hash | empty | the scripts of a history scan that is open or about to be, or has ended and is being emptied |
 //! | `script_scans` (5) | script hash, id u64 | empty | the same by script |
+//! | `descriptor_scans` (8) | id u64 | descriptor id, entered u32s, late u32?, (upto u32, then u32)? back, from_height u32 | history scans that are for a descriptor |
 //! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), is_ranged, gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance of a descriptor |
@@ -123,6 +124,7 @@ mod folder;
 mod inspect;
 mod log;
 mod open;
+mod owned_outputs;
 mod owners;
 mod reader;
 mod retention;

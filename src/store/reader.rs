@@ -22,8 +22,8 @@ use super::families::{
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, OutputRow, ScanId, ScanRow,
-    ScriptHash, SubjectId, TxRow, WalletRow, WatchRow, for_each_table,
+    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, DescriptorScan, OutputRow, ScanId,
+    ScanRow, ScriptHash, SubjectId, TxRow, WalletRow, WatchRow, for_each_table,
 };
 
 /// Rows that are read in one step.
@@ -291,7 +291,10 @@ impl Snapshot<'_> {
     }
 
     /// The rows of outputs that `unspent` names, in its order.
-    fn outputs(&self, outpoints: Vec<OutPoint>) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
+    pub(super) fn outputs(
+        &self,
+        outpoints: Vec<OutPoint>,
+    ) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
         let keys: Vec<_> = outpoints.iter().map(outpoint_key).collect();
         let rows = self.db.get_many(OUTPUTS, &keys, &self.options())?;
         let rows = outpoints.into_iter().zip(rows).map(|(outpoint, row)| {

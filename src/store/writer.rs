@@ -15,15 +15,15 @@ use super::codec::keys::{
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    COINBASES, DERIVATIONS, HISTORY, LISTED, MEMPOOL, META, OPEN_SCANS, OWNED_OUTPUTS, PENDING,
-    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, SINCE, UNSPENT, meta,
+    COINBASES, DERIVATIONS, DESCRIPTOR_SCANS, HISTORY, LISTED, MEMPOOL, META, OPEN_SCANS,
+    OWNED_OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, SINCE, UNSPENT, meta,
 };
 use super::log::{Numbers, put_events};
 use super::{OwnerEdits, RowCounts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, Diff, Keychain,
-    OutputRow, Place, Rows, ScanId, ScanRow, ScanState, ScriptHash, Status, Transition, TxRow,
-    View, ViewError, WalletRow, WatchRow, for_each_table,
+    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, DescriptorScan, Diff,
+    Keychain, OutputRow, Place, Rows, ScanId, ScanRow, ScanState, ScriptHash, Status, Transition,
+    TxRow, View, ViewError, WalletRow, WatchRow, for_each_table,
 };
 
 /// The writing side. There is one, owned by the indexer thread.
@@ -123,10 +123,10 @@ impl Writer {
         }
         ended.sort_unstable_by(|a, b| b.cmp(a));
         let mut batch = WriteBatch::default();
-        ended
-            .iter()
-            .skip(kept)
-            .for_each(|(_, key)| batch.delete_cf(self.db.family(SCANS), key));
+        ended.iter().skip(kept).for_each(|(_, key)| {
+            batch.delete_cf(self.db.family(SCANS), key);
+            batch.delete_cf(self.db.family(DESCRIPTOR_SCANS), key);
+        });
         if batch.is_empty() {
             Ok(())
         } else {
@@ -283,6 +283,7 @@ impl LookedUp<(ScanId, ScriptHash)> for () {
 }
 
 impl LookedUp<ScriptHash> for () {}
+impl LookedUp<ScanId> for DescriptorScan {}
 impl LookedUp<DescriptorId> for DescriptorRow {}
 impl LookedUp<DescriptorId> for WalletRow {}
 impl LookedUp<DescriptorId> for () {}

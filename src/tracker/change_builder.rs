@@ -16,7 +16,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use super::tables::{Diff, Diffs, for_each_table};
 use super::{
     ApplyError, Balance, BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow,
-    OutputRow, ScanId, ScanRow, ScriptHash, Staged, TxRow, View, ViewError, WalletRow, WatchRow,
+    DescriptorScan, OutputRow, ScanId, ScanRow, ScriptHash, Staged, TxRow, View, ViewError,
+    WalletRow, WatchRow,
 };
 
 /// A row as it is in the view and, when it was written, as it is now.

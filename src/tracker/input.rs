@@ -203,6 +203,9 @@ pub enum Input {
         label: Option<String>,
         now: u64,
     },
+    /// This index of a descriptor, which may have no script yet, is used: its window reaches there.
+    /// Until its first baseline is over, the scripts up to it are part of that.
+    Reach { place: Derivation, now: u64 },
     /// A portion of the past of scripts comes to count for the descriptors that they joined. To be
     /// sent while the tracker [has some](super::Tracker::has_to_join).
     Join { now: u64 },
@@ -224,6 +227,18 @@ pub enum Input {
         to: Option<u32>,
         now: u64,
     },
+    /// A history scan of all scripts of a descriptor, which come with `EnterScan`. Otherwise as
+    /// `OpenScan`.
+    OpenDescriptorScan {
+        scan: ScanId,
+        descriptor: DescriptorId,
+        from: u32,
+        to: Option<u32>,
+        now: u64,
+    },
+    /// A portion of the scripts of its descriptor enters a scan, of those whose baseline is merged.
+    /// Nothing happens when all of these are in it.
+    EnterScan { scan: ScanId },
     /// The node has no blocks below `horizon` any more: these scans leave them out.
     SkipPruned {
         scans: Vec<ScanId>,
@@ -244,7 +259,8 @@ pub enum Input {
     },
     /// The end of a history scan. A complete one must have come to where its scripts are covered or
     /// to where it was told to; it is that for a portion of its scripts at a time, and to be sent
-    /// until there is no such scan any more ([`ApplyError::NoSuchScan`]).
+    /// until there is no such scan any more ([`ApplyError::NoSuchScan`]). One of a descriptor may
+    /// go back or on instead, once for each such input (`super::descriptor_scans`).
     CloseScan {
         scan: ScanId,
         end: ScanEnd,

@@ -40,6 +40,8 @@
 //!              BaselinePart, and are shown when all of them are there
 //! OpenScan     (many scripts in ScanScripts before) its history before that is wanted; ScanBlocks brings it, ascending
 //!              [`scan_blocks`]; CloseScan says that it is whole
+//! OpenDescriptorScan, EnterScan
+//!              the same for a descriptor, whose scripts enter as they come: [`descriptor_scans`]
 //! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
 //! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
 //! AddDescriptor, Derived, Reserve, Join, RemoveDescriptor
@@ -49,6 +51,7 @@
 
 mod change_builder;
 mod connect;
+mod descriptor_scans;
 mod descriptors;
 pub mod event;
 mod event_builder;
@@ -78,8 +81,9 @@ pub use input::{
 pub use raw::{RawBlock, RawTx};
 pub(crate) use rows::signals_replacement;
 pub use rows::{
-    Baseline, BlockId, BlockRow, Coverage, EarlierOutput, Net, OutputRow, Replacement, ScanId,
-    ScanRow, ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
+    Baseline, BlockId, BlockRow, Coverage, DescriptorScan, EarlierOutput, Net, OutputRow,
+    Replacement, ScanId, ScanRow, ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow,
+    WatchRow, WayBack,
 };
 pub use state::Tracker;
 pub(crate) use tables::for_each_table;

@@ -296,3 +296,25 @@ impl ScanRow {
             .map_or(self.from, |horizon| horizon.max(self.from))
     }
 }
+
+/// What a history scan knows of the descriptor that it is for, beside its [`ScanRow`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescriptorScan {
+    pub descriptor: DescriptorId,
+    /// Of each keychain the first index whose script is not in it.
+    pub entered: Vec<u32>,
+    /// Below this height it has to look once more.
+    pub late: Option<u32>,
+    pub back: Option<WayBack>,
+    /// From this height on all is known of the scripts that it has completed.
+    pub from_height: u32,
+}
+
+/// A scan has gone back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WayBack {
+    /// Below this height.
+    pub upto: u32,
+    /// There it goes on then.
+    pub then: u32,
+}

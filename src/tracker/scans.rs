@@ -110,6 +110,13 @@ impl Tracker {
         let mut ends = Vec::new();
         if let ScanEnd::Complete(upto) = end {
             builder.tracker.must_be_ours(view, upto)?;
+            if builder.turn_back(scan, &row, upto)? {
+                return Ok(Transition {
+                    changes: builder.changes.into_changes(),
+                    events: Vec::new(),
+                    follow_ups: builder.follow_ups,
+                });
+            }
             if !builder.has_come_far_enough(&row, &scripts)? {
                 return Err(ApplyError::ScanMoved {
                     scan,
@@ -119,6 +126,7 @@ impl Tracker {
             for script in &scripts {
                 ends.extend(builder.complete(scan, &row, script, upto)?);
             }
+            ends.extend(builder.complete_descriptor((scan, &row), &scripts, is_last, upto)?);
         }
         for script in &scripts {
             builder.changes.leave_scan(scan, *script);
@@ -179,6 +187,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
+            self.take_back_way(scan, height.saturating_add(1))?;
             let next = row.next.min(height.saturating_add(1)).max(row.first());
             if next != row.next {
                 self.changes.scans(scan)?.set(Some(ScanRow { next, ..row }));
@@ -207,8 +216,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(true)
     }
 
-    /// Puts scripts into a scan that has no row yet, those that are watched; how many.
-    fn enter_scan(
+    /// Puts scripts into a scan, those that are watched and not in it; how many.
+    pub fn enter_scan(
         &mut self,
         scan: ScanId,
         mut scripts: Vec<ScriptHash>,
@@ -228,8 +237,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(entered)
     }
 
-    /// A script's history is whole from the first block of a scan on; `None` when it is not
-    /// watched.
+    /// A script's history is whole from the first block of a scan on. `None`: it is not told.
     fn complete(
         &mut self,
         scan: ScanId,
@@ -243,6 +251,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(None);
         };
         let from = row.first();
+        let is_told = watch.listed || self.changes.descriptor_scan(&scan)?.is_none();
         let end = EventKind::ScanComplete {
             subject,
             scan,
@@ -260,7 +269,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 .watches(*script)?
                 .set(Some(WatchRow { coverage, ..watch }));
         }
-        Ok(Some(end))
+        Ok(is_told.then_some(end))
     }
 
     /// If it is added again, a scan that began before must not speak for it. Those that have ended

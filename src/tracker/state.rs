@@ -361,10 +361,19 @@ impl Tracker {
                 now,
             } => self.derived(view, (descriptor, keychain, first), spks, now),
             Input::Reserve { place, label, now } => self.reserve(view, place, label, now),
+            Input::Reach { place, now } => self.reach(view, place, now),
             Input::Join { now } => self.join(view, now),
             Input::RemoveDescriptor { descriptor, now } => {
                 self.remove_descriptor(view, descriptor, now)
             }
+            Input::OpenDescriptorScan {
+                scan,
+                descriptor,
+                from,
+                to,
+                now,
+            } => self.open_descriptor_scan(view, (scan, descriptor), (from, to), now),
+            Input::EnterScan { scan } => self.enter_scan_of(view, scan),
             Input::ScanScripts { scan, scripts } => self.scan_scripts(view, scan, scripts),
             Input::OpenScan {
                 scan,

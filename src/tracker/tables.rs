@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::{
-    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, OutputRow, ScanId, ScanRow,
-    ScriptHash, TxRow, WalletRow, WatchRow,
+    BlockId, BlockRow, Derivation, DescriptorId, DescriptorRow, DescriptorScan, OutputRow, ScanId,
+    ScanRow, ScriptHash, TxRow, WalletRow, WatchRow,
 };
 
 /// Hands the list to a macro: each table, what reads a row of it, its key and its row. What only is
@@ -28,6 +28,8 @@ macro_rules! for_each_table {
             blocks: block(u32) -> BlockRow,
             scans: scan(ScanId) -> ScanRow,
             scan_scripts: scan_script((ScanId, ScriptHash)) -> (),
+            // Of those that are for a descriptor.
+            descriptor_scans: descriptor_scan(ScanId) -> DescriptorScan,
             // Scripts that are not watched any more, and some of whose rows are still there.
             forgetting: forgotten(ScriptHash) -> (),
             // The scripts, ascending, that are new in an add which is not finished.

@@ -9,8 +9,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::tables::for_each_table;
 use super::{
-    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, Keychain, OutputRow,
-    ScanId, ScanRow, ScanState, ScriptHash, TxRow, WalletRow, WatchRow,
+    BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow, DescriptorScan,
+    Keychain, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, TxRow, WalletRow, WatchRow,
 };
 
 /// A row that cannot be read. Always fatal: the store is damaged or unreadable.

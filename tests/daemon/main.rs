@@ -19,9 +19,7 @@ mod consumers;
 mod copies;
 mod crash;
 mod cursors;
-mod descriptors {
-    mod derivation_oracle;
-}
+mod descriptors;
 mod doctor;
 mod feed;
 mod history;

@@ -74,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "history",
         &[
             "tracker",
+            "descriptors",
             "store::StoreReader",
             "store::Snapshot",
             "store::StoreError",

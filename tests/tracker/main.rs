@@ -5,6 +5,7 @@
 mod adds;
 mod arbitrary_descriptors;
 mod arbitrary_inputs;
+mod descriptor_scans;
 mod descriptors;
 mod evictions;
 mod forget;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::respond::{self, Answer};
 use crate::bitcoind;
-use crate::history::{AuditRequest, Audited};
+use crate::history::{Audit, AuditRequest, Audited};
 use crate::reads::Reads;
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
@@ -154,7 +154,8 @@ impl Auditor {
                 .retry_after(10)
         })?;
         let (answer, answered) = oneshot::channel();
-        let request = AuditRequest { spk, answer };
+        let of = Audit::Script(spk);
+        let request = AuditRequest { of, answer };
         let audited = async {
             self.requests.send(request).await.ok()?;
             answered.await.ok()

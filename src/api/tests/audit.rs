@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::bitcoind::{NodeError, NodeErrorKind};
-use crate::history::{AuditRequest, Audited};
+use crate::history::{Audit, AuditRequest, Audited};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};
 
@@ -105,8 +105,8 @@ async fn both_sides_are_compared_at_one_block() {
     ];
     tokio::spawn(async move {
         for answer in answers {
-            let AuditRequest { spk, answer: asked } = audits.recv().await.unwrap();
-            assert_eq!(spk, address(1).script_pubkey());
+            let AuditRequest { of, answer: asked } = audits.recv().await.unwrap();
+            assert_eq!(of, Audit::Script(address(1).script_pubkey()));
             asked.send(Ok(answer)).unwrap();
         }
     });

@@ -29,4 +29,4 @@ pub use blocks::{FilterIndex, Prevout};
 pub(crate) use client::is_pruned;
 pub use client::{BATCH, Rpc};
 pub use method::{Method, whitelist_line};
-pub use scan::{FilterScan, Unspent, UtxoScan, scan_bytes};
+pub use scan::{FilterScan, ScanRange, Unspent, UtxoScan, scan_bytes};

@@ -2,6 +2,7 @@
 //! blocks that block filters name. They take as long as they take, so they are watched instead of
 //! limited.
 
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -28,6 +29,15 @@ const UNANSWERED_LOOKS: u32 = 60;
 const REFUSAL: Duration = Duration::from_secs(1);
 /// A scan that is not wanted any more should have ended within this time.
 const END: Duration = Duration::from_secs(2);
+
+/// Scripts of a descriptor that the node derives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanRange {
+    /// Without multipath.
+    pub descriptor: String,
+    /// At most a million, below 2^31.
+    pub indexes: Range<u32>,
+}
 
 /// `scantxoutset start`.
 #[derive(Debug, Deserialize)]
@@ -67,12 +77,16 @@ pub struct FilterScan {
 }
 
 impl Rpc {
-    /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; it waits for
-    /// other scans of ours. When the answer is not wanted any more (the future is dropped), the
-    /// node's scan is ended too: see [`Rpc::scans_ended`].
-    pub async fn scan(&self, scripts: Vec<ScriptBuf>) -> Result<UtxoScan, NodeError> {
+    /// The confirmed unspent outputs of these output scripts and of those in the ranges. Minutes on
+    /// a full chain; it waits for other scans of ours. When the answer is not wanted any more (the
+    /// future is dropped), the node's scan is ended too: see [`Rpc::scans_ended`].
+    pub async fn scan(
+        &self,
+        scripts: Vec<ScriptBuf>,
+        ranges: Vec<ScanRange>,
+    ) -> Result<UtxoScan, NodeError> {
         let method = Method::ScanTxOutSet;
-        let body = spawn_blocking(move || body(method, &params(&scripts)?)).await;
+        let body = spawn_blocking(move || body(method, &params(&scripts, &ranges)?)).await;
         let body = body.map_err(|_| cut_short())?;
         self.watched(method, body.map_err(|error| shape(method, &error))?)
             .await
@@ -220,13 +234,20 @@ fn is_lost(error: &NodeError) -> bool {
 
 /// The parameters of `scantxoutset start`, written at once: of hundreds of thousands of scripts
 /// every copy counts.
-fn params(scripts: &[ScriptBuf]) -> serde_json::Result<Box<RawValue>> {
+fn params(scripts: &[ScriptBuf], ranges: &[ScanRange]) -> serde_json::Result<Box<RawValue>> {
     let mut text = String::with_capacity(scripts.iter().map(scan_bytes).sum::<usize>() + 16);
     text.push_str(r#"["start",["#);
     for (n, script) in scripts.iter().enumerate() {
         text.push_str(if n == 0 { "\"raw(" } else { ",\"raw(" });
         text.push_str(&script.to_hex_string());
         text.push_str(")\"");
+    }
+    for range in ranges.iter().filter(|range| !range.indexes.is_empty()) {
+        // Both ends of the node's ranges are in them.
+        let ends = [range.indexes.start, range.indexes.end.saturating_sub(1)];
+        let object = json!({ "desc": range.descriptor, "range": ends });
+        text.push_str(if text.ends_with('[') { "" } else { "," });
+        text.push_str(&object.to_string());
     }
     text.push_str("]]");
     RawValue::from_string(text)

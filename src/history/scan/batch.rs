@@ -27,7 +27,8 @@ pub(super) struct ScanBatch {
     pub(super) members: Vec<(ScanId, u32)>,
     /// Of each member.
     pub(super) scripts: Vec<Arc<HashSet<ScriptHash>>>,
-    /// Outputs from before the first scanned block matter, which only the node knows.
+    /// Outputs from before the first scanned block matter, or from before one at which scripts came
+    /// into a scan: only the node knows them.
     pub(super) needs_prevouts: bool,
     /// For block filters, if they can tell which blocks matter.
     pub(super) spks: Option<Vec<ScriptBuf>>,
@@ -64,6 +65,8 @@ impl ScanBatch {
             matcher: BlockMatcher::new(key),
         };
         for (scan, _) in scans {
+            let descriptor = reader.snapshot().descriptor_scan(scan)?;
+            batch.needs_prevouts |= descriptor.is_some_and(|it| it.late.is_some());
             let scripts = reader.snapshot().scan_scripts(scan)?;
             for script in &scripts {
                 if let Some(row) = reader.snapshot().watch(script)? {

@@ -28,12 +28,15 @@
 //! [`scan_loop`] does it in rounds, [`progress`] tells subscribers how far it is.
 //!
 //! A scan from height 0 meets every output before its spend. One that begins higher does not, so it
-//! is told by the node what each block spends.
+//! is told by the node what each block spends. So is one of a descriptor whose scripts came into it
+//! on its way: it goes back for what those did before (`crate::tracker`, history scans of
+//! descriptors).
 
 mod batch;
 mod block_fetcher;
 mod block_matcher;
 mod filters;
+mod inputs;
 mod progress;
 mod scan_loop;
 mod scheduler;

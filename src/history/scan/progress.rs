@@ -180,6 +180,8 @@ mod tests {
             row,
             reach: 100,
             pending: false,
+            descriptor: None,
+            missing: 0,
             held: None,
         }
     }

@@ -17,14 +17,14 @@ use super::ScanMethod;
 use super::batch::{ScanBatch, members, past_block};
 use super::block_fetcher::{BlockFetcher, Fetched, list_blocks};
 use super::filters::Filters;
+use super::inputs::{apply, close, enter};
 use super::progress::{ProgressPublisher, ToldFailure};
 use super::scheduler::{Choice, OpenScan, OpenScans, ScanCandidate, choose, refresh};
 use crate::bitcoind::{NodeError, NodeErrorKind, Retry, rpc};
 use crate::clock::now_ms;
 use crate::history::{Interrupted, NodeContext, blocking};
-use crate::indexer::InputRefused;
 use crate::store::StoreError;
-use crate::tracker::{BlockId, Input, ScanEnd, ScanId, ScanRow, ScanState, ScannedBlock};
+use crate::tracker::{BlockId, Input, ScanEnd, ScanId, ScanRow, ScannedBlock};
 
 /// Also how long we may be off the node's tip before that is told.
 const ROUND: Duration = Duration::from_millis(250);
@@ -119,6 +119,9 @@ impl Runner {
             self.look().await?;
         }
         let Some(tip) = tip else { return Ok(()) };
+        if self.grow().await? {
+            return Ok(());
+        }
         if self.end_scans(tip).await? {
             return Ok(());
         }
@@ -149,7 +152,8 @@ impl Runner {
         let (reader, known) = (self.context.reader.clone(), std::mem::take(&mut self.scans));
         let began = Instant::now();
         self.scans = blocking(move || Ok(refresh(&reader, known)?)).await?;
-        let pause = match self.scans.values().any(|open| open.pending) {
+        let waits = |open: &OpenScan| open.pending || open.missing > 0;
+        let pause = match self.scans.values().any(waits) {
             true => SOON.max(began.elapsed() * 10),
             false => LOOK,
         };
@@ -191,6 +195,28 @@ impl Runner {
         Ok(())
     }
 
+    /// Scripts enter the scans of their descriptors, as far as their baselines are merged; whether
+    /// any did. A scan that is through and waits for others waits for their baseline.
+    async fn grow(&mut self) -> Result<bool, Interrupted> {
+        let now = Instant::now();
+        let grows = self.scans.iter();
+        let grows = grows.filter(|(_, open)| open.is_free(now) && open.has_to_grow());
+        let scans: Vec<_> = grows.map(|(scan, _)| *scan).collect();
+        let mut has_grown = false;
+        for scan in scans {
+            has_grown |= enter(&self.context, scan).await?;
+            if let Some(open) = self.scans.get_mut(&scan)
+                && open.row.next >= open.end()
+            {
+                open.pending = true;
+            }
+        }
+        if has_grown {
+            self.look_at = Instant::now();
+        }
+        Ok(has_grown)
+    }
+
     /// Ends scans that have nothing left to do, as many as go at once; false: there are none.
     async fn end_scans(&mut self, tip: BlockId) -> Result<bool, Interrupted> {
         let (now, mut scripts) = (Instant::now(), 0_u32);
@@ -205,31 +231,25 @@ impl Runner {
         });
         let mut ends = Vec::new();
         for (scan, open) in done {
-            ends.push((*scan, ScanEnd::Complete(self.last_block(open, tip).await?)));
+            let end = ScanEnd::Complete(self.last_block(open, tip).await?);
+            ends.push((*scan, open.row.next, end));
         }
-        let ended = join_all(ends.iter().map(|(scan, end)| self.close(*scan, *end))).await;
-        for (scan, _) in &ends {
+        let closing =
+            |(scan, next, end): &(ScanId, u32, ScanEnd)| close(&self.context, *scan, *next, *end);
+        let ended = join_all(ends.iter().map(closing)).await;
+        for (scan, ..) in &ends {
             // One that cannot end yet is read anew: it is then known what it waits for.
             self.scans.remove(scan);
         }
-        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let ended = ended.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        let count = ended.into_iter().filter(|has_ended| *has_ended).count();
+        if count > 0 {
+            tracing::info!("{count} history scans have ended");
+        }
         if !ends.is_empty() {
-            tracing::info!("{} history scans have ended", ends.len());
             self.progress.publish(&self.scans);
         }
         Ok(!ends.is_empty())
-    }
-
-    /// A portion of its scripts at a time.
-    async fn close(&self, scan: ScanId, end: ScanEnd) -> Result<(), Interrupted> {
-        loop {
-            let now = now_ms();
-            self.apply(Input::CloseScan { scan, end, now }).await?;
-            let row = self.context.reader.snapshot().scan(&scan)?;
-            if row.is_none_or(|row| row.state != ScanState::Open) {
-                return Ok(());
-            }
-        }
     }
 
     /// The block up to which a scan that is through knows everything.
@@ -260,7 +280,9 @@ impl Runner {
         if error.retry() == Retry::Persistent {
             let above_0 = |scan: &ScanId| {
                 let open = self.scans.get(scan);
-                open.is_some_and(|open| open.row.first() > 0)
+                let is_late =
+                    |open: &OpenScan| open.descriptor.as_ref().is_some_and(|it| it.late.is_some());
+                open.is_some_and(|open| open.row.first() > 0 || is_late(open))
             };
             if concerned.iter().any(above_0) {
                 concerned.retain(above_0);
@@ -349,12 +371,12 @@ impl Runner {
             "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
             scans.len()
         );
-        self.apply(Input::SkipPruned {
+        let input = Input::SkipPruned {
             scans: scans.to_vec(),
             horizon,
             now: now_ms(),
-        })
-        .await?;
+        };
+        apply(&self.context, input).await?;
         self.look_at = Instant::now();
         Ok(true)
     }
@@ -439,15 +461,15 @@ impl Runner {
     ) -> Result<(), Interrupted> {
         let scans: Vec<_> = batch.members.iter().map(|(scan, _)| *scan).collect();
         let now = now_ms();
-        self.apply(Input::ScanBlocks {
+        let input = Input::ScanBlocks {
             scans: scans.clone(),
             scripts: batch.scripts.clone(),
             first,
             blocks,
             upto,
             now,
-        })
-        .await?;
+        };
+        apply(&self.context, input).await?;
         for scan in &scans {
             if let Some(open) = self.scans.get_mut(scan) {
                 (open.row.next, open.row.updated, open.held) = (batch.next, now, None);
@@ -455,17 +477,5 @@ impl Runner {
         }
         self.progress.advance(&self.scans, batch.next - first);
         Ok(())
-    }
-
-    /// Anything but a fatal refusal means that the store is ahead of what we know.
-    async fn apply(&self, input: Input) -> Result<(), Interrupted> {
-        match self.context.indexer.apply(input).await {
-            Ok(_) => Ok(()),
-            Err(InputRefused::Stopped(_)) => Err(Interrupted::Over),
-            Err(InputRefused::Apply(error)) => {
-                tracing::debug!("a history scan is read anew: {error}");
-                Err(Interrupted::Moved)
-            }
-        }
     }
 }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
-use crate::tracker::{ScanId, ScanRow};
+use crate::tracker::{DescriptorScan, Keychain, ScanId, ScanRow};
 
 /// Scripts of one batch, so that memory stays bounded however many scans are open.
 const UNION: u64 = 2_000_000;
 /// Scans of one batch: what each found is counted on the indexer's thread.
 const SCANS: usize = 1000;
+/// Scripts of a descriptor enter its scan when they are this part of those that are in it, or when
+/// they are so many: half of those that are watched beyond the used ones.
+const GROWS: u32 = 16;
+const GROWS_MOST: u32 = 500;
 /// The part of its own way that the shortest scan waits for others, to go on together with them.
 /// Without it, scans that are opened one after the other, each for the last thousand blocks, would
 /// each read all of their blocks alone, the last one first.
@@ -26,6 +30,10 @@ pub(super) struct OpenScan {
     pub(super) reach: u32,
     /// The baseline of one of its scripts is to come.
     pub(super) pending: bool,
+    /// Of one that is for a descriptor.
+    pub(super) descriptor: Option<DescriptorScan>,
+    /// Scripts that the descriptor has, or wants, and that are not in it.
+    pub(super) missing: u32,
     pub(super) held: Option<ScanPause>,
 }
 
@@ -38,9 +46,20 @@ pub(super) struct ScanPause {
 impl OpenScan {
     /// First height that need not be scanned, as far as is known.
     pub(super) fn end(&self) -> u32 {
-        self.row
+        let covered = self
+            .row
             .to
-            .map_or(self.reach, |to| self.reach.min(to.saturating_add(1)))
+            .map_or(self.reach, |to| self.reach.min(to.saturating_add(1)));
+        let back = self.descriptor.as_ref().and_then(|it| it.back);
+        back.map_or(covered, |back| back.upto)
+    }
+
+    /// Whether scripts that are not in it are to enter now. Each time all that is in memory for it
+    /// is made anew, so it is done for few of them only where that is little, and at its end.
+    pub(super) fn has_to_grow(&self) -> bool {
+        let is_through = self.row.next >= self.end();
+        let enough = (self.row.scripts / GROWS).clamp(1, GROWS_MOST);
+        self.missing >= enough || is_through && self.missing > 0
     }
 
     /// Nothing keeps it from going on, or from ending.
@@ -76,15 +95,37 @@ pub(super) fn refresh(reader: &StoreReader, mut known: OpenScans) -> Result<Open
             Some(open) => (open.reach, false),
             None => survey(&snapshot, &scan)?,
         };
+        let descriptor = snapshot.descriptor_scan(&scan)?;
+        let missing = match &descriptor {
+            Some(descriptor) => missing(&snapshot, descriptor)?,
+            None => 0,
+        };
         let open = OpenScan {
             row,
             reach,
             pending,
+            descriptor,
+            missing,
             held: known.and_then(|open| open.held),
         };
         scans.insert(scan, open);
     }
     Ok(scans)
+}
+
+fn missing(snapshot: &Snapshot<'_>, scan: &DescriptorScan) -> Result<u32, StoreError> {
+    let Some(row) = snapshot.descriptor(&scan.descriptor)? else {
+        return Ok(0);
+    };
+    let keychains = [Keychain::External, Keychain::Internal];
+    let each = keychains.into_iter().zip(&scan.entered);
+    let each = each.map(|(keychain, entered)| {
+        let derived = row.keychain(keychain).map_or(0, |it| it.derived);
+        row.wants(keychain)
+            .unwrap_or(derived)
+            .saturating_sub(*entered)
+    });
+    Ok(each.fold(0, u32::saturating_add))
 }
 
 /// From which height on the scripts are known, and whether a baseline is to come.

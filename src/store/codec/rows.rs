@@ -6,8 +6,9 @@ use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants}
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
     Balance, Baseline, BlockId, BlockRow, Coverage, Derivation, DescriptorId, DescriptorRow,
-    EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanId, ScanRow, ScanState, ScriptHash,
-    Spend, Staged, Status, Touch, TxRow, WalletRow, WatchRow, signals_replacement,
+    DescriptorScan, EarlierOutput, Keychain, KeychainRow, Net, OutputRow, ScanId, ScanRow,
+    ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WalletRow, WatchRow, WayBack,
+    signals_replacement,
 };
 
 value_of_fields!(ScriptHash: 0);
@@ -45,6 +46,8 @@ value_of_fields!(Touch: script, received, sent);
 value_of_fields!(BlockRow: hash, time, touched, found);
 value_of_fields!(TxRow, 3: status, signals, inherits, first_seen, order, touches, nets; earlier);
 value_of_fields!(ScanRow: created, updated, state, from, to, horizon, next, scripts, found);
+value_of_fields!(DescriptorScan: descriptor, entered, late, back, from_height);
+value_of_fields!(WayBack: upto, then);
 value_of_variants!(ScanState, "state of a scan":
     0 => Open,
     1 => Complete,
@@ -225,8 +228,9 @@ mod tests {
         fn every_row_comes_back_as_it_was(
             watch in arbitrary::watch_row(), output in arbitrary::output_row(), tx in arbitrary::tx_row(), raw in arbitrary::tx(), block in arbitrary::block_row(),
             scan in arbitrary::scan_row(), scripts in proptest::collection::vec(arbitrary::script(), 0..4),
-            descriptor in arbitrary::descriptor_row(), wallet in arbitrary::wallet_row(),
+            descriptor in arbitrary::descriptor_row(), wallet in arbitrary::wallet_row(), of_descriptor in arbitrary::descriptor_scan(),
         ) {
+            prop_assert_eq!(DescriptorScan::from_bytes(&of_descriptor.to_bytes()), Ok(of_descriptor));
             prop_assert_eq!(DescriptorRow::from_bytes(&descriptor.to_bytes()), Ok(descriptor));
             prop_assert_eq!(WalletRow::from_bytes(&wallet.to_bytes()), Ok(wallet));
             prop_assert_eq!(WatchRow::from_bytes(&watch.to_bytes()), Ok(watch));

@@ -99,6 +99,9 @@ impl Tracker {
         builder.advance(descriptor, keychain)?;
         builder.show_if_whole(descriptor)?;
         builder.ask_for_more(descriptor, baseline)?;
+        if !builder.tracker.scans.is_empty() {
+            builder.follow_ups.push(FollowUp::Scans);
+        }
         let paying = builder.tracker.mempool.paying(new);
         builder.revisit.extend(&paying);
         builder.settle_revisits()?;
@@ -107,6 +110,39 @@ impl Tracker {
             Some(txid) => Cause::Transaction(txid),
             None => Cause::Baseline(tip.map_or_else(all_zeros, |tip| tip.hash)),
         })
+    }
+
+    /// A use is known of, of a script that may not be derived yet.
+    pub(in crate::tracker) fn reach(
+        &mut self,
+        view: &impl View,
+        place: Derivation,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let Derivation {
+            descriptor,
+            keychain,
+            index,
+        } = place;
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let least = builder.tracker.lookahead;
+        let row = builder.changes.descriptors(descriptor)?.edit();
+        let row = row.ok_or(ApplyError::NoSuchDescriptor(descriptor))?;
+        row.reach(keychain, index);
+        let lookahead = row.lookahead(least);
+        let window = row.keychain(keychain).map_or(0, |it| it.window);
+        let first = row.end(window.saturating_add(lookahead));
+        let is_first = row.held.is_some();
+        if let Some(indexes) = row.keychain_mut(keychain)
+            && is_first
+            // Those beyond it are watched already, and not awaited.
+            && indexes.derived <= indexes.first
+        {
+            indexes.first = indexes.first.max(first);
+        }
+        builder.advance(descriptor, keychain)?;
+        builder.follow_ups.push(FollowUp::Derive);
+        builder.finish(Vec::new(), Vec::new(), no_cause)
     }
 
     /// An index is given to somebody, and never again.

@@ -59,7 +59,7 @@ impl DescriptorRow {
         self.is_derived_beyond(LOOKAHEAD)
     }
 
-    pub(super) fn is_derived_beyond(&self, lookahead: u32) -> bool {
+    pub(in crate::tracker) fn is_derived_beyond(&self, lookahead: u32) -> bool {
         let keychains = [Keychain::External, Keychain::Internal];
         let mut keychains = keychains.into_iter();
         keychains.all(|it| self.wants_beyond(it, lookahead).is_none())

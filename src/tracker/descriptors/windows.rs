@@ -33,7 +33,7 @@ impl DescriptorRow {
     }
 
     /// Not beyond the last script that there is.
-    pub(super) fn end(&self, index: u32) -> u32 {
+    pub fn end(&self, index: u32) -> u32 {
         index.min(if self.is_ranged { END } else { 1 })
     }
 

@@ -33,7 +33,9 @@ pub fn next_step(
 ) -> Option<Input> {
     let end = first_covered(view, &scan)?;
     let (row, tip) = (&view.scans[&scan], view.tip().expect("there is a tip"));
-    let end = end
+    let back = view.descriptor_scans.get(&scan).and_then(|it| it.back);
+    let end = back
+        .map_or(end, |back| back.upto)
         .min(row.to.map_or(u32::MAX, |to| to + 1))
         .min(tip.height + 1);
     if row.next >= end {
@@ -51,7 +53,10 @@ pub fn next_step(
     let upto = node.nearest((end - 1).min(row.next.saturating_add(stretch.blocks.max(1) - 1)));
     // Only who began above the first block needs to be told what was created below.
     let firsts = scans.iter().map(|scan| view.scans[scan].first());
-    let told_below = match stretch.too_much {
+    // Or those into which scripts came on their way.
+    let of_descriptor = |scan: &ScanId| view.descriptor_scans.get(scan);
+    let is_late = |scan: &ScanId| of_descriptor(scan).is_some_and(|it| it.late.is_some());
+    let told_below = match stretch.too_much || scans.iter().any(is_late) {
         true => u32::MAX,
         false => firsts.max().unwrap_or(0),
     };

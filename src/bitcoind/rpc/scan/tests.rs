@@ -17,7 +17,7 @@ fn the_request_is_as_long_as_its_scripts_are_counted() {
         .into_iter()
         .map(ScriptBuf::from_bytes)
         .collect();
-    let params = params(&scripts).unwrap();
+    let params = params(&scripts, &[]).unwrap();
     let zeros = "00".repeat(34);
     assert_eq!(
         params.get(),
@@ -29,6 +29,30 @@ fn the_request_is_as_long_as_its_scripts_are_counted() {
         counted + r#"["start",[]]"#.len() - 1,
         "one comma less than scripts"
     );
+}
+
+#[test]
+fn ranges_are_asked_for_beside_the_scripts() {
+    let range = |indexes| ScanRange {
+        descriptor: "wpkh(tpub/0/*)#abcdefgh".to_owned(),
+        indexes,
+    };
+    let object = r#"{"desc":"wpkh(tpub/0/*)#abcdefgh","range":[1020,1029]}"#;
+    let script = ScriptBuf::from_bytes(vec![0x51]);
+    for (scripts, ranges, expected) in [
+        (
+            vec![],
+            vec![range(1020..1030)],
+            format!(r#"["start",[{object}]]"#),
+        ),
+        (
+            vec![script],
+            vec![range(1020..1030), range(7..7)],
+            format!(r#"["start",["raw(51)",{object}]]"#),
+        ),
+    ] {
+        assert_eq!(params(&scripts, &ranges).unwrap().get(), expected);
+    }
 }
 
 /// A node that scans until it is told that this is done, or is to be ended.
@@ -184,7 +208,7 @@ impl FakeNode {
 
 fn scan_of(rpc: &Rpc) -> tokio::task::JoinHandle<Result<UtxoScan, NodeError>> {
     let rpc = rpc.clone();
-    tokio::spawn(async move { rpc.scan(vec![ScriptBuf::new()]).await })
+    tokio::spawn(async move { rpc.scan(vec![ScriptBuf::new()], Vec::new()).await })
 }
 
 #[tokio::test]
@@ -290,7 +314,7 @@ async fn a_result_that_comes_slowly_is_waited_for() {
         conf: None,
     };
     let rpc = Rpc::new(NodeUrl::parse(&url).unwrap(), credentials);
-    assert!(rpc.scan(Vec::new()).await.unwrap().success);
+    assert!(rpc.scan(Vec::new(), Vec::new()).await.unwrap().success);
 }
 
 #[tokio::test]
@@ -336,7 +360,7 @@ async fn another_programs_scan_is_never_ended() {
         rpc.scans_ended().await;
     }
     assert_eq!(
-        rpc.scan(Vec::new()).await.unwrap_err().kind,
+        rpc.scan(Vec::new(), Vec::new()).await.unwrap_err().kind,
         NodeErrorKind::Rpc(-8)
     );
     node.finish();

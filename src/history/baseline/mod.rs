@@ -10,8 +10,12 @@
 //! not wait for all of it. The outputs of one script that has very many come in portions, too, and
 //! are shown with the last of them.
 
+mod beyond;
+mod failures;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +27,14 @@ use tokio_util::sync::CancellationToken;
 use super::utxo_scan::{Outputs, ScanPart};
 use super::{Interrupted, NodeContext, blocking};
 use crate::bitcoind::rpc;
-use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
 use crate::indexer::{IndexerStopped, InputRefused};
-use crate::store::StoreError;
-use crate::tracker::{ApplyError, BlockId, Input, Portion, ScriptHash};
+use crate::store::{Snapshot, StoreError};
+use crate::tracker::{ApplyError, BlockId, DescriptorId, Input, Portion, ScriptHash, WatchRow};
+
+use beyond::{Beyond, Reaches};
+use failures::Failures;
 
 /// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
 /// many, and the node takes 32 MB. Some 300 000 of the usual ones.
@@ -42,17 +49,21 @@ const FEW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_sec
 /// The same once so many wait that more of them are to be expected.
 const MANY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 const ARE_MANY: usize = 1000;
-/// Pause after a failure, doubled with each further one up to the second; up to the third after
-/// something that a person has to mend.
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// Until what moved meanwhile is looked at again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// A script that waits for its baseline, and the time at which it was added.
 type Waiting = (ScriptBuf, u64);
+
+/// The scripts of one scan.
+#[derive(Debug, Default)]
+struct Gathered {
+    waiting: Vec<Waiting>,
+    /// Some of them are of these.
+    descriptors: BTreeSet<DescriptorId>,
+}
 
 /// Scripts that alone make the answer too long, each with the time at which it was added.
 pub type LeftOut = BTreeMap<ScriptBuf, u64>;
@@ -69,6 +80,7 @@ pub(super) async fn run(
     let work = BaselineTask {
         context,
         wake,
+        reaches: Reaches::default(),
         failures: Failures {
             left_out,
             ..Failures::default()
@@ -88,57 +100,8 @@ pub(super) async fn run(
 struct BaselineTask {
     context: NodeContext,
     wake: Arc<Notify>,
+    reaches: Reaches,
     failures: Failures,
-}
-
-/// What failures lead to.
-#[derive(Debug, Default)]
-struct Failures {
-    in_a_row: u32,
-    /// Scripts of the next scan at most.
-    most: Option<usize>,
-    left_out: watch::Sender<LeftOut>,
-    /// Scripts that alone took too long: the others go first.
-    later: HashSet<ScriptBuf>,
-}
-
-impl Failures {
-    /// Before what failed is tried again.
-    fn pause(&mut self, error: &NodeError) -> Duration {
-        let longest = match error.retry() {
-            Retry::Transient => LONGEST_PAUSE,
-            Retry::Persistent => LONG_PAUSE,
-        };
-        let pause = (PAUSE * 2_u32.pow(self.in_a_row.min(8))).min(longest);
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        pause
-    }
-
-    /// A scan of these scripts failed.
-    fn scan_failed(&mut self, kind: NodeErrorKind, scanned: &[Waiting]) {
-        if !matches!(kind, NodeErrorKind::TooLong | NodeErrorKind::TimedOut) {
-            return;
-        }
-        match scanned {
-            [] => {}
-            [(spk, added)] if kind == NodeErrorKind::TooLong => {
-                tracing::warn!(
-                    "bitcoind cannot tell what output script {} owns: it is too much; left out until it is removed and added again",
-                    spk.to_hex_string()
-                );
-                self.left_out
-                    .send_modify(|known| _ = known.insert(spk.clone(), *added));
-            }
-            [(spk, _)] => _ = self.later.insert(spk.clone()),
-            many => self.most = Some(many.len() / 2),
-        }
-        // The next scan is another one.
-        self.in_a_row = 0;
-    }
-
-    fn scanned(&mut self) {
-        self.most = self.most.and_then(|most| most.checked_mul(2));
-    }
 }
 
 impl BaselineTask {
@@ -173,23 +136,18 @@ impl BaselineTask {
             .wait_for(|position| position.at_node_tip)
             .await?;
         self.forget_left_out()?;
-        if self.pending(1).await?.is_empty() {
+        if self.pending(1).await?.waiting.is_empty() {
             self.failures.later.clear();
             // A wake-up may be dropped when very many come at once.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
         }
-        let waiting = self.gather().await?;
-        let count = waiting.len();
+        let gathered = self.gather().await?;
+        let count = gathered.waiting.len();
         // Much may have happened while there was nothing to do: then wait again.
         if count == 0 || !self.context.is_at_node_tip() {
             return Ok(());
         }
-        tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
-        let spks = waiting.iter().map(|(spk, _)| spk.clone()).collect();
-        let outputs = Outputs::scan(&self.context.rpc, spks, PART).await;
-        let mut outputs =
-            outputs.inspect_err(|error| self.failures.scan_failed(error.kind, &waiting))?;
-        self.failures.scanned();
+        let mut outputs = self.scan(gathered).await?;
         while !outputs.parts.is_empty() {
             // Nothing is told while monitoring is stopped.
             self.context
@@ -215,11 +173,64 @@ impl BaselineTask {
         Ok(())
     }
 
+    /// What the scripts own. Uses of their descriptors beyond them are told of first, so that those
+    /// are not called whole before they are.
+    async fn scan(&mut self, gathered: Gathered) -> Result<Outputs, Interrupted> {
+        let Gathered {
+            waiting,
+            descriptors,
+        } = gathered;
+        let (reader, reaches) = (self.context.reader.clone(), self.reaches.clone());
+        let is_plain = self.failures.is_plain || descriptors.is_empty();
+        let beyond: Vec<Beyond> = match is_plain {
+            true => Vec::new(),
+            false => blocking(move || beyond::read(&reader, &descriptors, &reaches)).await?,
+        };
+        tracing::debug!(
+            "scanning the node's unspent outputs for {} added addresses, and beyond those of {} keychains",
+            waiting.len(),
+            beyond.len()
+        );
+        let spks = waiting.iter().map(|(spk, _)| spk.clone()).collect();
+        let ranges = beyond.iter().filter_map(Beyond::request).collect();
+        let outputs = Outputs::scan(&self.context.rpc, spks, ranges, PART).await;
+        let mut outputs = outputs.inspect_err(|error| {
+            if beyond.is_empty() || !self.failures.scan_beyond_failed(error.kind) {
+                self.failures.scan_failed(error.kind, &waiting);
+            }
+        })?;
+        self.failures.scanned();
+        let found = std::mem::take(&mut outputs.beyond).into_iter();
+        let found: HashSet<ScriptBuf> = found.map(|output| output.spk).collect();
+        let mut reaches = self.reaches.clone();
+        let used = blocking(move || Ok((beyond::used(&beyond, &found, &mut reaches), reaches)));
+        let (used, reaches) = used.await?;
+        self.reaches = reaches;
+        for place in used {
+            let (descriptor, index) = (place.descriptor, place.index);
+            tracing::info!(
+                "descriptor {descriptor} is used at index {index}: its scripts are derived up to there"
+            );
+            let now = now_ms();
+            match self
+                .context
+                .indexer
+                .apply(Input::Reach { place, now })
+                .await
+            {
+                // It may have been removed.
+                Ok(_) | Err(InputRefused::Apply(_)) => {}
+                Err(InputRefused::Stopped(IndexerStopped)) => return Err(Interrupted::Over),
+            }
+        }
+        Ok(outputs)
+    }
+
     /// The scripts of the next scan, once no more of them seem to come.
-    async fn gather(&self) -> Result<Vec<Waiting>, Interrupted> {
+    async fn gather(&self) -> Result<Gathered, Interrupted> {
         let began = Instant::now();
         self.gather_until(began, FEW).await;
-        if self.pending(ARE_MANY).await?.len() == ARE_MANY {
+        if self.pending(ARE_MANY).await?.waiting.len() == ARE_MANY {
             self.gather_until(began, MANY).await;
         }
         self.pending(self.failures.most.unwrap_or(usize::MAX)).await
@@ -251,18 +262,22 @@ impl BaselineTask {
         Ok(())
     }
 
-    /// Scripts that wait, at most `limit` and as many as fit into a request.
-    async fn pending(&self, limit: usize) -> Result<Vec<Waiting>, Interrupted> {
+    /// Scripts that wait, at most `limit` and as many as fit into a request. Those of a descriptor
+    /// do when all that it wants are derived.
+    async fn pending(&self, limit: usize) -> Result<Gathered, Interrupted> {
         let reader = self.context.reader.clone();
         let later = self.failures.later.clone();
         let left_out = self.failures.left_out.borrow().clone();
         blocking(move || {
-            let mut room = REQUEST;
-            let mut waiting = Vec::new();
-            for pending in reader.snapshot().pending_baselines() {
+            let (mut room, mut gathered) = (REQUEST, Gathered::default());
+            let (snapshot, mut derived) = (reader.snapshot(), HashMap::new());
+            for pending in snapshot.pending_baselines() {
                 let (_, row) = pending?;
-                if waiting.len() >= limit {
+                if gathered.waiting.len() >= limit {
                     break;
+                }
+                if !is_derived(&snapshot, &row, &mut derived)? && !row.listed {
+                    continue;
                 }
                 if left_out.get(&row.spk) == Some(&row.added) || later.contains(&row.spk) {
                     continue;
@@ -271,9 +286,11 @@ impl BaselineTask {
                     break;
                 };
                 room = left;
-                waiting.push((row.spk, row.added));
+                let descriptors = row.derivations.iter().map(|it| it.descriptor);
+                gathered.descriptors.extend(descriptors);
+                gathered.waiting.push((row.spk, row.added));
             }
-            Ok(waiting)
+            Ok(gathered)
         })
         .await
     }
@@ -403,61 +420,23 @@ impl BaselineTask {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_are_longest_where_a_person_has_to_mend_something() {
-        for (kind, seconds) in [
-            (NodeErrorKind::Busy, [1, 2, 4, 5, 5, 5, 5, 5]),
-            (NodeErrorKind::MethodRefused, [1, 2, 4, 8, 16, 32, 60, 60]),
-        ] {
-            let error = NodeError::new(kind, "no");
-            let mut failures = Failures::default();
-            assert_eq!(seconds.map(|_| failures.pause(&error).as_secs()), seconds);
+/// Whether the descriptors of a script have all the scripts that they want, as far as is `known`.
+fn is_derived(
+    snapshot: &Snapshot<'_>,
+    row: &WatchRow,
+    known: &mut HashMap<DescriptorId, bool>,
+) -> Result<bool, StoreError> {
+    for place in &row.derivations {
+        let is_derived = match known.entry(place.descriptor) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => {
+                let row = snapshot.descriptor(&place.descriptor)?;
+                *unknown.insert(row.is_none_or(|row| row.is_derived()))
+            }
+        };
+        if !is_derived {
+            return Ok(false);
         }
     }
-
-    #[test]
-    fn one_script_whose_outputs_are_too_many_keeps_no_other_waiting() {
-        let mut waiting: Vec<_> = (0..100).map(|n| ScriptBuf::from_bytes(vec![n])).collect();
-        let bad = waiting[42].clone();
-        let (mut failures, mut scans) = (Failures::default(), 0);
-        loop {
-            let left_out = failures.left_out.borrow().clone();
-            let all = waiting.iter().filter(|spk| !left_out.contains_key(*spk));
-            if all.clone().next().is_none() {
-                break;
-            }
-            scans += 1;
-            let most = failures.most.unwrap_or(usize::MAX);
-            let scanned: Vec<_> = all.take(most).map(|spk| (spk.clone(), 0)).collect();
-            if scanned.iter().any(|(spk, _)| *spk == bad) {
-                failures.scan_failed(NodeErrorKind::TooLong, &scanned);
-            } else {
-                failures.scanned();
-                waiting.retain(|spk| scanned.iter().all(|(other, _)| other != spk));
-            }
-            assert!(scans < 40, "{waiting:?}");
-        }
-        assert_eq!(waiting, [bad]);
-    }
-
-    #[test]
-    fn only_what_is_too_long_is_left_out() {
-        let mut failures = Failures::default();
-        let many = vec![(ScriptBuf::new(), 0); 8];
-        failures.scan_failed(NodeErrorKind::Busy, &many);
-        assert_eq!(failures.most, None);
-        failures.scan_failed(NodeErrorKind::TimedOut, &many);
-        assert_eq!(failures.most, Some(4));
-        failures.scan_failed(NodeErrorKind::TimedOut, &many[..1]);
-        assert_eq!(failures.most, Some(4), "never none at all");
-        assert!(failures.left_out.borrow().is_empty());
-        assert!(
-            failures.later.contains(&ScriptBuf::new()),
-            "others go first"
-        );
-    }
+    Ok(true)
 }

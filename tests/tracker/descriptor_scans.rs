@@ -1,0 +1,560 @@
+//! Random wallets whose past a history scan looks for: with gaps and jumps up to the lookahead, in
+//! both keychains, all of it spent or some. While it goes blocks come and go, scripts are derived
+//! sooner or later, their baselines are merged sooner or later. In the end the rows must be those
+//! of a tracker that knew all scripts from the first block on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, ScriptBuf, TxOut, Txid};
+use proptest::prelude::*;
+use satwatch::tracker::{
+    ApplyError, Balance, Baseline, Derivation, DescriptorId, DescriptorRequest, Event, EventKind,
+    FoundOutput, Input, Keychain, MemoryView, Net, OutputRow, ScanId, ScanState, ScriptHash,
+    Subject, SubjectId, Tracker, Transition, View, WatchRequest,
+};
+
+use crate::pretended::scans::{Stretch, next_step};
+use crate::pretended::{Node, tx};
+
+const WALLET: DescriptorId = DescriptorId([5; 32]);
+const SCAN: ScanId = ScanId(3);
+const NOW: u64 = 1_000_000;
+const KEYCHAINS: [Keychain; 2] = [Keychain::External, Keychain::Internal];
+/// So far beyond the last used index a use may be: within the lookahead.
+const FARTHEST: i32 = 950;
+
+fn spk(keychain: Keychain, index: u32) -> ScriptBuf {
+    let mut program = [9; 20];
+    program[0] = keychain as u8;
+    program[1..5].copy_from_slice(&index.to_le_bytes());
+    ScriptBuf::from_bytes([&[0, 20][..], &program].concat())
+}
+
+/// What happens in one block.
+#[derive(Debug, Clone)]
+enum Deed {
+    /// Somebody pays an index that is so far above the used ones, or below their end.
+    Pay {
+        internal: bool,
+        at: i32,
+    },
+    /// A coin is spent, with change or without.
+    Spend {
+        coin: u16,
+        change: Option<i32>,
+    },
+    Nothing,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Of the scan.
+    Blocks(u32),
+    Derive,
+    Merge,
+    Enter,
+    Mine(Deed),
+    /// The last blocks go and come back.
+    Reorg(u8),
+}
+
+fn at() -> impl Strategy<Value = i32> {
+    prop_oneof![6 => -40..40, 1 => 0..FARTHEST]
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (any::<bool>(), at()).prop_map(|(internal, at)| Deed::Pay { internal, at }),
+        4 => (any::<u16>(), prop::option::of(at()))
+            .prop_map(|(coin, change)| Deed::Spend { coin, change }),
+        1 => Just(Deed::Nothing),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (1u32..5).prop_map(Step::Blocks),
+        3 => Just(Step::Derive),
+        3 => Just(Step::Merge),
+        3 => Just(Step::Enter),
+        1 => deed().prop_map(Step::Mine),
+        1 => (1u8..4).prop_map(Step::Reorg),
+    ]
+}
+
+/// A wallet as it lives in the chain.
+struct Wallet {
+    node: Node,
+    coins: Vec<(OutPoint, u64)>,
+    /// First index of each keychain above all used ones.
+    used: [u32; 2],
+    payments: u64,
+}
+
+impl Wallet {
+    fn new() -> Self {
+        Self {
+            node: Node::new(),
+            coins: Vec::new(),
+            used: [0; 2],
+            payments: 0,
+        }
+    }
+
+    fn pay_to(&mut self, keychain: Keychain, at: i32, value: u64) -> TxOut {
+        let used = &mut self.used[keychain as usize];
+        let index = used.saturating_add_signed(at);
+        *used = (*used).max(index + 1);
+        TxOut {
+            value: bitcoin::Amount::from_sat(value),
+            script_pubkey: spk(keychain, index),
+        }
+    }
+
+    fn deed(&mut self, deed: &Deed) {
+        let mut txs = Vec::new();
+        self.payments += 1;
+        let n = self.payments;
+        match deed {
+            Deed::Pay { internal, at } => {
+                let mut foreign = [0; 32];
+                foreign[..8].copy_from_slice(&n.to_le_bytes());
+                let foreign = OutPoint::new(Txid::from_byte_array(foreign), 0);
+                let keychain = KEYCHAINS[usize::from(*internal)];
+                let mut pays = tx(&[foreign], &[(100, 7)]);
+                let out = self.pay_to(keychain, *at, 1000 + n);
+                pays.output.push(out);
+                self.coins
+                    .push((OutPoint::new(pays.compute_txid(), 1), 1000 + n));
+                txs.push(pays);
+            }
+            Deed::Spend { coin, change } if !self.coins.is_empty() => {
+                let (coin, value) = self.coins.remove(usize::from(*coin) % self.coins.len());
+                let mut spends = tx(&[coin], &[(101, 1)]);
+                if let Some(at) = change
+                    && value > 10
+                {
+                    let out = self.pay_to(Keychain::Internal, *at, value - 10);
+                    spends.output.push(out);
+                    self.coins
+                        .push((OutPoint::new(spends.compute_txid(), 1), value - 10));
+                }
+                txs.push(spends);
+            }
+            Deed::Spend { .. } | Deed::Nothing => {}
+        }
+        let coinbase = self.node.coinbase(&[(200, 50)]);
+        let block = self.node.next_block(coinbase, &txs);
+        self.node.chain.push(block);
+    }
+}
+
+/// A tracker with its rows.
+struct Daemon {
+    tracker: Tracker,
+    view: MemoryView,
+    events: Vec<Event>,
+}
+
+impl Daemon {
+    /// It knows the blocks from this height on.
+    fn start(node: &Node, first: usize) -> Self {
+        let blocks = node.chain[first..].iter();
+        let blocks = blocks.map(|block| (block.block_hash(), block.header.time));
+        let mut daemon = Self {
+            tracker: Tracker::new([7; 16]).in_portions_of(200),
+            view: MemoryView::default(),
+            events: Vec::new(),
+        };
+        daemon.send(Input::Start {
+            first_height: first as u32,
+            blocks: blocks.collect(),
+            now: NOW,
+        });
+        daemon
+    }
+
+    fn apply(&mut self, input: Input) -> Result<Transition, ApplyError> {
+        let transition = self.tracker.apply(&self.view, input)?;
+        self.view.commit(&transition.changes);
+        self.events.extend(transition.events.clone());
+        Ok(transition)
+    }
+
+    fn send(&mut self, input: Input) {
+        let _ = self.apply(input).expect("it is taken");
+        while self.tracker.has_to_join() {
+            let _ = self.apply(Input::Join { now: NOW }).expect("it is taken");
+        }
+    }
+
+    fn add(&mut self, range: u32) {
+        let request = DescriptorRequest {
+            text: "a wallet".to_owned(),
+            keychains: 2,
+            is_ranged: true,
+            label: None,
+            gap_limit: 20,
+            range,
+            depths: Vec::new(),
+            baseline: Baseline::IfMissing,
+        };
+        self.send(Input::AddDescriptor {
+            descriptor: WALLET,
+            request,
+            now: NOW,
+        });
+    }
+
+    /// All scripts that are wanted.
+    fn derive(&mut self) {
+        for keychain in KEYCHAINS {
+            while let Some(to) = self.view.descriptors[&WALLET].wants(keychain) {
+                let row = &self.view.descriptors[&WALLET];
+                let first = row.keychain(keychain).expect("it has it").derived;
+                let to = to.min(first + 500);
+                self.send(Input::Derived {
+                    descriptor: WALLET,
+                    keychain,
+                    first,
+                    spks: (first..to).map(|index| spk(keychain, index)).collect(),
+                    now: NOW,
+                });
+            }
+        }
+    }
+
+    /// The baselines that are awaited.
+    fn merge(&mut self, node: &Node) {
+        let watches = self.view.watches.iter();
+        let pending = watches.filter(|(_, row)| row.coverage.pending);
+        let scripts: BTreeSet<ScriptHash> = pending.map(|(script, _)| *script).collect();
+        let unspent = node.unspent().into_iter();
+        let found = unspent.map(|(outpoint, (out, height, coinbase))| FoundOutput {
+            outpoint,
+            spk: out.script_pubkey,
+            value: out.value,
+            height,
+            coinbase,
+        });
+        let outputs = found.filter(|found| scripts.contains(&ScriptHash::of(&found.spk)));
+        self.send(Input::Baseline {
+            block: node.tip(),
+            outputs: outputs.collect(),
+            scripts: scripts.into_iter().collect(),
+            now: NOW,
+        });
+    }
+
+    fn follow(&mut self, node: &Node) {
+        let from = self.view.tip().expect("there is one").height as usize + 1;
+        for (height, block) in (from..).zip(&node.chain[from..]) {
+            self.send(Input::Connect {
+                block: block.into(),
+                height: height as u32,
+                now: NOW,
+            });
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.view.scans[&SCAN].state == ScanState::Open
+    }
+
+    /// A step of the scan, if nothing holds it up.
+    fn scan(&mut self, node: &Node, blocks: u32) {
+        let stretch = Stretch {
+            blocks,
+            too_much: false,
+        };
+        match next_step(node, &self.view, SCAN, stretch, NOW) {
+            Some(input) => match self.apply(input) {
+                Ok(_) | Err(ApplyError::ScanMoved { .. }) => {}
+                Err(error) => panic!("{error}"),
+            },
+            None => self.merge(node),
+        }
+    }
+
+    fn enter(&mut self) {
+        while self.is_open() {
+            let input = Input::EnterScan { scan: SCAN };
+            let transition = self.apply(input).expect("it is open");
+            if transition.changes.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// What the rows say of the wallet.
+#[derive(Debug, PartialEq)]
+struct Story {
+    balance: Balance,
+    counts: (u64, u64),
+    from_height: u32,
+    last_used: Vec<Option<u32>>,
+    outputs: BTreeMap<OutPoint, OutputRow>,
+    history: Vec<(Txid, Vec<Net>)>,
+}
+
+fn story(view: &MemoryView) -> Story {
+    let row = &view.descriptors[&WALLET];
+    let history = view.descriptor_history(&WALLET, None, usize::MAX);
+    let history = history.expect("it reads").into_iter();
+    Story {
+        balance: row.balance,
+        counts: (row.utxo_count, row.tx_count),
+        from_height: row.from_height,
+        last_used: row.keychains.iter().map(|it| it.last_used).collect(),
+        outputs: view
+            .outputs
+            .iter()
+            .map(|(at, row)| (*at, row.clone()))
+            .collect(),
+        history: history
+            .map(|(_, txid)| (txid, view.txs[&txid].nets.clone()))
+            .collect(),
+    }
+}
+
+/// All scripts are known from the first block on.
+fn reference(wallet: &Wallet) -> Story {
+    let mut node = wallet.node.clone();
+    let chain = node.chain.split_off(1);
+    let mut daemon = Daemon::start(&node, 0);
+    daemon.add(*wallet.used.iter().max().expect("two"));
+    daemon.derive();
+    daemon.merge(&node);
+    node.chain.extend(chain);
+    daemon.follow(&node);
+    Story {
+        // Nothing pays it in the first one.
+        from_height: 0,
+        ..story(&daemon.view)
+    }
+}
+
+fn open(daemon: &mut Daemon) {
+    daemon.send(Input::OpenDescriptorScan {
+        scan: SCAN,
+        descriptor: WALLET,
+        from: 0,
+        to: None,
+        now: NOW,
+    });
+}
+
+/// The scan is made, and everything that it waits for.
+fn finish(daemon: &mut Daemon, node: &Node) {
+    for _ in 0..10_000 {
+        if !daemon.is_open() {
+            return;
+        }
+        daemon.derive();
+        daemon.merge(node);
+        daemon.enter();
+        daemon.scan(node, 7);
+    }
+    panic!("it ends: {:?}", daemon.view.descriptor_scans[&SCAN]);
+}
+
+fn ends(events: &[Event]) -> Vec<&Subject> {
+    let ends = events.iter().filter_map(|event| match &event.kind {
+        EventKind::ScanComplete { subject, .. } => Some(subject),
+        _ => None,
+    });
+    ends.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_scan_of_a_descriptor_brings_what_knowing_all_its_scripts_from_the_first_block_would_have(
+        before in prop::collection::vec(deed(), 1..50), known in 1usize..6,
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let mut wallet = Wallet::new();
+        before.iter().for_each(|deed| wallet.deed(deed));
+        let first = wallet.node.chain.len().saturating_sub(known);
+        let mut daemon = Daemon::start(&wallet.node, first);
+        daemon.add(0);
+        open(&mut daemon);
+        for step in &steps {
+            if !daemon.is_open() {
+                break;
+            }
+            match step {
+                Step::Blocks(blocks) => daemon.scan(&wallet.node, *blocks),
+                Step::Derive => daemon.derive(),
+                Step::Merge => daemon.merge(&wallet.node),
+                Step::Enter => daemon.enter(),
+                Step::Mine(deed) => {
+                    wallet.deed(deed);
+                    daemon.follow(&wallet.node);
+                }
+                Step::Reorg(depth) => {
+                    let height = wallet.node.chain.len() - 1;
+                    let to = height.saturating_sub(usize::from(*depth)).max(first);
+                    let to = wallet.node.id(to);
+                    let _ = daemon.apply(Input::Disconnect { to, now: NOW }).expect("it is ours");
+                    daemon.follow(&wallet.node);
+                }
+            }
+        }
+        finish(&mut daemon, &wallet.node);
+        let whole = reference(&wallet);
+        prop_assert_eq!(story(&daemon.view), whole);
+        prop_assert_eq!(ends(&daemon.events), [&Subject::Descriptor(WALLET)]);
+        let scripts = daemon.view.scan_scripts(&SCAN, 1).expect("it reads");
+        prop_assert!(scripts.is_empty());
+    }
+}
+
+/// A wallet of one address after the other, each payment spent at once.
+fn long_wallet(uses: u32) -> Wallet {
+    let mut wallet = Wallet::new();
+    for _ in 0..uses {
+        wallet.deed(&Deed::Pay {
+            internal: false,
+            at: 0,
+        });
+        wallet.deed(&Deed::Spend {
+            coin: 0,
+            change: None,
+        });
+    }
+    wallet
+}
+
+#[test]
+fn scripts_that_come_while_a_scan_goes_enter_it_on_its_way() {
+    let wallet = long_wallet(1300);
+    assert_eq!(wallet.used[0], 1300);
+    let mut daemon = Daemon::start(&wallet.node, wallet.node.chain.len() - 1);
+    daemon.add(0);
+    open(&mut daemon);
+    let (mut ways, mut next) = (1, 0);
+    for _ in 0..10_000 {
+        if !daemon.is_open() {
+            break;
+        }
+        daemon.derive();
+        daemon.merge(&wallet.node);
+        daemon.enter();
+        daemon.scan(&wallet.node, 100);
+        let now = daemon.view.scans[&SCAN].next;
+        ways += u32::from(now < next);
+        next = now;
+    }
+    assert!(!daemon.is_open());
+    assert_eq!(
+        ways, 2,
+        "the whole chain, and once more what was below the last that entered"
+    );
+    let row = &daemon.view.descriptors[&WALLET];
+    assert_eq!(row.keychains[0].last_used, Some(wallet.used[0] - 1));
+    assert_eq!((row.from_height, row.tx_count), (0, 2600));
+}
+
+#[test]
+fn a_script_that_was_added_by_itself_hears_of_the_end_too() {
+    let mut wallet = Wallet::new();
+    wallet.deed(&Deed::Pay {
+        internal: false,
+        at: 0,
+    });
+    let mut daemon = Daemon::start(&wallet.node, 1);
+    daemon.add(0);
+    let request = WatchRequest {
+        spk: spk(Keychain::External, 4),
+        label: None,
+        depths: Vec::new(),
+        baseline: Baseline::IfMissing,
+    };
+    daemon.send(Input::Watch {
+        scripts: vec![request],
+        now: NOW,
+    });
+    open(&mut daemon);
+    finish(&mut daemon, &wallet.node);
+    let ids: Vec<_> = ends(&daemon.events).iter().map(|it| it.id()).collect();
+    let script = ScriptHash::of(&spk(Keychain::External, 4));
+    assert_eq!(
+        ids,
+        [SubjectId::Script(script), SubjectId::Descriptor(WALLET)]
+    );
+}
+
+#[test]
+fn a_scan_of_a_descriptor_that_there_is_not_is_refused() {
+    let mut daemon = Daemon::start(&Node::new(), 0);
+    let open = |scan| Input::OpenDescriptorScan {
+        scan,
+        descriptor: WALLET,
+        from: 0,
+        to: None,
+        now: NOW,
+    };
+    let before = daemon.view.clone();
+    assert_eq!(
+        daemon.apply(open(SCAN)),
+        Err(ApplyError::NoSuchDescriptor(WALLET))
+    );
+    assert_eq!(
+        daemon.apply(Input::EnterScan { scan: SCAN }),
+        Err(ApplyError::NoSuchScan(SCAN))
+    );
+    assert_eq!(daemon.view, before);
+    daemon.add(0);
+    daemon.send(open(SCAN));
+    assert_eq!(daemon.apply(open(SCAN)), Err(ApplyError::ScanExists(SCAN)));
+}
+
+#[test]
+fn a_use_far_beyond_all_scripts_makes_the_wallet_want_those_up_to_it() {
+    let mut wallet = Wallet::new();
+    wallet.used[0] = 40_000;
+    wallet.deed(&Deed::Pay {
+        internal: false,
+        at: 0,
+    });
+    let far = wallet.used[0] - 1;
+    let mut daemon = Daemon::start(&wallet.node, 1);
+    daemon.add(0);
+    daemon.derive();
+    let place = Derivation {
+        descriptor: WALLET,
+        keychain: Keychain::External,
+        index: far,
+    };
+    daemon.send(Input::Reach { place, now: NOW });
+    daemon.merge(&wallet.node);
+    let row = &daemon.view.descriptors[&WALLET];
+    assert!(
+        row.is_pending(),
+        "it is not called whole before the far use is known"
+    );
+    daemon.derive();
+    daemon.merge(&wallet.node);
+    let row = &daemon.view.descriptors[&WALLET];
+    assert!(!row.is_pending());
+    assert_eq!(row.keychains[0].last_used, Some(far));
+    assert_eq!(row.keychains[0].window, far + 21);
+    assert!(
+        row.keychains[1].derived < 2000,
+        "the other keychain is left alone"
+    );
+    assert_eq!(row.balance.confirmed, 1001);
+    let other = DescriptorId([6; 32]);
+    let place = Derivation {
+        descriptor: other,
+        ..place
+    };
+    assert_eq!(
+        daemon.apply(Input::Reach { place, now: NOW }),
+        Err(ApplyError::NoSuchDescriptor(other))
+    );
+}
