@@ -51,7 +51,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! app, cli, doctor, token  -> everything
 //! ```
 //!

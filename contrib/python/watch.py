@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Prints every event about the given addresses as one JSON line, each once and in order, also over
-breaks of the connection and restarts of the daemon.
+"""Prints every event about the given addresses and wallets (descriptors, or their ids) as one JSON
+line, each once and in order, also over breaks of the connection and restarts of the daemon.
 
     pip install -r requirements.txt
-    python watch.py http://127.0.0.1:5005 ADDRESS...
+    python watch.py http://127.0.0.1:5005 ADDRESS|DESCRIPTOR|ID...
 """
 
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 
@@ -20,16 +21,32 @@ NO_PLACE = ("connected", "lagged", "error")
 NO_TOKEN = ("unauthorized", "forbidden")
 
 
+def requests(watched):
+    """What to emit for each of them: a wallet by itself, all addresses together."""
+    addresses = []
+    for text in watched:
+        if re.fullmatch("[0-9a-f]{64}", text):
+            yield "subscribe_descriptor", {"descriptor_id": text}
+        # No address is as long as an extended key.
+        elif "(" in text or len(text) > 100:
+            yield "subscribe_descriptor", {"descriptor": text}
+        else:
+            addresses.append(text)
+    if addresses:
+        yield "subscribe_addresses", {"addresses": addresses}
+
+
 class Watcher:
-    def __init__(self, url, addresses):
-        self.url, self.addresses = url, addresses
+    def __init__(self, url, watched):
+        self.url, self.requests = url, list(requests(watched))
         # Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`. A
         # program that must survive its own end, too, keeps it in its database, in the transaction
         # that does the work.
         self.cursor = None
         # A cursor belongs to what was asked for with it. On a new connection it is overwritten only
-        # when every `subscribed` that is waited for has come: one for all addresses is simplest.
-        self.subscribed = False
+        # when every `subscribed` that is waited for has come: one for all addresses, and one for
+        # each wallet.
+        self.waiting = len(self.requests)
         # Handlers of the synchronous client run in threads, where one may overtake another. Those
         # of this one that are no coroutines run one after the other, in order.
         self.sio = socketio.AsyncClient(handle_sigint=False)
@@ -42,11 +59,10 @@ class Watcher:
         self.sio.on("*", self.hear)
 
     async def subscribe(self):
-        self.subscribed = self.unreachable = False
-        request = {"addresses": self.addresses}
-        if self.cursor:
-            request["after"] = self.cursor
-        await self.sio.emit("subscribe_addresses", request)
+        self.waiting, self.unreachable = len(self.requests), False
+        after = {"after": self.cursor} if self.cursor else {}
+        for event, request in self.requests:
+            await self.sio.emit(event, {**request, **after})
 
     def not_connected(self, error):
         if isinstance(error, dict) and "data" in error:
@@ -64,8 +80,8 @@ class Watcher:
         if event == "error":
             self.refused(data)
         elif event == "subscribed":
-            self.subscribed = True
-        if self.subscribed and event not in NO_PLACE and "cursor" in data:
+            self.waiting -= 1
+        if self.waiting == 0 and event not in NO_PLACE and "cursor" in data:
             self.cursor = data["cursor"]
 
     def refused(self, error):
@@ -108,6 +124,6 @@ def note(text):
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python watch.py URL ADDRESS...")
+        sys.exit("usage: python watch.py URL ADDRESS|DESCRIPTOR|ID...")
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     asyncio.run(Watcher(sys.argv[1], sys.argv[2:]).run())

@@ -24,13 +24,14 @@
 //! ```
 //!
 //! What routes and events of clients share has one owner each: [`watchlist`] (what is watched),
-//! [`scans`] (history scans, and telling of them beside the log), [`monitoring`] (whether the node
-//! is followed). `build` makes them and the rooms behind them; [`Services`] is what the routes
-//! answer with, each row of their table taking what it needs, and `socket::SocketServices` what the
-//! events of clients are answered with.
+//! [`descriptors`] (likewise as wallets), [`scans`] (history scans, and telling of them beside the
+//! log), [`monitoring`] (whether the node is followed). `build` makes them and the rooms behind
+//! them; [`Services`] is what the routes answer with, each row of their table taking what it needs,
+//! and `socket::SocketServices` what the events of clients are answered with.
 
 mod access;
 mod browser;
+mod descriptors;
 #[doc(hidden)]
 pub mod internals;
 mod monitoring;
@@ -70,6 +71,7 @@ use crate::webhooks::Webhooks;
 use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
 use access::Access;
+use descriptors::Descriptors;
 use monitoring::Monitoring;
 use quotas::Quotas;
 use rest::audit::Auditor;
@@ -249,6 +251,13 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         dispatch: handle.clone(),
         progress: parts.scans,
     });
+    let descriptors = Arc::new(Descriptors {
+        scans: scans.clone(),
+        derived: parts.derived,
+        quotas: quotas.clone(),
+        limits: limits.clone(),
+        giving: Mutex::default(),
+    });
     let step_times = indexer.step_times();
     let sessions = PageSessions {
         auth: auth.clone(),
@@ -298,6 +307,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         consumers: consumers.clone(),
         webhooks: webhooks.clone(),
         watchlist: watchlist.clone(),
+        descriptors: descriptors.clone(),
         quotas,
     });
     let socket = SocketApi(Arc::new(SocketServices {
@@ -306,6 +316,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         log,
         dispatch: handle,
         watchlist,
+        descriptors: descriptors.clone(),
         consumers: consumers.clone(),
         subscriptions,
         access: access.clone(),
@@ -317,6 +328,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         reads,
         budget,
         scans,
+        descriptors,
         auditor,
         overview,
         events,
@@ -335,6 +347,7 @@ struct Services {
     budget: Budget,
     limits: watch::Receiver<config::Limits>,
     scans: Arc<Scans>,
+    descriptors: Arc<Descriptors>,
     auditor: Auditor,
     overview: Arc<Overview>,
     events: Arc<EventQueries>,

@@ -21,7 +21,7 @@ const CONSUMERS: &str = "consumers_per_token";
 pub struct Quotas {
     reader: StoreReader,
     limits: watch::Receiver<Limits>,
-    /// Addresses that are being added.
+    /// Addresses that are being added, by themselves or with a descriptor.
     reserved: Mutex<HashMap<TokenId, usize>>,
     addresses_refused: AtomicU64,
     consumers_refused: AtomicU64,
@@ -88,7 +88,7 @@ impl Quotas {
         self.addresses_refused.fetch_add(1, Ordering::Relaxed);
         let (has, most) = (self.reader.owned(owner)?.addresses, self.most_addresses());
         let message = format!(
-            "This token has {has} addresses on the watch list and may have {most} (limits.{ADDRESSES}); {count} more do not fit. Remove some with DELETE /addresses/<address>, or have the limit raised."
+            "This token has {has} addresses on the watch list, those of its descriptors included, and may have {most} (limits.{ADDRESSES}); {count} more do not fit. Remove some with DELETE /addresses/<address>, or have the limit raised."
         );
         Ok(refused(ADDRESSES, message))
     }

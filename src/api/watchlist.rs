@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::sleep;
 
 use crate::api::quotas::{Quotas, Reserved};
@@ -56,6 +56,11 @@ impl Watchlist {
     /// Nothing is taken off the list while this is held.
     pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
         self.list.read().await
+    }
+
+    /// Nobody else holds the list while this is held: something may be taken off.
+    pub async fn hold_for_removal(&self) -> RwLockWriteGuard<'_, ()> {
+        self.list.write().await
     }
 
     /// Watches scripts for who asks. While one of them is still being removed it waits, so nobody
@@ -203,15 +208,28 @@ impl Watchlist {
     pub async fn remove(self: &Arc<Self>, address: KnownAddress) -> Result<u64, ApiError> {
         let watchlist = self.clone();
         run_detached(async move {
-            let _list = watchlist.list.write().await;
+            let _list = watchlist.hold_for_removal().await;
             let (scripts, now) = (vec![address.script], now_ms());
-            let row = watchlist.reads.run(move |view| view.watched(&address));
+            let row = watchlist
+                .reads
+                .run(move |view| match view.watched(&address)? {
+                    row if row.listed => Ok(()),
+                    _ => Err(not_listed(&address.text)),
+                });
             row.await?;
             let unwatch = Input::Unwatch { scripts, now };
             Ok(watchlist.indexer.apply(unwatch).await?.head)
         })
         .await
     }
+}
+
+/// An address that is watched for descriptors alone.
+fn not_listed(address: &str) -> ApiError {
+    let message = format!(
+        "{address} was not added by itself: it is an address of a descriptor (GET /balance/{address} works as for others). Remove that with DELETE /descriptors/<id> if nobody needs it."
+    );
+    ApiError::conflict("not_listed", message)
 }
 
 /// An address that is not watched, or not with the depths that are asked for, by who may only read.

@@ -713,7 +713,7 @@ mod tests {
 
     #[test]
     fn every_number_has_a_first_and_a_last_good_value() {
-        let ranges: [(&str, &str, u64, u64); 19] = [
+        let ranges: [(&str, &str, u64, u64); 20] = [
             ("server", "hsts", 0, 63_072_000),
             ("monitor", "reconcile_interval", 1, 86_400),
             ("events", "retention_days", 0, 36_500),
@@ -733,6 +733,7 @@ mod tests {
             ("limits", "consumers", 1, 100_000),
             ("limits", "addresses_per_token", 1, 100_000_000),
             ("limits", "consumers_per_token", 1, 100_000),
+            ("limits", "descriptor_scripts", 1, 100_000_000),
         ];
         for (section, name, first, last) in ranges {
             let is_good = |number: u64| {

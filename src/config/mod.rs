@@ -232,6 +232,8 @@ settings! {
         addresses_per_token: usize = 1_000_000, whole(1..=100_000_000);
         /// Consumers that one token has defined.
         consumers_per_token: usize = 1000, whole(1..=100_000);
+        /// Scripts of one descriptor when it is added, its lookahead included.
+        descriptor_scripts: usize = 250_000, whole(1..=100_000_000);
     }
 
     metrics: Metrics {

@@ -85,8 +85,10 @@ impl Consumer {
         let hash = |spk: &ScriptBuf| ScriptHash::of(spk);
         let hashes = |spks: &Vec<_>| Arc::new(spks.iter().map(hash).collect());
         let scripts = wants.scripts.as_ref().map(hashes);
+        let descriptors = wants.descriptors.as_ref();
         let filter = Selection {
             scripts,
+            descriptors: descriptors.map(|ids| Arc::new(ids.iter().copied().collect())),
             blocks: wants.blocks,
         };
         let (log, quiet) = (&shared.log, quiet.max(progress.place.borrow().number));

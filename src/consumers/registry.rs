@@ -180,8 +180,7 @@ impl Consumers {
         // Whoever moves the place waits, and then finds that its consumer has ended.
         let _moving = known.progress.moving.lock().await;
         let place = at.map(|number| ConsumerPlace { number, moved: now });
-        let selects_the_same =
-            (&known.wants.scripts, known.wants.blocks) == (&wants.scripts, wants.blocks);
+        let selects_the_same = known.wants.selects() == wants.selects();
         let quiet = match place {
             None if selects_the_same => known.kept(),
             _ => 0,

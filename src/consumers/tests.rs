@@ -33,6 +33,7 @@ fn wants(scripts: Option<&BTreeSet<u8>>) -> store::ConsumerRow {
     store::ConsumerRow {
         created: NOW,
         scripts: scripts.map(|scripts| scripts.iter().map(|n| spk(*n)).collect()),
+        descriptors: Some(Vec::new()),
         blocks: false,
         webhook: None,
     }

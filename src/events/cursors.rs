@@ -3,6 +3,7 @@
 
 use crate::reads::StoreView;
 use crate::store::{StoreError, StoreReader};
+use crate::tracker::DescriptorId;
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::cursor::{self, BadCursor};
@@ -65,22 +66,26 @@ fn gone(view: &StoreView<'_>, code: &'static str, message: &str) -> Result<ApiEr
     })
 }
 
-/// The refusal of a cursor with the balances of the addresses at the same instant.
+/// The refusal of a cursor with the balances of these at the same instant.
 pub fn with_balances(
     view: &StoreView<'_>,
     mut error: ApiError,
     addresses: &[KnownAddress],
+    descriptors: &[DescriptorId],
 ) -> ApiError {
     let Some(restart) = &mut error.restart else {
         return error;
     };
-    if addresses.is_empty() || addresses.len() > BALANCES {
+    let count = addresses.len().saturating_add(descriptors.len());
+    if count == 0 || count > BALANCES {
         return error;
     }
+    let of_descriptors = descriptors.iter().map(|id| view.descriptor_balance(id));
     let balances = addresses.iter().map(|address| view.balance(address));
+    let balances = balances.chain(of_descriptors);
     // One that is not watched any more has none.
-    let balances =
-        balances.filter(|balance| !matches!(balance, Err(error) if error.code == "not_watched"));
+    let is_gone = |error: &ApiError| matches!(error.code, "not_watched" | "no_such_descriptor");
+    let balances = balances.filter(|balance| !balance.as_ref().is_err_and(is_gone));
     match balances.collect() {
         Ok(balances) => {
             restart.balances = Some(balances);

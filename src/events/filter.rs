@@ -14,6 +14,8 @@ pub enum Topic {
     Blocks,
     /// Every script there is. No event's topic.
     EveryScript,
+    /// Likewise every descriptor.
+    EveryDescriptor,
 }
 
 impl Topic {
@@ -32,14 +34,19 @@ impl Topic {
 pub struct Selection {
     /// `None`: those of every script.
     pub scripts: Option<Arc<HashSet<ScriptHash>>>,
+    /// Likewise of descriptors.
+    pub descriptors: Option<Arc<HashSet<DescriptorId>>>,
     /// Blocks and reorgs.
     pub blocks: bool,
 }
 
 impl Selection {
+    /// All but what is told of descriptors: their addresses are told of already, and who does not
+    /// know of descriptors must not count a payment twice.
     pub fn everything() -> Self {
         Self {
             scripts: None,
+            descriptors: Some(Arc::default()),
             blocks: true,
         }
     }
@@ -48,7 +55,11 @@ impl Selection {
         match topic {
             Topic::Blocks => self.blocks,
             Topic::EveryScript => self.scripts.is_none(),
-            Topic::Descriptor(_) => false,
+            Topic::EveryDescriptor => self.descriptors.is_none(),
+            Topic::Descriptor(descriptor) => self
+                .descriptors
+                .as_ref()
+                .is_none_or(|descriptors| descriptors.contains(descriptor)),
             Topic::Script(script) => self
                 .scripts
                 .as_ref()
@@ -56,13 +67,24 @@ impl Selection {
         }
     }
 
+    /// How many scripts and descriptors it names; `None` if it wants all of some.
+    pub(super) fn names(&self) -> Option<usize> {
+        let (scripts, descriptors) = (self.scripts.as_ref()?, self.descriptors.as_ref()?);
+        Some(scripts.len().saturating_add(descriptors.len()))
+    }
+
     /// What dispatch marks its reader for.
     pub(super) fn topics(&self) -> impl Iterator<Item = Topic> {
         let scripts = self.scripts.iter().flat_map(|scripts| scripts.iter());
-        let every = self.scripts.is_none().then_some(Topic::EveryScript);
+        let descriptors = self.descriptors.iter().flat_map(|all| all.iter());
+        let every = [
+            self.scripts.is_none().then_some(Topic::EveryScript),
+            self.descriptors.is_none().then_some(Topic::EveryDescriptor),
+        ];
         scripts
             .map(|script| Topic::Script(*script))
-            .chain(every)
+            .chain(descriptors.map(|descriptor| Topic::Descriptor(*descriptor)))
+            .chain(every.into_iter().flatten())
             .chain(self.blocks.then_some(Topic::Blocks))
     }
 }

@@ -64,8 +64,12 @@ impl<R: Clone> Index<R> {
     /// Those who are woken by this topic, each once if it asked in one way only.
     pub fn of(&self, topic: &Topic) -> impl Iterator<Item = &R> {
         let by_name = |topic: Topic| self.readers.range((topic, 0)..=(topic, u64::MAX));
-        let is_script = matches!(topic, Topic::Script(_));
-        let every = is_script.then(|| by_name(Topic::EveryScript));
+        let every = match topic {
+            Topic::Script(_) => Some(Topic::EveryScript),
+            Topic::Descriptor(_) => Some(Topic::EveryDescriptor),
+            Topic::Blocks | Topic::EveryScript | Topic::EveryDescriptor => None,
+        };
+        let every = every.map(by_name);
         let found = by_name(*topic).chain(every.into_iter().flatten());
         found.map(|(_, reader)| reader)
     }

@@ -7,7 +7,7 @@
 //! holds is bounded in bytes. Numbers that were skipped and events that retention has taken are
 //! dealt with in [`EventLog::read`] and nowhere else.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::dispatch::DispatchStopped;
 use super::filter::{Topic, TopicFilter};
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::{Event, EventKind, ScriptHash};
+use crate::tracker::{Event, EventKind};
 use crate::wire::{ApiError, EncodedEvent, EventEncoder};
 
 /// Events of a page at most.
@@ -141,7 +141,6 @@ impl Page {
             let entries = self.topics.get(topic)?;
             entries.get(entries.partition_point(|it| it.number <= from.max(number)))
         };
-        let is_few = |scripts: &Arc<HashSet<ScriptHash>>| scripts.len() <= FEW;
         match filter {
             // The usual case: one payment, one address.
             TopicFilter::Topics(topics) if topics.len() <= FEW && self.entries.len() <= FEW => {
@@ -157,7 +156,7 @@ impl Page {
                 .iter()
                 .filter_map(|(topic, from)| of(topic, *from))
                 .min_by_key(|entry| entry.number),
-            TopicFilter::Selection(selection) if selection.scripts.as_ref().is_some_and(is_few) => {
+            TopicFilter::Selection(selection) if selection.names().is_some_and(|it| it <= FEW) => {
                 let first = selection.topics().filter_map(|topic| of(&topic, 0));
                 first.min_by_key(|entry| entry.number)
             }

@@ -512,6 +512,7 @@ async fn commit_that_dispatch_has_read_before_it_was_announced_is_given() {
     );
     let selection = Selection {
         scripts: Some(Arc::new([ScriptHash([1; 32])].into())),
+        descriptors: Some(Arc::default()),
         blocks: false,
     };
     let mut reader = Reader::of_selection(&world.log, &world.dispatch, selection, 0);

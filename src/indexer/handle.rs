@@ -296,7 +296,9 @@ pub(super) fn added_by(transition: &Transition) -> usize {
     watches.filter(is_new).count()
 }
 
-/// Whose the scripts are that an input has put on the watch list; nobody's, those it took off.
+/// Those that are watched for descriptors alone do not count.
+/// Whose the scripts are that an input has put on the watch list, and the descriptors; nobody's,
+/// those it took off.
 pub(super) fn note_owner(
     owners: &mut OwnerEdits,
     transition: &Transition,
@@ -307,6 +309,13 @@ pub(super) fn note_owner(
             (false, true) => owners.address(script, owner),
             (true, false) => owners.address(script, None),
             (true, true) | (false, false) => {}
+        }
+    }
+    for (descriptor, diff) in &transition.changes.descriptors {
+        match (&diff.old, &diff.new) {
+            (None, Some(_)) => owners.descriptor(descriptor, owner),
+            (Some(_), None) => owners.descriptor(descriptor, None),
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 }

@@ -6,9 +6,13 @@ use bitcoin::{Script, ScriptBuf};
 use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
-use crate::tracker::{BlockId, Coverage, ScriptHash, WatchRow};
+use crate::tracker::{
+    BlockId, Coverage, Derivation, DescriptorId, DescriptorRow, Keychain, ScriptHash, WalletRow,
+    WatchRow,
+};
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{Balance, CoverageShape, first_immature, object};
+use crate::wire::json::{Balance, BalanceState, CoverageShape, first_immature, object};
+use crate::wire::request::descriptors::no_such_descriptor;
 use crate::wire::{ApiError, EventEncoder};
 
 /// A snapshot, and what its cursors and addresses are written with.
@@ -84,9 +88,44 @@ impl<'a> StoreView<'a> {
                 self.coinbase_value(&address.script, shown)?
             }
         };
-        let coverage = self.coverage(&address.script, &row.coverage)?;
-        let (text, cursor) = (&address.text, self.cursor()?);
-        Ok(Balance::new(text, &row, coverage, immature, tip, cursor))
+        let state = BalanceState {
+            coverage: self.coverage(&address.script, &row.coverage)?,
+            immature,
+            tip,
+            cursor: self.cursor()?,
+        };
+        Ok(Balance::new(&address.text, &row, state))
+    }
+
+    /// The rows of a descriptor, or 404.
+    pub fn wallet_rows(&self, id: &DescriptorId) -> Result<(DescriptorRow, WalletRow), ApiError> {
+        wallet_rows(self, id)
+    }
+
+    /// The balance of a descriptor.
+    pub fn descriptor_balance(&self, id: &DescriptorId) -> Result<Balance, ApiError> {
+        let ((row, wallet), tip) = (self.wallet_rows(id)?, self.tip()?);
+        let immature = match tip.filter(|_| row.utxo_count > 0) {
+            Some(tip) => self.descriptor_coinbase_value(id, first_immature(Some(tip)), tip)?,
+            None => 0,
+        };
+        let state = BalanceState {
+            coverage: self.descriptor_coverage(id, &row, &wallet)?,
+            immature,
+            tip,
+            cursor: self.cursor()?,
+        };
+        Ok(Balance::of_descriptor(*id, &row, state))
+    }
+
+    /// What the rows of a descriptor say of its past, as answers show it.
+    pub fn descriptor_coverage(
+        &self,
+        id: &DescriptorId,
+        row: &DescriptorRow,
+        wallet: &WalletRow,
+    ) -> Result<CoverageShape, StoreError> {
+        descriptor_coverage(self, id, row, wallet)
     }
 
     /// What a watched script's row says of its past, as answers show it.
@@ -97,4 +136,33 @@ impl<'a> StoreView<'a> {
     ) -> Result<CoverageShape, StoreError> {
         Ok(CoverageShape::new(coverage, self.is_in_scan(script)?))
     }
+}
+
+/// The rows of a descriptor, or 404.
+pub fn wallet_rows(
+    snapshot: &Snapshot<'_>,
+    id: &DescriptorId,
+) -> Result<(DescriptorRow, WalletRow), ApiError> {
+    let rows = snapshot.descriptor(id)?.zip(snapshot.wallet(id)?);
+    rows.ok_or_else(no_such_descriptor)
+}
+
+/// What the rows of a descriptor say of its past, as answers show it.
+pub fn descriptor_coverage(
+    snapshot: &Snapshot<'_>,
+    id: &DescriptorId,
+    row: &DescriptorRow,
+    wallet: &WalletRow,
+) -> Result<CoverageShape, StoreError> {
+    // A scan of a descriptor has all of its scripts, and so the first one.
+    let first = snapshot.derivation(&Derivation {
+        descriptor: *id,
+        keychain: Keychain::External,
+        index: 0,
+    })?;
+    let is_in_scan = match first {
+        Some(script) => snapshot.is_in_scan(&script)?,
+        None => false,
+    };
+    Ok(CoverageShape::of_descriptor(row, wallet, is_in_scan))
 }

@@ -8,6 +8,7 @@
 //! | `v`, token id (8 bytes) | addresses u64, consumers u64 | [`super::Owned`]: how many rows below have it; absent when none has |
 //! | `w`, script hash | token id | who put a watched address there ([`super::owners`]) |
 //! | `x`, name | token id | who defined a consumer |
+//! | `y`, descriptor id | token id | who added a descriptor; how many scripts that is stands in its row |
 
 use rocksdb::{ReadOptions, WriteBatch};
 

@@ -114,6 +114,7 @@ pub mod auth {
     pub const OWNED: u8 = b'v';
     pub const ADDRESS: u8 = b'w';
     pub const CONSUMER: u8 = b'x';
+    pub const DESCRIPTOR: u8 = b'y';
 
     pub fn key(kind: u8, what: &[u8]) -> Vec<u8> {
         [&[kind], what].concat()

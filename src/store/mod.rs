@@ -118,6 +118,7 @@ mod auth;
 mod codec;
 mod consumers;
 mod db;
+mod descriptors;
 mod error;
 mod families;
 mod folder;

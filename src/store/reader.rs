@@ -17,8 +17,8 @@ use super::codec::keys::{
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, DESCRIPTORS, FORGETTING, HISTORY, JOINING, LEAVING, LISTED, MEMPOOL, META,
-    OUTPUTS, PENDING, RAW_TXS, TXS, UNSPENT, WATCHES, meta,
+    BLOCKS, COINBASES, FORGETTING, HISTORY, JOINING, LEAVING, LISTED, MEMPOOL, META, OUTPUTS,
+    PENDING, RAW_TXS, TXS, UNSPENT, WATCHES, meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{
@@ -240,14 +240,28 @@ impl Snapshot<'_> {
         after: Option<&OutPoint>,
         limit: usize,
     ) -> Result<UtxoPage, StoreError> {
-        let limit = limit.max(1);
         let coverage = self.watch(script)?.map(|watch| watch.coverage);
         let coverage = coverage.unwrap_or_default();
         let from = after.map(|after| unspent_key(script, after));
         let from = from.as_ref().map(|key| &key[..]);
-        let mut outpoints = self
-            .keys(UNSPENT, &script.0, from, parse_unspent_key)
-            .filter(|outpoint| !matches!((outpoint, after), (Ok(outpoint), Some(after)) if outpoint == after));
+        let outpoints = self.keys(UNSPENT, &script.0, from, parse_unspent_key);
+        self.utxo_page(outpoints, after, limit, |row| {
+            (spent_in_mempool || row.spent.is_none()) && !coverage.is_staged(row.height)
+        })
+    }
+
+    /// A page of those of the outputs that are to be shown, behind `after`; at least one even if
+    /// `limit` is 0.
+    pub(super) fn utxo_page(
+        &self,
+        outpoints: impl Iterator<Item = Result<OutPoint, StoreError>>,
+        after: Option<&OutPoint>,
+        limit: usize,
+        is_shown: impl Fn(&OutputRow) -> bool,
+    ) -> Result<UtxoPage, StoreError> {
+        let limit = limit.max(1);
+        let is_after = |outpoint: &Result<OutPoint, StoreError>| !matches!((outpoint, after), (Ok(outpoint), Some(after)) if outpoint == after);
+        let mut outpoints = outpoints.filter(is_after);
         let mut utxos = Vec::new();
         loop {
             let some = outpoints
@@ -258,8 +272,7 @@ impl Snapshot<'_> {
                 return Ok(UtxoPage { utxos, next: None });
             }
             for (outpoint, row) in self.outputs(some)? {
-                let is_spent = !spent_in_mempool && row.spent.is_some();
-                if is_spent || coverage.is_staged(row.height) {
+                if !is_shown(&row) {
                     continue;
                 }
                 if utxos.len() == limit {
@@ -391,24 +404,6 @@ impl Snapshot<'_> {
                 .ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
             Ok((script, row))
         })
-    }
-
-    /// The descriptors, ordered by id, those after `after` only.
-    pub fn descriptors(
-        &self,
-        after: Option<&DescriptorId>,
-        limit: usize,
-    ) -> Result<Vec<(DescriptorId, DescriptorRow)>, StoreError> {
-        let entries = self.scan_entries(DESCRIPTORS, &[], after.map(|after| &after.0[..]));
-        let is_after = |key: &[u8]| after.is_none_or(|after| *key != after.0);
-        let entries = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| is_after(key)));
-        let rows = entries.take(limit).map(|entry| {
-            let (key, value) = entry?;
-            let id = parse_hash_key(&key)
-                .map_err(|Malformed(what)| self.db.corrupt(DESCRIPTORS, &key, what))?;
-            Ok((DescriptorId(id), self.decode(DESCRIPTORS, &key, &value)?))
-        });
-        rows.collect()
     }
 
     /// Scripts whose past does not count for a descriptor yet.

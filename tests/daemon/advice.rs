@@ -24,13 +24,14 @@ const REST: By = Test("what_is_said_of_a_refused_request_helps");
 const SOCKET: By = Test("what_is_said_of_a_refused_event_helps");
 const ADDRESS: By = Test("what_is_said_of_something_that_is_no_address_helps");
 const DESCRIPTOR: By = Test("what_is_said_of_a_refused_descriptor_helps");
+const REFUSED_WALLET: By = Test("what_is_said_of_a_refused_wallet_helps");
 const LATER: By = Unfollowed("it passes by itself, and the same request is right then");
 const ASK_ITS_SOURCE: By = Unfollowed("only the person that the address is from can tell");
 
 /// A part of what is said, and who follows it.
 #[rustfmt::skip]
 const ADVICE: &[(&str, By)] = &[
-    ("send the addresses of the wallet one by one (POST /add_addresses takes many)", ADDRESS),
+    ("send it to POST /descriptors, which watches the wallet as one thing", REFUSED_WALLET),
     ("send the on-chain address of the wallet", ADDRESS),
     ("send a Bitcoin address", ADDRESS),
     ("send single addresses", ADDRESS),
@@ -157,6 +158,15 @@ const ADVICE: &[(&str, By)] = &[
     ("send one that is simpler", DESCRIPTOR),
     ("send the descriptor as the wallet exports it", DESCRIPTOR),
     ("send it as the wallet exports it", DESCRIPTOR),
+    ("Remove that with DELETE /descriptors/<id>", REFUSED_WALLET),
+    ("Remove it with DELETE /descriptors/<id>, and add it again", REFUSED_WALLET),
+    ("Lower range or gap_limit, or have the limit raised", REFUSED_WALLET),
+    ("Leave \"keychain\" out, or write \"external\"", REFUSED_WALLET),
+    ("write it as `descriptor`", REFUSED_WALLET),
+    ("write it as `descriptor_id`", REFUSED_WALLET),
+    ("write both keychains into one descriptor", REFUSED_WALLET),
+    ("write the `next` of the page before as `from`", REFUSED_WALLET),
+    ("POST /descriptors takes it", REFUSED_WALLET),
     ("take `next` of an earlier page", Unfollowed("no client sees it: the API says what `before` must be")),
 ];
 
@@ -280,7 +290,7 @@ fn what_is_said_of_something_that_is_no_address_helps() {
     #[rustfmt::skip]
     let cases = [
         ("xpub661MyMwAqRbcEZ1tju49pvCdvM1xxkw4iH9G78jHoPpjFmKSP2tkxBAbd3rS6o44DU5j37h2n5fDpL5PiZmQnKMcq2cfBCaN1M9qjfmniB3",
-         "send the addresses of the wallet one by one (POST /add_addresses takes many)"),
+         "send it to POST /descriptors, which watches the wallet as one thing, or its addresses one by one"),
         ("lnbc20u1p3y0x3hpp5743k2g0fsqqxj7n8qzuhns5gmkk4djeejk3wkp64ppevgekvc0js", "send the on-chain address of the wallet"),
         ("npub1sn0wdenkukak0d9dfczzeacvhkrgz92ak56egt7vdgzn8pv2wfqqhrjdv9", "send a Bitcoin address"),
         ("sp1qqgqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqcqqypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rureafuq", "send single addresses"),

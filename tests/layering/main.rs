@@ -158,6 +158,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "indexer",
             "bitcoind",
             "history",
+            "descriptors",
             "derivation",
             "socketio",
             "web",

@@ -10,7 +10,7 @@ use satwatch::store::{
     ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
     StoreError, StoreReader, Webhook, WebhookStop, Writer,
 };
-use satwatch::tracker::{Balance, Cause, Event, EventKind};
+use satwatch::tracker::{Balance, Cause, DescriptorId, Event, EventKind};
 use tempfile::tempdir;
 
 use super::{block_event, block_id, dump, old_by_clock, open, subject, tamper, txid};
@@ -22,6 +22,7 @@ fn consumer(n: u8) -> ConsumerRow {
     ConsumerRow {
         created: 1_700_000_000_000 + u64::from(n),
         scripts: Some(vec![ScriptBuf::from_bytes(vec![0, 20, n])]),
+        descriptors: Some(Vec::new()),
         blocks: true,
         webhook: Some(Webhook {
             url: format!("https://shop.example/{n}"),
@@ -475,18 +476,23 @@ fn arbitrary_consumer() -> impl Strategy<Value = ConsumerRow> {
             secrets,
             headers,
         });
+    let id = any::<[u8; 32]>().prop_map(DescriptorId);
     (
         any::<u64>(),
         scripts,
+        prop::option::of(vec(id, 0..3)),
         any::<bool>(),
         prop::option::of(webhook),
     )
-        .prop_map(|(created, scripts, blocks, webhook)| ConsumerRow {
-            created,
-            scripts,
-            blocks,
-            webhook,
-        })
+        .prop_map(
+            |(created, scripts, descriptors, blocks, webhook)| ConsumerRow {
+                created,
+                scripts,
+                descriptors,
+                blocks,
+                webhook,
+            },
+        )
 }
 
 fn arbitrary_letter() -> impl Strategy<Value = DeadLetter> {

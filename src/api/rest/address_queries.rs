@@ -10,7 +10,7 @@ use crate::reads::{Reads, StoreView};
 use crate::store::HistoryCursor;
 use crate::tracker::{Replacement, Status, SubjectId, TxSummary};
 use crate::wire::error::ApiError;
-use crate::wire::json::{Block, Transaction, object};
+use crate::wire::json::{BalanceOf, Block, CoverageShape, Transaction, object};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -53,17 +53,67 @@ pub async fn transactions(
     query: ListTransactions,
 ) -> Result<Answer, ApiError> {
     let address = reads.address(address)?;
-    let limit = query.limit.map_or(TRANSACTIONS_DEFAULT, Limit::get);
-    let before = query.before.map(|text| text.parse::<HistoryCursor>());
-    let before = before.transpose();
-    let before = before
-        .map_err(|_| ApiError::invalid_parameter("before", "the \"next\" of an earlier page"))?;
-    let budget = budget.clone();
+    let list = TransactionList::new(query, policy, budget)?;
     let read = move |view: &StoreView<'_>| {
         let row = view.watched(&address)?;
-        budget.check_rows(row.tx_count.min(limit as u64))?;
+        let listed = Listed {
+            subject: SubjectId::Script(address.script),
+            of: BalanceOf::Address {
+                address: address.text,
+            },
+            total: row.tx_count,
+            coverage: view.coverage(&address.script, &row.coverage)?,
+        };
+        list.answer(view, listed)
+    };
+    reads.run_long(read).await
+}
+
+/// Which part of a history is asked for.
+pub struct TransactionList {
+    limit: usize,
+    before: Option<HistoryCursor>,
+    policy: Replacement,
+    budget: Budget,
+}
+
+/// Whose history it is.
+pub struct Listed {
+    pub subject: SubjectId,
+    pub of: BalanceOf,
+    pub total: u64,
+    pub coverage: CoverageShape,
+}
+
+impl TransactionList {
+    pub fn new(
+        query: ListTransactions,
+        policy: Replacement,
+        budget: &Budget,
+    ) -> Result<Self, ApiError> {
+        let before = query.before.map(|text| text.parse::<HistoryCursor>());
+        let before = before.transpose();
+        let before = before.map_err(|_| {
+            ApiError::invalid_parameter("before", "the \"next\" of an earlier page")
+        })?;
+        Ok(Self {
+            limit: query.limit.map_or(TRANSACTIONS_DEFAULT, Limit::get),
+            before,
+            policy,
+            budget: budget.clone(),
+        })
+    }
+
+    pub fn answer(self, view: &StoreView<'_>, listed: Listed) -> Result<Answer, ApiError> {
+        let Listed {
+            subject,
+            of,
+            total,
+            coverage,
+        } = listed;
+        self.budget.check_rows(total.min(self.limit as u64))?;
         let tip = view.tip()?;
-        let page = view.history(&SubjectId::Script(address.script), before.as_ref(), limit)?;
+        let page = view.history(&subject, self.before.as_ref(), self.limit)?;
         let mut transactions = Vec::with_capacity(page.transactions.len());
         for (txid, row) in &page.transactions {
             let block = match row.status {
@@ -71,20 +121,18 @@ pub async fn transactions(
                 _ => None,
             };
             let time = block.map(|block| block.time);
-            let summary =
-                TxSummary::of(*txid, row, &SubjectId::Script(address.script), time, policy);
+            let summary = TxSummary::of(*txid, row, &subject, time, self.policy);
             transactions.push(Transaction::new(&summary, tip));
         }
         let page = object! {
-            address: &address.text,
+            #[serde(flatten)] of,
             count: transactions.len(),
-            total: row.tx_count,
+            total,
             transactions,
             next: page.next.map(|next| next.to_string()),
-            coverage: view.coverage(&address.script, &row.coverage)?,
+            coverage,
             tip: tip.map(Block::from),
         };
         Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))
-    };
-    reads.run_long(read).await
+    }
 }

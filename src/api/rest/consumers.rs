@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::respond::{self, Answer};
 use super::watchlist::distinct;
+use crate::api::descriptors::Descriptors;
 use crate::api::quotas::Quotas;
 use crate::api::watchlist::Watchlist;
 use crate::auth::{Principal, Scope};
@@ -18,11 +19,13 @@ use crate::consumers::{Consumer, Consumers, Defined, EndReason, LeaseId, Unread,
 use crate::events::cursors;
 use crate::reads::{Reads, run_detached};
 use crate::store;
+use crate::tracker::DescriptorId;
 use crate::webhooks::{self, Webhooks};
 use crate::wire::address::KnownAddress;
 use crate::wire::error::ApiError;
 use crate::wire::json::{object, seconds};
 use crate::wire::request::Request;
+use crate::wire::request::descriptors::DescriptorSelection;
 use crate::wire::request::types::{AddressSelection, Depths};
 
 /// What an acknowledgement is answered with.
@@ -41,6 +44,7 @@ pub struct Acked {
 #[serde(deny_unknown_fields)]
 pub struct PutConsumer {
     addresses: Option<AddressSelection>,
+    descriptors: Option<DescriptorSelection>,
     blocks: Option<bool>,
     confirmations: Option<Depths>,
     after: Option<String>,
@@ -73,6 +77,7 @@ pub struct ConsumerRoutes {
     pub consumers: Arc<Consumers>,
     pub webhooks: Arc<Webhooks>,
     pub watchlist: Arc<Watchlist>,
+    pub descriptors: Arc<Descriptors>,
     pub quotas: Arc<Quotas>,
 }
 
@@ -95,17 +100,18 @@ fn shown_to(principal: &Principal, shown: webhooks::Shown) -> webhooks::Shown {
 }
 
 impl ConsumerRoutes {
-    /// Reads the store. `addresses`: all, how many, or which.
+    /// Reads the store. `addresses` and `descriptors`: all, how many, or which.
     fn shape(
         &self,
         consumer: &Consumer,
         unread: Unread,
-        addresses: Value,
+        [addresses, descriptors]: [Value; 2],
         shown: webhooks::Shown,
     ) -> Result<impl Serialize + use<>, ApiError> {
         Ok(object! {
             name: consumer.name.clone(),
             addresses,
+            descriptors,
             blocks: consumer.wants.blocks,
             // One moment's: what is acknowledged since would make another lag.
             cursor: self.reads.encoder.cursor(unread.acked),
@@ -132,7 +138,11 @@ impl ConsumerRoutes {
                 None => "all".into(),
                 Some(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
             };
-            routes.shape(&consumer, unread, addresses, shown)
+            let descriptors = match &consumer.wants.descriptors {
+                None => "all".into(),
+                Some(ids) => ids.iter().map(ToString::to_string).collect(),
+            };
+            routes.shape(&consumer, unread, [addresses, descriptors], shown)
         });
         shape.await
     }
@@ -152,7 +162,11 @@ pub async fn list_consumers(
                 None => "all".into(),
                 Some(spks) => spks.len().into(),
             };
-            owned.shape(consumer, *unread, addresses, shown)
+            let descriptors = match &consumer.wants.descriptors {
+                None => "all".into(),
+                Some(ids) => ids.len().into(),
+            };
+            owned.shape(consumer, *unread, [addresses, descriptors], shown)
         };
         let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
         let list = object! { consumers, count: all.len() };
@@ -186,10 +200,20 @@ pub async fn put_consumer(
     }
     let blocks = asked.blocks.unwrap_or(false);
     let (wanted, after) = (asked.addresses.unwrap_or_default(), asked.after);
+    let none = DescriptorSelection(Some(Vec::new()));
+    let descriptors = asked.descriptors.unwrap_or(none).parse()?;
+    let has_none = descriptors.as_ref().is_some_and(Vec::is_empty);
+    let ids: Arc<[DescriptorId]> = descriptors.as_deref().unwrap_or_default().into();
+    let named_ids = ids.clone();
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let has_depths = !depths.is_empty();
     let read = routes.reads.run_long(move |view| {
-        let addresses = named(wanted, blocks, has_depths, view.encoder.network)?;
+        let may_be_empty = blocks || !has_none;
+        let addresses = named(wanted, may_be_empty, has_depths, view.encoder.network)?;
+        for (place, id) in named_ids.iter().enumerate() {
+            let known = view.wallet_rows(id);
+            known.map_err(|error| error.at("descriptors", place))?;
+        }
         let scripts = scripts_of(addresses.as_deref());
         let at = after.map(|text| cursors::place(view, &text));
         // A new one begins here: what its addresses do from now on is for it.
@@ -210,7 +234,7 @@ pub async fn put_consumer(
     }
     let changed = match addresses {
         Some(addresses) => {
-            let addresses = addresses.into();
+            let (addresses, depths) = (addresses.into(), depths.clone());
             routes
                 .watchlist
                 .ensure_watched(principal, addresses, depths, costly)
@@ -218,10 +242,17 @@ pub async fn put_consumer(
         }
         None => 0,
     };
+    for id in &*ids {
+        let told = routes
+            .descriptors
+            .ensure_told(principal, *id, depths.clone());
+        told.await?;
+    }
     let (owned, owned_name) = (routes.clone(), name.to_owned());
     let definition = Definition {
         principal: principal.clone(),
         scripts,
+        descriptors,
         blocks,
         target,
         at,
@@ -255,6 +286,7 @@ pub async fn put_consumer(
 struct Definition {
     principal: Principal,
     scripts: Option<Vec<ScriptBuf>>,
+    descriptors: Option<Vec<DescriptorId>>,
     blocks: bool,
     target: Option<webhooks::Target>,
     at: Option<u64>,
@@ -270,6 +302,7 @@ async fn define(
     let Definition {
         principal,
         scripts,
+        descriptors,
         blocks,
         target,
         at,
@@ -293,6 +326,7 @@ async fn define(
         Ok(store::ConsumerRow {
             created: now,
             scripts,
+            descriptors,
             blocks,
             webhook,
         })
@@ -307,10 +341,10 @@ async fn define(
 }
 
 /// The addresses that a definition names, `None` for all. There may be none at all only when the
-/// consumer is told of blocks.
+/// consumer is told of something else.
 fn named(
     wanted: AddressSelection,
-    blocks: bool,
+    may_be_empty: bool,
     has_depths: bool,
     network: Network,
 ) -> Result<Option<Vec<KnownAddress>>, ApiError> {
@@ -320,9 +354,8 @@ fn named(
             Err(ApiError::invalid_field("confirmations", what))
         }
         None => Ok(None),
-        Some(list) if list.count() == 0 && !blocks => {
-            let what =
-                "\"all\" or an array of addresses, which may be empty when \"blocks\" is true";
+        Some(list) if list.count() == 0 && !may_be_empty => {
+            let what = "\"all\" or an array of addresses, which may be empty beside \"descriptors\" or when \"blocks\" is true";
             Err(ApiError::invalid_field("addresses", what))
         }
         Some(list) => Ok(Some(distinct(

@@ -15,8 +15,10 @@ use super::respond::{self, Answer};
 use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
 use crate::limits::{Held, LimitUse, Places};
 use crate::reads::{Reads, StoreView};
+use crate::tracker::DescriptorId;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
+use crate::wire::request::descriptors::DescriptorSelection;
 use crate::wire::request::types::{Limit, Wait};
 use crate::wire::{ApiError, EventEncoder};
 
@@ -33,6 +35,8 @@ pub struct ReadEvents {
     pub after: Option<String>,
     #[serde(default)]
     pub address: Vec<String>,
+    #[serde(default)]
+    pub descriptor: Vec<String>,
     pub consumer: Option<String>,
     pub limit: Option<Limit<LIMIT_MOST>>,
     pub wait: Option<Wait>,
@@ -63,13 +67,15 @@ pub struct EventQueries {
 }
 
 impl EventQueries {
-    /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the
+    /// `GET /events?after=&address=&descriptor=&limit=&wait=`; `address` and `descriptor` may be
+    /// repeated. `asked`: when the
     /// request came; the wait counts from there.
     pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let _place = self.place(wait)?;
         let (texts, after) = (query.address, query.after);
+        let descriptors = wanted_descriptors(query.descriptor)?;
         let begun = self.reads.run_rows(texts.len(), move |view| {
             let network = view.encoder.network;
             let addresses = match &texts[..] {
@@ -80,24 +86,21 @@ impl EventQueries {
                     network,
                 )?,
             };
-            let from = begin(view, &addresses, after.as_deref())?;
-            Ok((addresses, from))
+            let named = Named {
+                addresses,
+                descriptors,
+            };
+            let from = begin(view, &named, after.as_deref())?;
+            Ok((named, from))
         });
-        let (addresses, from) = begun.await?;
-        let selection = match addresses.is_empty() {
-            true => Selection::everything(),
-            false => Selection {
-                scripts: Some(Arc::new(addresses.iter().map(|it| it.script).collect())),
-                blocks: false,
-            },
-        };
+        let (named, from) = begun.await?;
+        let selection = named.selection();
         let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
         match self.read(selection, from, limit, enough).await {
             Ok(batch) => self.answer(batch).await,
             Err(PageError::Expired) => {
                 let check = self.reads.run(move |view| {
-                    cursors::check(view, from)
-                        .map_err(|error| cursors::with_balances(view, error, &addresses))
+                    cursors::check(view, from).map_err(|error| named.with_balances(view, error))
                 });
                 check.await?;
                 Err(ApiError::internal(&"events that are kept were not found"))
@@ -195,19 +198,51 @@ fn batch_answer(
     Ok(answer)
 }
 
-/// The number after which to read: that of `after`, or the one before the first event. All
-/// addresses must be watched.
-fn begin(
-    view: &StoreView<'_>,
-    addresses: &[KnownAddress],
-    after: Option<&str>,
-) -> Result<u64, ApiError> {
-    for address in addresses {
+/// Those of whom a request names some.
+struct Named {
+    addresses: Vec<KnownAddress>,
+    /// `None`: all.
+    descriptors: Option<Vec<DescriptorId>>,
+}
+
+impl Named {
+    /// Who names nobody gets everything.
+    fn selection(&self) -> Selection {
+        if self.addresses.is_empty() && self.descriptors.as_ref().is_some_and(Vec::is_empty) {
+            return Selection::everything();
+        }
+        let scripts = self.addresses.iter().map(|it| it.script).collect();
+        let descriptors = self.descriptors.as_ref();
+        Selection {
+            scripts: Some(Arc::new(scripts)),
+            descriptors: descriptors.map(|ids| Arc::new(ids.iter().copied().collect())),
+            blocks: false,
+        }
+    }
+
+    fn with_balances(&self, view: &StoreView<'_>, error: ApiError) -> ApiError {
+        let descriptors = self.descriptors.as_deref().unwrap_or_default();
+        cursors::with_balances(view, error, &self.addresses, descriptors)
+    }
+}
+
+/// `descriptor`, which may be repeated, or once the word `all`.
+fn wanted_descriptors(texts: Vec<String>) -> Result<Option<Vec<DescriptorId>>, ApiError> {
+    let all = texts == ["all"];
+    DescriptorSelection(Some(texts).filter(|_| !all)).parse()
+}
+
+/// The number after which to read: that of `after`, or the one before the first event. All that
+/// are named must be watched.
+fn begin(view: &StoreView<'_>, named: &Named, after: Option<&str>) -> Result<u64, ApiError> {
+    for address in &named.addresses {
         view.watched(address)?;
     }
+    for id in named.descriptors.iter().flatten() {
+        view.wallet_rows(id)?;
+    }
     match after {
-        Some(text) => cursors::place(view, text)
-            .map_err(|error| cursors::with_balances(view, error, addresses)),
+        Some(text) => cursors::place(view, text).map_err(|error| named.with_balances(view, error)),
         None => Ok(view.reader.first_seq()?.saturating_sub(1)),
     }
 }

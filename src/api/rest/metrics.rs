@@ -84,6 +84,10 @@ impl Overview {
         text.add_single("event_first", help, number(view.reader.first_seq()?));
         let help = "Addresses on the watch list.";
         text.add_single("watched_addresses", help, number(counts.addresses));
+        let help = "Descriptors that are watched.";
+        text.add_single("descriptors", help, number(view.descriptor_count()?));
+        let help = "Addresses that are watched for their descriptors alone.";
+        text.add_single("derived_scripts", help, number(counts.derived));
         let help = "Unspent outputs of watched addresses.";
         text.add_single("utxos", help, number(counts.utxos));
         let help = "Transactions of watched addresses.";

@@ -18,6 +18,7 @@
 //!              address_queries   balance, transactions
 //!              utxos      unspent outputs, in pages or whole
 //!              scans      history scans: ask for, look at, cancel
+//!              descriptors  wallets: add, list, take off; what is known of one; its addresses
 //!              audit      our outputs beside the node's
 //!              events     the log, with long polling
 //!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
@@ -33,6 +34,7 @@ pub mod audit;
 pub mod body;
 pub mod budget;
 pub mod consumers;
+pub mod descriptors;
 pub mod events;
 mod metrics;
 pub mod reading;

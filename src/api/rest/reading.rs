@@ -9,6 +9,7 @@ use crate::consumers::{Consumer, Consumers, Unread, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
 use crate::store::StoreError;
+use crate::tracker::DescriptorId;
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::types::{Limit, Wait};
@@ -21,11 +22,14 @@ pub async fn consumer_events(
     query: ReadEvents,
 ) -> Result<Answer, ApiError> {
     let consumer = consumers.get(consumer_name(name)?)?;
-    if !query.address.is_empty() {
-        return Err(ApiError::invalid_parameter(
-            "address",
-            "left out beside \"consumer\", which says what it wants",
-        ));
+    for (name, texts) in [
+        ("address", &query.address),
+        ("descriptor", &query.descriptor),
+    ] {
+        if !texts.is_empty() {
+            let what = "left out beside \"consumer\", which says what it wants";
+            return Err(ApiError::invalid_parameter(name, what));
+        }
     }
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
@@ -85,7 +89,13 @@ async fn check_place(reads: &Reads, number: u64, consumer: &Arc<Consumer>) -> Re
             return Ok(());
         };
         let addresses = addresses_of(view, &consumer)?;
-        Err(cursors::with_balances(view, error, &addresses))
+        let descriptors = descriptors_of(view, &consumer)?;
+        Err(cursors::with_balances(
+            view,
+            error,
+            &addresses,
+            &descriptors,
+        ))
     });
     check.await
 }
@@ -104,4 +114,19 @@ fn addresses_of(
         Some(spks) => spks.iter().take(most).cloned().collect(),
     };
     Ok(spks.into_iter().map(|spk| view.known(spk)).collect())
+}
+
+/// Likewise its descriptors.
+fn descriptors_of(
+    view: &StoreView<'_>,
+    consumer: &Consumer,
+) -> Result<Vec<DescriptorId>, StoreError> {
+    let most = cursors::BALANCES.saturating_add(1);
+    match &consumer.wants.descriptors {
+        None => {
+            let rows = view.descriptors(None, most)?.into_iter();
+            Ok(rows.map(|(id, _)| id).collect())
+        }
+        Some(ids) => Ok(ids.iter().take(most).copied().collect()),
+    }
 }

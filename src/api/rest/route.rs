@@ -12,8 +12,8 @@ use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
 use super::{
-    address_queries, addresses, consumers, reading, scans, session, status, token, utxos,
-    watchlist, webhooks,
+    address_queries, addresses, consumers, descriptors, reading, scans, session, status, token,
+    utxos, watchlist, webhooks,
 };
 use crate::api::Services;
 use crate::auth::{Principal, Scope, needed};
@@ -97,12 +97,47 @@ routes! {
         utxos::utxos(&services.reads, &services.budget, &sent.part, sent.query()?).await
     };
     #[Costly]
+    POST "/descriptors" watch |services, sent| {
+        let asked = sent.body().await?;
+        descriptors::add_descriptor(&services.descriptors, &sent.principal, asked).await
+    };
+    GET "/descriptors" read |services, sent| {
+        descriptors::list_descriptors(&services.reads, &services.budget, sent.query()?).await
+    };
+    GET "/descriptors/{id}" read nothing |services, sent| {
+        descriptors::descriptor(&services.reads, &sent.part).await
+    };
+    DELETE "/descriptors/{id}" watch nothing |services, sent| {
+        descriptors::remove_descriptor(&services.descriptors, &sent.part).await
+    };
+    GET "/descriptors/{id}/balance" read nothing |services, sent| {
+        descriptors::queries::balance(&services.reads, &sent.part).await
+    };
+    GET "/descriptors/{id}/transactions" read |services, sent| {
+        let Services { reads, budget, overview, .. } = &*services;
+        let (policy, query) = (overview.monitoring.replacement(), sent.query()?);
+        descriptors::queries::transactions(reads, budget, policy, &sent.part, query).await
+    };
+    GET "/descriptors/{id}/utxos" read |services, sent| {
+        let Services { reads, budget, .. } = &*services;
+        descriptors::queries::utxos(reads, budget, &sent.part, sent.query()?).await
+    };
+    GET "/descriptors/{id}/addresses" read |services, sent| {
+        let Services { reads, budget, .. } = &*services;
+        descriptors::addresses::addresses(reads, budget, &sent.part, sent.query()?).await
+    };
+    POST "/descriptors/{id}/next_address" watch |services, sent| {
+        let asked = sent.body().await?;
+        descriptors::addresses::next_address(&services.descriptors, &sent.part, asked).await
+    };
+    #[Costly]
     POST "/audit/{address}" admin nothing |services, sent| {
         services.auditor.audit(&sent.part).await
     };
     #[Costly]
     POST "/scan_history" watch |services, sent| {
-        scans::scan_history_of_list(&services.scans, &sent.principal, sent.body().await?).await
+        let asked = sent.body().await?;
+        scans::scan_history_of_list(&services.descriptors, &sent.principal, asked).await
     };
     #[Costly]
     POST "/scan_history/{address}" watch |services, sent| {

@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
+use crate::api::descriptors::Descriptors;
 use crate::api::scans::{self, Scans};
 use crate::auth::Principal;
 use crate::reads::{StoreView, run_detached};
@@ -16,6 +17,7 @@ use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::shortened;
 use crate::wire::json::object;
 use crate::wire::request::Request;
+use crate::wire::request::descriptors::descriptor_id;
 use crate::wire::request::history::{BlocksBack, Range, RangeRequest};
 use crate::wire::request::types::{Addresses, Height, Unlabelled};
 
@@ -59,7 +61,8 @@ impl Request for ScanOne {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScanList {
-    addresses: Addresses<Unlabelled>,
+    addresses: Option<Addresses<Unlabelled>>,
+    descriptor_id: Option<String>,
     blocks_back: Option<BlocksBack>,
     from_height: Option<Height>,
     to_height: Option<Height>,
@@ -73,7 +76,8 @@ impl Request for ScanList {
     )];
 
     fn concerns(&self) -> Option<String> {
-        Some(address::count(self.addresses.count()))
+        let addresses = self.addresses.as_ref()?;
+        Some(address::count(addresses.count()))
     }
 }
 
@@ -99,13 +103,34 @@ pub async fn scan_history(
     Ok(respond::with_cursor(accepted, &cursor, &answer))
 }
 
-/// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
+/// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched; or
+/// one for a descriptor.
 pub async fn scan_history_of_list(
-    scans: &Arc<Scans>,
+    descriptors: &Arc<Descriptors>,
     principal: &Principal,
     scan: ScanList,
 ) -> Result<Answer, ApiError> {
-    let listed = scan.addresses;
+    let scans = &descriptors.scans;
+    let listed = match (scan.addresses, scan.descriptor_id) {
+        (Some(listed), None) => listed,
+        (Some(_), Some(_)) => {
+            let what = "left out beside \"addresses\": each has a scan of its own";
+            return Err(ApiError::invalid_field("descriptor_id", what));
+        }
+        (None, Some(id)) => {
+            let id = descriptor_id(&id)?;
+            let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
+            let (count, range, scan, head) = descriptors.scan_history(id, range).await?;
+            let answer = answer(count, range, scan);
+            let answer = object! { descriptor_id: id.to_string(), #[serde(flatten)] answer };
+            let cursor = scans.reads.encoder.cursor(head);
+            return Ok(respond::with_cursor(StatusCode::ACCEPTED, &cursor, &answer));
+        }
+        (None, None) => {
+            let example = format!("{} or {{\"descriptor_id\": \"<id>\"}}", ScanList::EXAMPLE);
+            return Err(ApiError::missing_field("addresses", &example));
+        }
+    };
     let parse = move |view: &StoreView<'_>| {
         let parsed = listed.parse(view.encoder.network)?;
         Ok(parsed.into_iter().map(|(address, _)| address).collect())
@@ -129,6 +154,12 @@ async fn begin_answered(
     let begun =
         run_detached(async move { begin(&owned, &principal, addresses, is_list, range).await });
     let (count, range, scan, head) = begun.await?;
+    let cursor = scans.reads.encoder.cursor(head);
+    Ok((answer(count, range, scan), cursor))
+}
+
+/// `count`: scripts that are to be scanned.
+fn answer(count: usize, range: Range, scan: ScanId) -> impl Serialize + use<> {
     let Range {
         blocks_back,
         from,
@@ -138,7 +169,7 @@ async fn begin_answered(
         || "where it is covered already".to_owned(),
         |to| format!("block {to}"),
     );
-    let answer = object! {
+    object! {
         count,
         scan_id: scan.to_string(),
         blocks_back,
@@ -146,8 +177,7 @@ async fn begin_answered(
         to_height: to,
         message: format!("Blocks from {from} up to {end} are to be scanned; GET /scans/{scan} says how far it is."),
         status: "scanning",
-    };
-    Ok((answer, scans.reads.encoder.cursor(head)))
+    }
 }
 
 /// How many scripts are to be scanned, over which heights, the scan, and the head after that.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::budget::{Charge, UNCOUNTED};
 use super::route::{Mark, Route};
@@ -44,7 +45,7 @@ pub struct Sent {
     /// The path ends with an address.
     of_address: bool,
     query: String,
-    body: Option<Bytes>,
+    body: Option<SentBytes>,
     /// When it came.
     pub asked: Instant,
     /// Socket.IO sessions that are open, for the status.
@@ -100,7 +101,7 @@ impl Sent {
                     "The body did not arrive within 30 seconds; send it again.",
                 )
             })??;
-            Some(bytes).filter(|bytes| !bytes.is_empty())
+            Some(bytes).filter(|bytes| !bytes.0.is_empty())
         };
         Ok(Self {
             part,
@@ -122,7 +123,7 @@ impl Sent {
 
     /// The query of a route that takes no body.
     pub fn query<Q: request::Request>(&self) -> Result<Q, ApiError> {
-        let Nothing {} = request::body(self.body.as_deref())?;
+        let Nothing {} = request::body(self.body_bytes())?;
         let query = request::query(&self.query, self.of_address)?;
         self.count()?;
         Ok(query)
@@ -132,13 +133,13 @@ impl Sent {
     pub async fn body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
         let Nothing {} = request::query(&self.query, self.of_address)?;
         let read: B = match &self.body {
-            Some(body) if body.len() > SMALL => {
+            Some(body) if body.0.len() > SMALL => {
                 let body = body.clone();
                 self.reads
-                    .run_long(move |_| request::body(Some(&body)))
+                    .run_long(move |_| request::body(Some(&body.0)))
                     .await?
             }
-            body => request::body(body.as_deref())?,
+            _ => request::body(self.body_bytes())?,
         };
         if let Some(concerns) = read.concerns() {
             // It is read once.
@@ -146,6 +147,10 @@ impl Sent {
         }
         self.count()?;
         Ok(read)
+    }
+
+    fn body_bytes(&self) -> Option<&[u8]> {
+        self.body.as_ref().map(|body| &body.0[..])
     }
 
     /// Counts what its route costs, now that it says what it may.
@@ -170,8 +175,26 @@ impl Sent {
     }
 }
 
+/// The bytes of a body. Somebody may send a private key by mistake, so they are overwritten when
+/// they are dropped, and so is what is read from them (`crate::wire::request`).
+///
+/// What stays is not ours to reach: the connection's own buffer, which hyper writes the next
+/// request over, or gives back as it is; those of TLS and of the system; a text with escapes while
+/// serde_json puts it together; the copies that parsing a descriptor makes of its text.
+#[derive(Clone)]
+struct SentBytes(Bytes);
+
+impl Drop for SentBytes {
+    fn drop(&mut self) {
+        // Whoever else has them drops them later.
+        if let Ok(mut bytes) = std::mem::take(&mut self.0).try_into_mut() {
+            bytes.as_mut().zeroize();
+        }
+    }
+}
+
 /// All of a body, at most `limit` bytes.
-async fn read_body<B>(limit: usize, held: &mut Charge, mut body: B) -> Result<Bytes, ApiError>
+async fn read_body<B>(limit: usize, held: &mut Charge, mut body: B) -> Result<SentBytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -184,7 +207,7 @@ where
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let mut bytes = BytesMut::new();
+    let mut bytes = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
             ApiError::bad_request(
@@ -196,13 +219,26 @@ where
         let Ok(part) = frame.into_data() else {
             continue;
         };
-        if part.len() > limit - bytes.len() {
+        let part = SentBytes(part);
+        if part.0.len() > limit - bytes.len() {
             return Err(too_large());
         }
-        held.try_grow(part.len())?;
-        bytes.extend_from_slice(&part);
+        held.try_grow(part.0.len())?;
+        append(&mut bytes, &part.0);
     }
-    Ok(bytes.freeze())
+    Ok(SentBytes(std::mem::take(&mut *bytes).into()))
+}
+
+/// Leaves nothing behind where the bytes have no room any more.
+fn append(bytes: &mut Zeroizing<Vec<u8>>, part: &[u8]) {
+    let needed = bytes.len().saturating_add(part.len());
+    if needed > bytes.capacity() {
+        let room = needed.max(bytes.capacity().saturating_mul(2));
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(part);
 }
 
 /// JSON, or nothing said. The type that curl says by default is refused like any other, with what

@@ -131,6 +131,8 @@ impl Overview {
             realtime_monitoring: is_on,
             watched_addresses: watched.collect::<Vec<_>>(),
             address_count: counts.addresses,
+            descriptor_count: view.descriptor_count()?,
+            derived_scripts: counts.derived,
             total_utxos: counts.utxos,
             transactions: counts.transactions,
             testnet: network != bitcoin::Network::Bitcoin,
@@ -206,6 +208,7 @@ impl Overview {
         let in_use = in_use.map(|it| (it.name, shape(it.limit, Some(it.used), Some(it.refused))));
         let of_one = [
             ("body_bytes", limits.body_bytes),
+            ("descriptor_scripts", limits.descriptor_scripts),
             ("packet_bytes", limits.packet_bytes),
             ("subscriptions", limits.subscriptions),
         ];

@@ -1,21 +1,22 @@
-//! `GET /utxos/{address}`: the unspent outputs of an address, in pages or all of them, from one
-//! snapshot. All of many are read and written as the client takes them: an answer holds
-//! [`PART`] of them at a time.
+//! `GET /utxos/{address}`: the unspent outputs of an address (or a descriptor), in pages or all of
+//! them, from one snapshot. All of many are read and written as the client takes them: an answer
+//! holds [`PART`] of them at a time.
 
-use bitcoin::OutPoint;
+use bitcoin::{Network, OutPoint};
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::body::AnswerBody;
 use super::budget::{Budget, PART_ROWS};
 use super::respond::{self, Answer};
-use crate::reads::{Reads, StoreView};
-use crate::store::{HeldSnapshot, UtxoPage};
-use crate::tracker::BlockId;
-use crate::wire::address::KnownAddress;
+use crate::reads::{Reads, StoreView, descriptor_coverage, wallet_rows};
+use crate::store::{HeldSnapshot, Snapshot, UtxoPage};
+use crate::tracker::{BlockId, DescriptorId, OutputRow};
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
-use crate::wire::json::{Block, CoverageShape, object, to_text, utxo_shape};
+use crate::wire::json::{BalanceOf, Block, CoverageShape, object, to_raw, to_text, utxo_shape};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -49,24 +50,106 @@ impl Request for ListUtxos {
 const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by that";
 const NEXT_PAGE: &str = "write the `next` of the page before as `after`";
 
+/// Whose outputs are asked for.
+pub enum UtxosOf {
+    Address(KnownAddress),
+    Descriptor(DescriptorId),
+}
+
+/// Whose outputs are listed, as answers name them, and how many there are.
+struct Owner {
+    of: BalanceOf,
+    total: u64,
+    coverage: CoverageShape,
+}
+
+impl UtxosOf {
+    fn owner(&self, at: &Snapshot<'_>, include_spent: bool) -> Result<Owner, ApiError> {
+        Ok(match self {
+            Self::Address(address) => {
+                let row = at.watch(&address.script)?;
+                let row = row.ok_or_else(|| ApiError::not_watched(&address.text))?;
+                Owner {
+                    of: BalanceOf::Address {
+                        address: address.text.clone(),
+                    },
+                    total: match include_spent {
+                        true => at.count_unspent(&address.script)?,
+                        false => row.utxo_count,
+                    },
+                    coverage: CoverageShape::new(&row.coverage, at.is_in_scan(&address.script)?),
+                }
+            }
+            Self::Descriptor(id) => {
+                let (row, wallet) = wallet_rows(at, id)?;
+                Owner {
+                    of: BalanceOf::Descriptor {
+                        descriptor_id: id.to_string(),
+                    },
+                    total: match include_spent {
+                        true => at.count_owned(id)?,
+                        false => row.utxo_count,
+                    },
+                    coverage: descriptor_coverage(at, id, &row, &wallet)?,
+                }
+            }
+        })
+    }
+}
+
 /// What is listed.
 struct UtxoList {
     snapshot: HeldSnapshot,
-    address: KnownAddress,
+    of: UtxosOf,
+    network: Network,
     include_spent: bool,
     tip: Option<BlockId>,
 }
 
+/// A part of it: each output as JSON.
+struct ShapedPage {
+    utxos: Vec<Box<RawValue>>,
+    next: Option<OutPoint>,
+}
+
 impl UtxoList {
-    fn page(&self, after: Option<&OutPoint>, limit: usize) -> Result<UtxoPage, ApiError> {
-        let (snapshot, script) = (self.snapshot.get(), &self.address.script);
-        Ok(snapshot.utxos(script, self.include_spent, after, limit)?)
+    fn page(&self, after: Option<&OutPoint>, limit: usize) -> Result<ShapedPage, ApiError> {
+        let (snapshot, spent) = (self.snapshot.get(), self.include_spent);
+        let UtxoPage { utxos, next } = match &self.of {
+            UtxosOf::Address(address) => snapshot.utxos(&address.script, spent, after, limit)?,
+            UtxosOf::Descriptor(id) => snapshot.descriptor_utxos(id, spent, after, limit)?,
+        };
+        let shapes = utxos
+            .iter()
+            .map(|(outpoint, row)| self.shape(outpoint, row));
+        Ok(ShapedPage {
+            utxos: shapes.collect::<Result<_, _>>()?,
+            next,
+        })
     }
 
-    fn shapes<'a>(&'a self, page: &'a UtxoPage) -> impl Iterator<Item = impl Serialize + use<'a>> {
-        page.utxos
-            .iter()
-            .map(|(outpoint, row)| utxo_shape(&self.address.text, outpoint, row, self.tip))
+    fn shape(&self, outpoint: &OutPoint, row: &OutputRow) -> Result<Box<RawValue>, ApiError> {
+        let id = match &self.of {
+            UtxosOf::Address(address) => {
+                return Ok(to_raw(&utxo_shape(
+                    &address.text,
+                    None,
+                    outpoint,
+                    row,
+                    self.tip,
+                )));
+            }
+            UtxosOf::Descriptor(id) => id,
+        };
+        let watch = self.snapshot.get().watch(&row.script)?;
+        let watch = watch.ok_or_else(|| ApiError::internal(&"an output without its script"))?;
+        // The first, if it stands in several.
+        let mut places = watch.derivations.iter();
+        let place = places.find(|place| place.descriptor == *id);
+        let address = address::text(&watch.spk, self.network);
+        Ok(to_raw(&utxo_shape(
+            &address, place, outpoint, row, self.tip,
+        )))
     }
 }
 
@@ -79,7 +162,17 @@ pub async fn utxos(
     address: &str,
     query: ListUtxos,
 ) -> Result<Answer, ApiError> {
-    let address = reads.address(address)?;
+    let of = UtxosOf::Address(reads.address(address)?);
+    list_utxos(reads, budget, of, query).await
+}
+
+/// The same of an address or a descriptor.
+pub async fn list_utxos(
+    reads: &Reads,
+    budget: &Budget,
+    of: UtxosOf,
+    query: ListUtxos,
+) -> Result<Answer, ApiError> {
     let after = query.after.map(|text| text.parse::<OutPoint>()).transpose();
     let after = after
         .map_err(|_| ApiError::invalid_parameter("after", "the \"next\" of an earlier page"))?;
@@ -90,17 +183,16 @@ pub async fn utxos(
     let read = move |view: &StoreView<'_>| {
         let held = view.reader.held_snapshot();
         let snapshot = held.get();
-        let row = snapshot.watch(&address.script)?;
-        let row = row.ok_or_else(|| ApiError::not_watched(&address.text))?;
-        let total = match include_spent {
-            true => snapshot.count_unspent(&address.script)?,
-            false => row.utxo_count,
-        };
-        let is_in_scan = snapshot.is_in_scan(&address.script)?;
+        let Owner {
+            of: named,
+            total,
+            coverage,
+        } = of.owner(snapshot, include_spent)?;
         let (tip, cursor) = (snapshot.tip()?, view.encoder.cursor(snapshot.head()?));
         let list = UtxoList {
             snapshot: held,
-            address,
+            of,
+            network: view.encoder.network,
             include_spent,
             tip,
         };
@@ -110,19 +202,19 @@ pub async fn utxos(
             limit => limit.map_or(total, |limit| total.min(limit as u64)),
         })?;
         let page = match all {
-            true => UtxoPage {
+            true => ShapedPage {
                 utxos: Vec::new(),
                 next: None,
             },
             false => list.page(after.as_ref(), limit.unwrap_or(usize::MAX))?,
         };
         let text = to_text(&object! {
-            address: &list.address.text,
+            #[serde(flatten)] named,
             count: if all { total } else { page.utxos.len() as u64 },
             total,
-            utxos: list.shapes(&page).collect::<Vec<_>>(),
+            utxos: page.utxos,
             next: page.next.map(|next| next.to_string()),
-            coverage: CoverageShape::new(&row.coverage, is_in_scan),
+            coverage,
             tip: tip.map(Block::from),
             cursor: &cursor,
         });
@@ -155,9 +247,9 @@ fn all_utxos(
             Ok(page) => page,
             Err(error) => return Some(Err(error)),
         };
-        for utxo in list.shapes(&page) {
+        for utxo in page.utxos {
             text.push_str(std::mem::replace(&mut comma, ","));
-            text.push_str(&to_text(&utxo));
+            text.push_str(utxo.get());
         }
         after = page.next;
         match after {

@@ -16,12 +16,14 @@
 //!
 //! ```text
 //! packet ──► requests (which event, its argument) ──► subscribe   watch, register, snapshot, Client::subscribe
+//!                                                 ──► descriptors which one is meant; the rest as above
 //!                                                 ──► consumers   read one, acknowledge
 //! session's transport is free ──► Client::poll_next ──► Reader, or the consumer's
 //! ```
 
 mod client;
 pub mod consumers;
+mod descriptors;
 pub mod requests;
 mod subscribe;
 
@@ -35,6 +37,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::api::access::{Access, Caller, Cost};
+use crate::api::descriptors::Descriptors;
 use crate::api::watchlist::Watchlist;
 use crate::api::{credential, session};
 use crate::auth::{Credential, Guard, Principal, Scope};
@@ -60,6 +63,7 @@ pub struct SocketServices {
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
     pub watchlist: Arc<Watchlist>,
+    pub descriptors: Arc<Descriptors>,
     pub consumers: Arc<Consumers>,
     pub subscriptions: Subscriptions,
     pub access: Arc<Access>,

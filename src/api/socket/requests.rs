@@ -12,6 +12,7 @@ use crate::auth::{Scope, needed};
 use crate::socketio::Ack;
 use crate::wire::address;
 use crate::wire::error::{ApiError, shortened};
+use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
 use crate::wire::request::{self, Nothing, Request};
 
@@ -47,6 +48,12 @@ events! {
         call.subscribe_addresses(argument(args)?, ack).await
     };
     "unsubscribe_address" read |call, args, ack| call.unsubscribe_address(argument(args)?, ack);
+    "subscribe_descriptor" read |call, args, ack| {
+        call.subscribe_descriptor(argument(args)?, ack).await
+    };
+    "unsubscribe_descriptor" read |call, args, ack| {
+        call.unsubscribe_descriptor(argument(args)?, ack).await
+    };
     "subscribe_blocks" read |call, args, ack| {
         let Nothing {} = argument(args)?;
         call.subscribe_blocks(ack).await
@@ -122,17 +129,58 @@ impl Request for UnsubscribeAddress {
     const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
 }
 
+/// `subscribe_descriptor`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribeDescriptor {
+    pub descriptor_id: Option<String>,
+    pub descriptor: Option<DescriptorText>,
+    pub after: Option<String>,
+    pub confirmations: Option<Depths>,
+    pub snapshot: Option<bool>,
+}
+
+impl Request for SubscribeDescriptor {
+    const EXAMPLE: &'static str = "{\"descriptor_id\": \"<id>\"}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("id", "write it as `descriptor_id`"),
+        ("address", "the event subscribe_address takes an address"),
+        ("label", DESCRIPTOR_OPTION),
+        ("history", DESCRIPTOR_OPTION),
+        ("gap_limit", DESCRIPTOR_OPTION),
+        ("range", DESCRIPTOR_OPTION),
+        ("cursor", "write it as `after`"),
+    ];
+}
+
+const DESCRIPTOR_OPTION: &str = "POST /descriptors takes it";
+
+/// `unsubscribe_descriptor`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsubscribeDescriptor {
+    pub descriptor_id: Option<String>,
+    pub descriptor: Option<DescriptorText>,
+}
+
+impl Request for UnsubscribeDescriptor {
+    const EXAMPLE: &'static str = "{\"descriptor_id\": \"<id>\"}";
+}
+
 /// Whom or what an event is about, for the access log; also of one that is not read any further.
+/// The text of a descriptor is not logged.
 pub fn concerns(args: Args<'_>) -> Option<String> {
     #[derive(Deserialize)]
     struct About {
         address: Option<String>,
         addresses: Option<Vec<IgnoredAny>>,
         consumer: Option<String>,
+        descriptor_id: Option<String>,
     }
     let about: About = serde_json::from_str(args.first()?.get()).ok()?;
     let list = about.addresses.map(|list| address::count(list.len()));
-    about.address.or(list).or(about.consumer)
+    let named = about.address.or(list).or(about.consumer);
+    named.or(about.descriptor_id)
 }
 
 /// The one argument of an event. Anything beside it would be overlooked.

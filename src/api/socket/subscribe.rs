@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{self, SubscriptionStart};
+use super::descriptors::WantedDescriptor;
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
 use super::{Call, Subscriptions};
 use crate::api::access::Cost;
@@ -19,7 +21,7 @@ use crate::limits::{Held, LimitUse};
 use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{object, to_raw};
+use crate::wire::json::{Balance, object, to_raw};
 use crate::wire::{ApiError, NAMESPACE};
 
 /// The answer to a longer list carries no balances.
@@ -30,32 +32,67 @@ const BALANCES: usize = 1000;
 const ADDED_AGAIN: u32 = 3;
 
 /// What a client wants to subscribe to.
-struct Subscription {
-    addresses: Arc<[KnownAddress]>,
-    /// It asked for a list, and is answered with one.
-    many: bool,
-    depths: Vec<u8>,
+pub(super) struct Subscription {
+    pub(super) subject: Subject,
+    pub(super) depths: Vec<u8>,
     /// Replay what came after this cursor.
-    after: Option<String>,
-    snapshot: bool,
+    pub(super) after: Option<String>,
+    pub(super) snapshot: bool,
 }
 
-impl Subscription {
-    /// As answers name it: one address, or a list when a list was asked for.
-    fn named(&self) -> (Option<&str>, Option<Vec<&str>>) {
-        let mut texts = self.addresses.iter().map(|address| &*address.text);
-        match self.many {
-            true => (None, Some(texts.collect())),
-            false => (texts.next(), None),
+pub(super) enum Subject {
+    Addresses {
+        addresses: Arc<[KnownAddress]>,
+        /// It asked for a list, and is answered with one.
+        many: bool,
+    },
+    Descriptor(WantedDescriptor),
+}
+
+impl Subject {
+    /// As answers name it: one address, a list when a list was asked for, or a descriptor.
+    fn named(&self) -> Names<'_> {
+        let mut names = Names::default();
+        match self {
+            Self::Addresses { addresses, many } => {
+                let mut texts = addresses.iter().map(|address| &*address.text);
+                match many {
+                    true => names.addresses = Some(texts.collect()),
+                    false => names.address = texts.next(),
+                }
+            }
+            Self::Descriptor(wanted) => names.descriptor_id = Some(wanted.id.to_string()),
         }
+        names
     }
 
     fn topics(&self) -> Vec<Topic> {
-        self.addresses
-            .iter()
-            .map(|address| Topic::Script(address.script))
-            .collect()
+        match self {
+            Self::Addresses { addresses, .. } => {
+                let scripts = addresses.iter().map(|address| address.script);
+                scripts.map(Topic::Script).collect()
+            }
+            Self::Descriptor(wanted) => vec![Topic::Descriptor(wanted.id)],
+        }
     }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Addresses { addresses, .. } => addresses.len(),
+            Self::Descriptor(_) => 1,
+        }
+    }
+}
+
+/// Those that there are.
+#[derive(Default, Serialize)]
+struct Names<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor_id: Option<String>,
 }
 
 /// Topics that are registered, and are given up again unless the subscription is made.
@@ -109,8 +146,10 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let wanted = Subscription {
-            addresses: [self.services.reads.address(&asked.address)?].into(),
-            many: false,
+            subject: Subject::Addresses {
+                addresses: [self.services.reads.address(&asked.address)?].into(),
+                many: false,
+            },
             depths: asked.confirmations.unwrap_or_default().0,
             after: asked.after,
             snapshot: asked.snapshot.unwrap_or(true),
@@ -129,8 +168,10 @@ impl Call {
             Ok(distinct(parsed.into_iter().map(|(address, _)| address)).into())
         };
         let wanted = Subscription {
-            addresses: self.services.reads.run_long(parse).await?,
-            many: true,
+            subject: Subject::Addresses {
+                addresses: self.services.reads.run_long(parse).await?,
+                many: true,
+            },
             depths: asked.confirmations.unwrap_or_default().0,
             after: asked.after,
             snapshot: asked.snapshot.unwrap_or(true),
@@ -138,8 +179,12 @@ impl Call {
         self.subscribe(wanted, ack).await
     }
 
-    async fn subscribe(&self, wanted: Subscription, ack: &mut Option<Ack>) -> Result<(), ApiError> {
-        let topics = wanted.topics();
+    pub(super) async fn subscribe(
+        &self,
+        wanted: Subscription,
+        ack: &mut Option<Ack>,
+    ) -> Result<(), ApiError> {
+        let topics = wanted.subject.topics();
         let subscriptions = &self.services.subscriptions;
         let limit = subscriptions.of_one();
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
@@ -148,29 +193,20 @@ impl Call {
         let (after, problem) = self.begin(&wanted).await?;
         let mut tries = ADDED_AGAIN;
         let (registered, json, head) = loop {
-            let (client, depths) = (self.client()?, wanted.depths.clone());
-            let costly = || self.services.access.take(&client.caller, Cost::Costly);
-            let added = self
-                .services
-                .watchlist
-                .ensure_watched(&client.principal, wanted.addresses.clone(), depths, costly)
-                .await?;
-            if added > 0 {
-                self.note_watched(&wanted, added)?;
-            }
+            self.ensure_watched(&wanted).await?;
             let registered = TopicsGuard::add(registration.clone(), new.clone()).await?;
             let (read, why) = (wanted.clone(), problem.clone());
             let described = self
                 .services
                 .reads
-                .run_rows(wanted.addresses.len(), move |view| {
+                .run_rows(wanted.subject.count(), move |view| {
                     subscribed(view, &read, after, why.as_ref())
                 });
             match described.await {
                 Ok((json, head)) => break (registered, json, head),
                 // Somebody has taken it off the list meanwhile. Who is answered with `subscribed`
                 // hears of what is watched.
-                Err(error) if error.code == "not_watched" && tries > 0 => tries -= 1,
+                Err(error) if is_gone(&error) && tries > 0 => tries -= 1,
                 Err(error) => return Err(error),
             }
         };
@@ -192,14 +228,38 @@ impl Call {
         Ok(())
     }
 
-    /// The line of what a subscription has put on the watch list, or given further depths.
-    fn note_watched(&self, wanted: &Subscription, added: usize) -> Result<(), ApiError> {
-        let (what, concerns) = match wanted.named() {
-            (Some(address), _) => ("subscribe_address", address.to_owned()),
-            (None, _) => ("subscribe_addresses", address::count(added)),
+    /// Has what is wanted watched.
+    async fn ensure_watched(&self, wanted: &Subscription) -> Result<(), ApiError> {
+        let (client, depths) = (self.client()?, wanted.depths.clone());
+        let costly = || self.services.access.take(&client.caller, Cost::Costly);
+        let (addresses, many) = match &wanted.subject {
+            Subject::Addresses { addresses, many } => (addresses, *many),
+            Subject::Descriptor(descriptor) => {
+                if descriptor.ensure_watched(self, depths, costly).await? {
+                    let access = &self.services.access;
+                    let short = descriptor
+                        .id
+                        .to_string()
+                        .chars()
+                        .take(16)
+                        .collect::<String>();
+                    access.changed(&client.caller, "subscribe_descriptor", Some(&short));
+                }
+                return Ok(());
+            }
         };
-        let caller = &self.client()?.caller;
-        self.services.access.changed(caller, what, Some(&concerns));
+        let watchlist = &self.services.watchlist;
+        let added = watchlist.ensure_watched(&client.principal, addresses.clone(), depths, costly);
+        let added = added.await?;
+        if added > 0 {
+            // The line of what was put on the watch list, or given further depths.
+            let (what, concerns) = match addresses.first().filter(|_| !many) {
+                Some(address) => ("subscribe_address", address.text.clone()),
+                None => ("subscribe_addresses", address::count(added)),
+            };
+            let access = &self.services.access;
+            access.changed(&client.caller, what, Some(&concerns));
+        }
         Ok(())
     }
 
@@ -223,9 +283,9 @@ impl Call {
 
     /// The end of a replay.
     fn caught_up(&self, wanted: &Subscription, head: u64) -> Result<Encoded, ApiError> {
-        let (address, addresses) = wanted.named();
+        let names = wanted.subject.named();
         let cursor = self.services.reads.encoder.cursor(head);
-        let shape = object! { cursor, ?address, ?addresses };
+        let shape = object! { cursor, #[serde(flatten)] names };
         Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
     }
 
@@ -279,36 +339,36 @@ fn subscribed(
     after: Option<u64>,
     problem: Option<&ApiError>,
 ) -> Result<(Box<RawValue>, u64), ApiError> {
-    let (head, count) = (view.head()?, wanted.addresses.len());
-    let mut addresses = wanted.addresses.iter();
-    let is_short = count <= BALANCES;
-    let mut balances = match is_short && (wanted.snapshot || problem.is_some()) {
-        true => Some(
-            addresses
-                .map(|it| view.balance(it))
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
-        false => {
-            addresses.try_for_each(|address| view.watched(address).map(drop))?;
-            None
+    let (head, names) = (view.head()?, wanted.subject.named());
+    let has_balances = wanted.snapshot || problem.is_some();
+    let (mut balance, mut balances, mut count) = (None, None, None);
+    let message = match &wanted.subject {
+        Subject::Descriptor(descriptor) => {
+            let told = view.descriptor_balance(&descriptor.id)?;
+            balance = Some(told).filter(|_| has_balances);
+            format!("Subscribed to the descriptor {}.", descriptor.id)
+        }
+        Subject::Addresses { addresses, many } => {
+            let is_short = addresses.len() <= BALANCES;
+            let told = balances_of(view, addresses, is_short && has_balances)?;
+            match many {
+                true => (balances, count) = (told, Some(addresses.len())),
+                false => balance = told.and_then(|mut it| it.pop()),
+            }
+            match addresses.first().filter(|_| !many) {
+                Some(address) => format!("Subscribed to {}.", address.text),
+                None if is_short => format!("Subscribed to {}.", address::count(addresses.len())),
+                None => format!(
+                    "Subscribed to {} addresses. For balances of so many, read GET /addresses.",
+                    addresses.len()
+                ),
+            }
         }
     };
-    let (one, addresses) = wanted.named();
-    let message = match one {
-        Some(address) => format!("Subscribed to {address}."),
-        None if is_short => format!("Subscribed to {}.", address::count(count)),
-        None => format!(
-            "Subscribed to {count} addresses. For balances of so many, read GET /addresses."
-        ),
-    };
-    let balance = balances
-        .take_if(|_| !wanted.many)
-        .and_then(|mut it| it.pop());
     let shape = object! {
         message,
-        ?address: one,
-        ?addresses,
-        ?count: wanted.many.then_some(count),
+        #[serde(flatten)] names,
+        ?count,
         ?balance,
         ?balances,
         // Events after this one follow.
@@ -317,4 +377,25 @@ fn subscribed(
         ?code: problem.map(|it| it.code),
     };
     Ok((to_raw(&shape), head))
+}
+
+/// The balances of addresses, all of which must be watched; `None` if they are not to be told.
+fn balances_of(
+    view: &StoreView<'_>,
+    addresses: &[KnownAddress],
+    are_told: bool,
+) -> Result<Option<Vec<Balance>>, ApiError> {
+    if !are_told {
+        for address in addresses {
+            view.watched(address)?;
+        }
+        return Ok(None);
+    }
+    let balances = addresses.iter().map(|it| view.balance(it));
+    balances.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// It was taken off the list.
+fn is_gone(error: &ApiError) -> bool {
+    matches!(error.code, "not_watched" | "no_such_descriptor")
 }

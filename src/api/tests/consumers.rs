@@ -34,7 +34,7 @@ impl Daemon {
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
-    async fn put(&self, name: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn put(&self, name: &str, body: Value) -> (u16, Value) {
         self.call("PUT", &format!("/consumers/{name}"), &body).await
     }
 

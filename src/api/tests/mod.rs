@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod consumers;
 mod cursors;
+mod descriptors;
 mod ended;
 mod held;
 mod lag;
@@ -89,6 +90,8 @@ struct Daemon {
     scans: watch::Sender<Vec<history::ScanProgress>>,
     limits: watch::Sender<config::Limits>,
     audits: mpsc::Receiver<history::AuditRequest>,
+    /// Runs when it is asked to.
+    derivation: std::sync::Mutex<Option<Derivation>>,
     thread: IndexerThread,
     _asks: mpsc::Receiver<crate::tracker::FollowUp>,
     folder: StoreFolder,
@@ -131,6 +134,7 @@ impl Daemon {
         let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
         let (limits, limits_seen) = watch::channel(config.limits.clone());
+        let (derivation, derived) = Derivation::new(reader.clone(), indexer.clone());
         let stop = CancellationToken::new();
         let parts = Parts {
             reader: reader.clone(),
@@ -138,7 +142,7 @@ impl Daemon {
             node: status,
             scans: scans.subscribe(),
             left_out: watch::channel(history::LeftOut::new()).1,
-            derived: Derivation::new(reader.clone(), indexer.clone()).1,
+            derived,
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
@@ -172,6 +176,7 @@ impl Daemon {
                 scans,
                 limits,
                 audits: audits.1,
+                derivation: std::sync::Mutex::new(Some(derivation)),
                 thread: IndexerThread::new(thread),
                 _asks: asked,
                 folder,
@@ -191,13 +196,21 @@ impl Daemon {
             layer,
             thread,
             folder,
+            derivation,
             ..
         } = self;
         stop.cancel();
-        drop((reader, indexer, services, router, layer));
+        drop((reader, indexer, services, router, layer, derivation));
         // The last handle is gone when dispatch is.
         thread.join().await;
         folder
+    }
+
+    /// Derives scripts from now on.
+    fn derive(&self) {
+        let derivation = self.derivation.lock().unwrap().take();
+        let run = derivation.expect("it runs once").run(self.stop.clone());
+        tokio::spawn(run);
     }
 
     async fn apply(&self, input: Input) {

@@ -7,6 +7,7 @@ use super::*;
 fn reader(log: &Arc<EventLog>, dispatch: &Handle, n: u8, after: u64) -> Reader<()> {
     let selection = Selection {
         scripts: Some(Arc::new([ScriptHash([n; 32])].into())),
+        descriptors: Some(Arc::default()),
         blocks: false,
     };
     Reader::of_selection(log, dispatch, selection, after)

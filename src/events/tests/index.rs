@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::index::Index;
 use super::*;
+use crate::tracker::DescriptorId;
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -15,21 +16,26 @@ enum Change {
 fn change() -> impl Strategy<Value = Change> {
     let key = || 0..4u64;
     prop_oneof![
-        4 => (key(), prop::collection::vec(0..=EVERY, 0..4)).prop_map(|(key, topics)| Change::Add(key, topics)),
-        3 => (key(), 0..=EVERY).prop_map(|(key, n)| Change::Remove(key, n)),
+        4 => (key(), prop::collection::vec(0..=EVERY_DESCRIPTOR, 0..4)).prop_map(|(key, topics)| Change::Add(key, topics)),
+        3 => (key(), 0..=EVERY_DESCRIPTOR).prop_map(|(key, n)| Change::Remove(key, n)),
         1 => key().prop_map(Change::Leave),
     ]
 }
 
-/// Stands for every script.
-const EVERY: u8 = 4;
+/// Stands for every script, and the number above it for every descriptor.
+const EVERY: u8 = 6;
+const DESCRIPTORS: std::ops::Range<u8> = 4..EVERY;
 
 fn topic(n: u8) -> Topic {
     match n {
         EVERY => Topic::EveryScript,
+        EVERY_DESCRIPTOR => Topic::EveryDescriptor,
+        n if DESCRIPTORS.contains(&n) => Topic::Descriptor(DescriptorId([n; 32])),
         n => super::topic(n),
     }
 }
+
+const EVERY_DESCRIPTOR: u8 = EVERY + 1;
 
 type Plain = BTreeMap<u64, BTreeSet<u8>>;
 
@@ -37,7 +43,11 @@ fn woken_by(plain: &Plain, n: u8) -> Vec<u64> {
     let mut keys = Vec::new();
     for (key, topics) in plain {
         let by_name = topics.contains(&n);
-        let by_all = n != 0 && topics.contains(&EVERY);
+        let by_all = match n {
+            0 => false,
+            n if DESCRIPTORS.contains(&n) => topics.contains(&EVERY_DESCRIPTOR),
+            _ => topics.contains(&EVERY),
+        };
         keys.extend([by_name, by_all].iter().filter(|it| **it).map(|_| *key));
     }
     keys

@@ -55,9 +55,15 @@ fn page_finds_the_next_event_that_a_filter_wants() {
         maps.push((0..count).map(from).collect());
         for blocks in [false, true] {
             let scripts = Some(Arc::new(scripts(count).collect::<HashSet<_>>()));
-            selections.push(Selection { scripts, blocks });
-            let scripts = None;
-            selections.push(Selection { scripts, blocks });
+            let descriptors = Some(Arc::default());
+            for scripts in [scripts, None] {
+                let descriptors = descriptors.clone();
+                selections.push(Selection {
+                    scripts,
+                    descriptors,
+                    blocks,
+                });
+            }
         }
     }
     let maps = maps.iter().map(TopicFilter::Topics);
@@ -113,6 +119,7 @@ async fn batch_ends_behind_its_bytes_too() {
     world.write(vec![long_event(5000); 3]);
     let selection = Selection {
         scripts: None,
+        descriptors: Some(Arc::default()),
         blocks: false,
     };
     let mut reader = Reader::of_selection(&world.log, &world.dispatch, selection, 0);

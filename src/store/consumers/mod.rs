@@ -5,7 +5,7 @@
 //!
 //! | key | value | |
 //! |---|---|---|
-//! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`ConsumerRow`] |
+//! | name | created u64, all scripts bool, spks, blocks bool, webhook, (all descriptors bool, list of ids)? | its wants: [`ConsumerRow`]; what is behind the webhook came with format 8, and is left out for no descriptors |
 //! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`ConsumerPlace`] |
 //! | name, 0, `q` | number u64 | nothing that it wants is between the place and this: quiet |
 //! | name, 0, `p`, partition u64 | number u64 | a webhook's partition is done up to here, beyond the place |
@@ -29,7 +29,7 @@ use super::codec::keys::parse_number_key;
 use super::codec::{Malformed, StoredValue};
 use super::families::{CURSORS, EVENTS};
 use super::{OwnerEdits, StoreError, StoreReader, TokenKey, Writer};
-use crate::tracker::Event;
+use crate::tracker::{DescriptorId, Event};
 
 /// What a named reader wants of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +38,18 @@ pub struct ConsumerRow {
     pub created: u64,
     /// `None`: every watched script, also those that are added later.
     pub scripts: Option<Vec<bitcoin::ScriptBuf>>,
+    /// Likewise descriptors.
+    pub descriptors: Option<Vec<DescriptorId>>,
     /// Blocks and reorgs too.
     pub blocks: bool,
     pub webhook: Option<Webhook>,
+}
+
+impl ConsumerRow {
+    /// What of the log is for it.
+    pub fn selects(&self) -> impl PartialEq {
+        (&self.scripts, &self.descriptors, self.blocks)
+    }
 }
 
 /// Where events are sent to.

@@ -12,6 +12,13 @@ impl StoredValue for ConsumerRow {
             None => out.tag(NO_WEBHOOK),
             Some(webhook) => out.tag(WEBHOOK).part(webhook),
         };
+        match self.descriptors.as_deref() {
+            Some([]) => {}
+            descriptors => {
+                out.part(&descriptors.is_none());
+                out.list(descriptors.unwrap_or_default());
+            }
+        }
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -32,9 +39,17 @@ impl StoredValue for ConsumerRow {
             WEBHOOK => Some(input.part()?),
             tag => return Err(Malformed(format!("{tag} is no kind of webhook"))),
         };
+        let descriptors = match input.next() {
+            None => Some(Vec::new()),
+            Some(_) => {
+                let all: bool = input.part()?;
+                Some(input.part()?).filter(|_| !all)
+            }
+        };
         Ok(Self {
             created,
             scripts,
+            descriptors,
             blocks,
             webhook,
         })

@@ -70,6 +70,14 @@ impl DescriptorRow {
         self.held.is_some() || self.awaited > 0
     }
 
+    /// Scripts that are watched or, of the first ones, soon will be.
+    pub fn scripts(&self) -> u64 {
+        let keychains = self.keychains.iter();
+        keychains
+            .map(|it| u64::from(it.derived.max(it.first)))
+            .sum()
+    }
+
     /// Scripts that are watched beyond the window, in each keychain: at least so many.
     pub(super) fn lookahead(&self, least: u32) -> u32 {
         least.max(self.gap_limit.saturating_mul(2))

@@ -12,7 +12,7 @@ use super::pasted::{self, NETWORKS};
 use crate::wire::secret::{self, SecretKind, shortened};
 use crate::wire::text::{after_scheme, is_hex, starts_with};
 
-const SINGLE: &str = "send the addresses of the wallet one by one (POST /add_addresses takes many)";
+const SINGLE: &str = "send it to POST /descriptors, which watches the wallet as one thing, or its addresses one by one";
 const LIGHTNING: &str =
     "payments over Lightning are not on the chain; send the on-chain address of the wallet";
 const OTHER_COIN: &str = "this daemon follows Bitcoin alone";

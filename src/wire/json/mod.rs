@@ -4,6 +4,7 @@
 //! seconds since the Unix epoch as a float (milliseconds inside). Hashes are hex in display order.
 //! A field that has no value is `null`, unless said otherwise.
 
+mod descriptors;
 mod events;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
@@ -11,8 +12,12 @@ use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::tracker::{BlockId, Coverage, OutputRow, Phase, Status, TxSummary, WatchRow};
-pub use events::event;
+use crate::tracker::{
+    self, BlockId, Coverage, Derivation, DescriptorId, DescriptorRow, OutputRow, Phase, Status,
+    TxSummary, WatchRow,
+};
+pub use descriptors::{derived_address, descriptor_shape};
+pub use events::{event, keychain};
 
 /// Confirmations after which a coinbase output may be spent: it has 100 when the next block is the
 /// one that may.
@@ -135,10 +140,20 @@ impl CoverageShape {
     }
 }
 
-/// `GET /balance/{address}`, and `balance` of the event `subscribed`.
+/// Whose something is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum BalanceOf {
+    Address { address: String },
+    Descriptor { descriptor_id: String },
+}
+
+/// `GET /balance/{address}`, `GET /descriptors/{id}/balance`, and `balance` of the event
+/// `subscribed`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Balance {
-    pub address: String,
+    #[serde(flatten)]
+    pub of: BalanceOf,
     pub confirmed_balance: i64,
     pub confirmed_balance_btc: Btc,
     pub unconfirmed_balance: i64,
@@ -153,31 +168,52 @@ pub struct Balance {
     pub cursor: String,
 }
 
+/// What stands beside a balance, of the same instant. `immature`: satoshi in coinbase outputs from
+/// [`first_immature`] on.
+#[derive(Debug)]
+pub struct BalanceState {
+    pub coverage: CoverageShape,
+    pub immature: u64,
+    pub tip: Option<BlockId>,
+    pub cursor: String,
+}
+
 impl Balance {
-    /// `immature`: satoshi in coinbase outputs from [`first_immature`] on, of the same instant as
-    /// everything else.
-    pub fn new(
-        address: &str,
-        row: &WatchRow,
-        coverage: CoverageShape,
-        immature: u64,
-        tip: Option<BlockId>,
-        cursor: String,
+    pub fn new(address: &str, row: &WatchRow, state: BalanceState) -> Self {
+        let of = BalanceOf::Address {
+            address: address.to_owned(),
+        };
+        Self::of(of, row.balance, row.utxo_count, row.updated, state)
+    }
+
+    pub fn of_descriptor(id: DescriptorId, row: &DescriptorRow, state: BalanceState) -> Self {
+        let of = BalanceOf::Descriptor {
+            descriptor_id: id.to_string(),
+        };
+        Self::of(of, row.told(), row.utxo_count, row.updated, state)
+    }
+
+    fn of(
+        of: BalanceOf,
+        balance: tracker::Balance,
+        utxo_count: u64,
+        updated: u64,
+        state: BalanceState,
     ) -> Self {
         Self {
-            address: address.to_owned(),
-            confirmed_balance: row.balance.confirmed,
-            confirmed_balance_btc: Btc(row.balance.confirmed),
-            unconfirmed_balance: row.balance.unconfirmed,
-            unconfirmed_balance_btc: Btc(row.balance.unconfirmed),
-            utxo_count: row.utxo_count,
-            last_updated: seconds(row.updated),
-            balance: row.balance.total(),
-            balance_btc: Btc(row.balance.total()),
-            immature,
-            coverage,
-            tip: tip.map(Block::from),
-            cursor,
+            of,
+            confirmed_balance: balance.confirmed,
+            confirmed_balance_btc: Btc(balance.confirmed),
+            unconfirmed_balance: balance.unconfirmed,
+            unconfirmed_balance_btc: Btc(balance.unconfirmed),
+            utxo_count,
+            last_updated: seconds(updated),
+            balance: balance.total(),
+            balance_btc: Btc(balance.total()),
+            immature: state.immature,
+            coverage: state.coverage,
+            tip: state.tip.map(Block::from),
+            cursor: state.cursor,
         }
     }
 }
@@ -192,9 +228,11 @@ pub fn first_immature(tip: Option<BlockId>) -> u32 {
     tip.map_or(0, |tip| tip.height.saturating_sub(COINBASE_MATURITY - 2))
 }
 
-/// One element of `GET /utxos/{address}`.
+/// One element of `GET /utxos/{address}` and, with its place in the descriptor, of `GET
+/// /descriptors/{id}/utxos`.
 pub fn utxo_shape<'a>(
     address: &'a str,
+    place: Option<&Derivation>,
     outpoint: &OutPoint,
     row: &OutputRow,
     tip: Option<BlockId>,
@@ -205,6 +243,8 @@ pub fn utxo_shape<'a>(
         value: row.value,
         value_btc: Btc(signed(row.value)),
         address,
+        ?keychain: place.map(|place| keychain(place.keychain)),
+        ?index: place.map(|place| place.index),
         confirmed: row.height.is_some(),
         block_height: row.height,
         confirmations: confirmations(tip, row.height),

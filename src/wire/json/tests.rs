@@ -311,6 +311,7 @@ fn a_utxo_looks_as_specified_and_names_its_spender_only_if_there_is_one() {
     let shape = |spent| {
         to_text(&utxo_shape(
             ADDRESS,
+            None,
             &outpoint,
             &output(Some(6), false, spent),
             Some(block(7)),
@@ -360,10 +361,12 @@ fn a_balance_looks_as_specified() {
         to_text(&Balance::new(
             ADDRESS,
             &row,
-            CoverageShape::new(&row.coverage, false),
-            5_000_000_000,
-            Some(block(7)),
-            "5fa3-9".to_owned()
+            BalanceState {
+                coverage: CoverageShape::new(&row.coverage, false),
+                immature: 5_000_000_000,
+                tip: Some(block(7)),
+                cursor: "5fa3-9".to_owned(),
+            }
         )),
         format!(
             r#"{{"address":"{ADDRESS}","confirmed_balance":5000000000,"confirmed_balance_btc":50.0,"unconfirmed_balance":-100,"unconfirmed_balance_btc":-0.000001,"utxo_count":1,"last_updated":1754336318.173,"balance":4999999900,"balance_btc":49.999999,"immature":5000000000,"coverage":{{"from_height":5,"complete":true,"utxos_complete":true,"pending":false}},"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#

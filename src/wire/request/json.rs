@@ -11,6 +11,7 @@ use serde::de::{
     Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
+use zeroize::Zeroizing;
 
 use super::problem::Problem;
 
@@ -24,7 +25,8 @@ pub(super) enum Json {
     Whole(u64),
     Negative(i64),
     Float(f64),
-    Text(String),
+    /// It may be a private key that somebody sent by mistake.
+    Text(Zeroizing<String>),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
 }
@@ -92,11 +94,11 @@ impl<'de> Visitor<'de> for JsonValues<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+        Ok(Json::Text(Zeroizing::new(text.to_owned())))
     }
 
     fn visit_string<E: Error>(self, text: String) -> Result<Json, E> {
-        Ok(Json::Text(text))
+        Ok(Json::Text(Zeroizing::new(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
@@ -134,7 +136,7 @@ impl<'de> Deserializer<'de> for Json {
             Self::Whole(number) => visitor.visit_u64(number),
             Self::Negative(number) => visitor.visit_i64(number),
             Self::Float(number) => visitor.visit_f64(number),
-            Self::Text(text) => visitor.visit_string(text),
+            Self::Text(mut text) => visitor.visit_string(std::mem::take(&mut *text)),
             Self::Array(elements) => visitor.visit_seq(SeqDeserializer::new(elements.into_iter())),
             Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
         }

@@ -11,6 +11,7 @@
 //! text ───► query::QueryString ┘
 //! ```
 
+pub mod descriptors;
 pub mod history;
 mod json;
 mod problem;

@@ -1,0 +1,493 @@
+//! Descriptors: adding them, taking them off, and giving their addresses away.
+//!
+//! A private key in what somebody sends is refused by the parser before anything else is looked at.
+//! Nothing here says or logs the text of a descriptor; who wants to tell two apart has their ids.
+
+use std::sync::Arc;
+
+use bitcoin::ScriptBuf;
+use hyper::StatusCode;
+use tokio::sync::{Mutex, watch};
+use tokio::time::sleep;
+
+use super::quotas::{Quotas, Reserved};
+use super::scans::{Scans, range_of};
+use super::watchlist::AGAIN;
+use crate::auth::{Principal, Scope};
+use crate::clock::now_ms;
+use crate::config::Limits;
+use crate::derivation::DerivedScripts;
+use crate::descriptors::{DescriptorProblem, WalletDescriptor};
+use crate::indexer::InputRefused;
+use crate::limits::TokenId;
+use crate::reads::{StoreView, run_detached};
+use crate::tracker::{
+    ApplyError, Baseline, Derivation, DescriptorId, DescriptorRequest, DescriptorRow, Input,
+    Keychain, LOOKAHEAD, ScanId, ScriptHash, WalletRow,
+};
+use crate::wire::ApiError;
+use crate::wire::json::keychain as word;
+use crate::wire::request::descriptors::{DescriptorText, no_such_descriptor};
+use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
+
+/// Unused addresses in a row after which other wallets look no further (BIP 44).
+const LOOKED_AT: u32 = 20;
+const GAP_LIMIT_DEFAULT: u32 = 20;
+/// Scripts that are read in one step.
+const PAGE: usize = 1000;
+
+impl From<DescriptorProblem> for ApiError {
+    fn from(problem: DescriptorProblem) -> Self {
+        let code = match &problem {
+            DescriptorProblem::Secret(_) => "private_key",
+            DescriptorProblem::WrongNetwork { .. } => "wrong_network",
+            DescriptorProblem::Ambiguous { .. } => "ambiguous_descriptor",
+            _ => "invalid_descriptor",
+        };
+        Self::bad_request(code, problem.to_string())
+    }
+}
+
+/// What is asked for of a descriptor.
+#[derive(Debug, Clone, Default)]
+pub struct Addition {
+    pub label: Option<String>,
+    /// `None`: as it is, or 20.
+    pub gap_limit: Option<u32>,
+    /// Last index that is to be watched at least.
+    pub last: Option<u32>,
+    pub depths: Vec<u8>,
+    pub history: Option<HistoryOption>,
+}
+
+/// A descriptor that is there now, with its scripts.
+#[derive(Debug, Clone, Copy)]
+pub struct Added {
+    pub id: DescriptorId,
+    pub is_new: bool,
+    pub scan: Option<ScanId>,
+    pub head: u64,
+}
+
+/// An address that was given away.
+pub struct Given {
+    pub place: Derivation,
+    pub spk: ScriptBuf,
+    /// So many before it are unused since the last used one.
+    pub unused: u32,
+    pub head: u64,
+}
+
+impl Given {
+    /// Other wallets would not find a payment to it.
+    pub fn is_beyond_gap(&self) -> bool {
+        self.unused >= LOOKED_AT
+    }
+}
+
+pub struct Descriptors {
+    pub scans: Arc<Scans>,
+    pub derived: DerivedScripts,
+    pub quotas: Arc<Quotas>,
+    pub limits: watch::Receiver<Limits>,
+    /// Held by who takes the next index: of many at once each would try all that the others get.
+    pub giving: Mutex<()>,
+}
+
+/// What an addition comes to.
+struct Plan {
+    is_new: bool,
+    /// Scripts that are to be watched besides.
+    more: usize,
+    range: Option<Range>,
+}
+
+impl Descriptors {
+    /// Reads what somebody sent.
+    pub async fn parse(&self, text: DescriptorText) -> Result<WalletDescriptor, ApiError> {
+        let parse = move |view: &StoreView<'_>| {
+            let parsed = WalletDescriptor::parse(text.reveal(), view.encoder.network);
+            Ok(parsed?)
+        };
+        self.scans.reads.run(parse).await
+    }
+
+    /// Watches a descriptor for who asks, or gives one that is watched what is new in the request.
+    /// All its first scripts are watched when this returns.
+    pub async fn add(
+        self: &Arc<Self>,
+        principal: &Principal,
+        wallet: &WalletDescriptor,
+        asked: Addition,
+    ) -> Result<Added, ApiError> {
+        principal.require(Scope::Watch)?;
+        let id = DescriptorId(wallet.id());
+        let history = self.scans.watchlist.history(asked.history);
+        let request = DescriptorRequest {
+            text: wallet.text().to_owned(),
+            keychains: wallet.keychains(),
+            is_ranged: wallet.is_ranged(),
+            label: asked.label,
+            gap_limit: asked.gap_limit.unwrap_or(GAP_LIMIT_DEFAULT),
+            range: asked.last.map_or(0, |last| last.saturating_add(1)),
+            depths: asked.depths,
+            baseline: history.into(),
+        };
+        let is_said = asked.history.is_some();
+        let adding = (self.clone(), principal.clone());
+        run_detached(async move {
+            let (descriptors, principal) = adding;
+            loop {
+                let adding = descriptors.try_to_add(&principal, id, &request, history, is_said);
+                match adding.await? {
+                    Some(added) => return Ok(added),
+                    None => sleep(AGAIN).await,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Has one that is watched told with these depths, too: whether that is new. Who may only read
+    /// is refused then.
+    pub async fn ensure_told(
+        &self,
+        principal: &Principal,
+        id: DescriptorId,
+        depths: Vec<u8>,
+    ) -> Result<bool, ApiError> {
+        let allowed = principal.require(Scope::Watch);
+        let scans = self.scans.clone();
+        run_detached(async move {
+            // It must not be removed and come back by this.
+            let _list = scans.watchlist.hold().await;
+            let read = move |view: &StoreView<'_>| view.wallet_rows(&id);
+            let (row, wallet) = scans.reads.run(read).await?;
+            if depths.iter().all(|depth| row.depths.contains(depth)) {
+                return Ok(false);
+            }
+            allowed.map_err(|refusal| {
+                let error = ApiError::from(refusal);
+                let message = format!(
+                    "The descriptor is not watched with these confirmations. {}",
+                    error.message
+                );
+                ApiError { message, ..error }
+            })?;
+            let request = DescriptorRequest {
+                text: wallet.text,
+                keychains: row.keychains.len(),
+                is_ranged: row.is_ranged,
+                label: None,
+                gap_limit: row.gap_limit,
+                range: 0,
+                depths,
+                baseline: wallet.baseline,
+            };
+            let input = Input::AddDescriptor {
+                descriptor: id,
+                request,
+                now: now_ms(),
+            };
+            scans.indexer.apply(input).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// `None` while it is still being removed.
+    async fn try_to_add(
+        &self,
+        principal: &Principal,
+        id: DescriptorId,
+        request: &DescriptorRequest,
+        history: HistoryOption,
+        is_said: bool,
+    ) -> Result<Option<Added>, ApiError> {
+        let plan = self.plan(id, request, history, is_said).await?;
+        let owner = principal.token().map(|token| token.id.0);
+        let reserved = owner.map(|owner| self.reserve(owner, plan.more));
+        let reserved = reserved.transpose()?;
+        let input = Input::AddDescriptor {
+            descriptor: id,
+            request: request.clone(),
+            now: now_ms(),
+        };
+        let done = self.scans.indexer.apply_of(input, owner).await;
+        // From now on the row says how many scripts are counted.
+        drop(reserved);
+        let done = match done {
+            Ok(done) => done,
+            Err(InputRefused::Apply(ApplyError::StillLeaving(_))) => return Ok(None),
+            Err(refused) => return Err(refused.into()),
+        };
+        self.wait_for(&id, DescriptorRow::is_derived).await?;
+        let (scan, head) = match plan.range {
+            Some(range) => {
+                let (_, scan, head) = self.scan(id, range).await?;
+                (Some(scan), head)
+            }
+            None => (None, done.head),
+        };
+        Ok(Some(Added {
+            id,
+            is_new: plan.is_new,
+            scan,
+            head,
+        }))
+    }
+
+    /// Refuses what cannot be done before anything is changed.
+    async fn plan(
+        &self,
+        id: DescriptorId,
+        request: &DescriptorRequest,
+        history: HistoryOption,
+        is_said: bool,
+    ) -> Result<Plan, ApiError> {
+        let most = self.limits.borrow().descriptor_scripts;
+        let request = request.clone();
+        let plan = self.scans.reads.run(move |view| {
+            let known = view.descriptor(&id)?.zip(view.wallet(&id)?);
+            if let Some((_, wallet)) = &known {
+                check_history(wallet, request.baseline, is_said)?;
+            }
+            let row = known.as_ref().map(|(row, _)| row);
+            let (wanted, has) = (
+                scripts_with(row, &request),
+                row.map_or(0, DescriptorRow::scripts),
+            );
+            let more = wanted.saturating_sub(has);
+            // What is there already is not refused.
+            if more > 0 && wanted > most as u64 {
+                return Err(too_many_scripts(wanted, most));
+            }
+            let range = match history {
+                HistoryOption::From(from) => {
+                    Some(range_of(view, RangeRequest::Heights { from, to: None })?)
+                }
+                HistoryOption::None | HistoryOption::Utxo => None,
+            };
+            Ok(Plan {
+                is_new: row.is_none(),
+                more: usize::try_from(more).unwrap_or(usize::MAX),
+                range,
+            })
+        });
+        plan.await
+    }
+
+    /// Room for so many scripts of a token.
+    fn reserve(&self, owner: TokenId, count: usize) -> Result<Reserved, ApiError> {
+        match self.quotas.reserve(owner, count)? {
+            Some(reserved) => Ok(reserved),
+            None => Err(self.quotas.addresses_refused(&owner, count)?),
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        id: &DescriptorId,
+        is_enough: impl Fn(&DescriptorRow) -> bool,
+    ) -> Result<DescriptorRow, ApiError> {
+        let row = self.derived.wait_for(id, is_enough).await?;
+        row.ok_or_else(|| match self.scans.indexer.has_stopped() {
+            true => ApiError::stopping(),
+            false => no_such_descriptor(),
+        })
+    }
+
+    /// Has the history of a descriptor scanned: how many scripts, over which heights, the scan, and
+    /// the head after that.
+    pub async fn scan_history(
+        self: &Arc<Self>,
+        id: DescriptorId,
+        range: RangeRequest,
+    ) -> Result<(usize, Range, ScanId, u64), ApiError> {
+        let planned = self.scans.reads.run(move |view| {
+            let (_, wallet) = view.wallet_rows(&id)?;
+            check_history(&wallet, Baseline::IfMissing, true)?;
+            range_of(view, range)
+        });
+        let (range, descriptors) = (planned.await?, self.clone());
+        let scanned = run_detached(async move { descriptors.scan(id, range).await });
+        let (count, scan, head) = scanned.await?;
+        Ok((count, range, scan, head))
+    }
+
+    /// Opens a history scan of all scripts of a descriptor: how many, the scan, and the head after
+    /// that.
+    async fn scan(&self, id: DescriptorId, range: Range) -> Result<(usize, ScanId, u64), ApiError> {
+        let _list = self.scans.watchlist.hold().await;
+        let scripts = self.scans.reads.run_long(move |view| {
+            let (row, _) = view.wallet_rows(&id)?;
+            let mut scripts: Vec<ScriptHash> = Vec::new();
+            for keychain in keychains(&row) {
+                let mut index = 0;
+                loop {
+                    let from = Derivation {
+                        descriptor: id,
+                        keychain,
+                        index,
+                    };
+                    let page = view.derived(&from, PAGE)?;
+                    let Some((last, ..)) = page.last() else {
+                        break;
+                    };
+                    index = last.index.saturating_add(1);
+                    scripts.extend(page.iter().map(|(_, script, _)| *script));
+                }
+            }
+            Ok(scripts)
+        });
+        let scripts = scripts.await?;
+        let count = scripts.len();
+        let (scan, done) = self.scans.open(scripts, range).await?;
+        Ok((count, scan, done.head))
+    }
+
+    /// Takes a descriptor off the list: the head after that.
+    pub async fn remove(&self, id: DescriptorId) -> Result<u64, ApiError> {
+        let scans = self.scans.clone();
+        run_detached(async move {
+            let _list = scans.watchlist.hold_for_removal().await;
+            let now = now_ms();
+            let remove = Input::RemoveDescriptor {
+                descriptor: id,
+                now,
+            };
+            match scans.indexer.apply(remove).await {
+                Ok(done) => Ok(done.head),
+                Err(InputRefused::Apply(ApplyError::NoSuchDescriptor(_))) => {
+                    Err(no_such_descriptor())
+                }
+                Err(refused) => Err(refused.into()),
+            }
+        })
+        .await
+    }
+
+    /// Gives the next unused address away. It is on the disk when this returns, and goes to nobody
+    /// else, also when who asked has left.
+    pub async fn give(
+        self: &Arc<Self>,
+        id: DescriptorId,
+        keychain: Keychain,
+        label: Option<String>,
+    ) -> Result<Given, ApiError> {
+        let descriptors = self.clone();
+        run_detached(async move {
+            loop {
+                if let Some(given) = descriptors.try_to_give(id, keychain, label.clone()).await? {
+                    return Ok(given);
+                }
+            }
+        })
+        .await
+    }
+
+    /// `None`: somebody else got it, or it had to be derived first.
+    async fn try_to_give(
+        &self,
+        id: DescriptorId,
+        keychain: Keychain,
+        label: Option<String>,
+    ) -> Result<Option<Given>, ApiError> {
+        let turn = self.giving.lock().await;
+        let look = move |view: &StoreView<'_>| {
+            let (row, _) = view.wallet_rows(&id)?;
+            let indexes = *row.keychain(keychain).ok_or_else(no_such_keychain)?;
+            let place = Derivation {
+                descriptor: id,
+                keychain,
+                index: indexes.next_index(),
+            };
+            if !row.is_ranged && place.index > 0 {
+                return Err(no_more_addresses());
+            }
+            let script = view.derivation(&place)?;
+            let watch = script.map(|script| view.watch(&script)).transpose()?;
+            let first_unused = indexes.last_used.map_or(0, |last| last.saturating_add(1));
+            let unused = place.index.saturating_sub(first_unused);
+            Ok((place, watch.flatten().map(|watch| watch.spk), unused))
+        };
+        let (place, spk, unused) = self.scans.reads.run(look).await?;
+        let index = place.index;
+        let Some(spk) = spk else {
+            drop(turn);
+            let is_there = |row: &DescriptorRow| {
+                let indexes = row.keychain(keychain);
+                indexes.is_some_and(|it| it.derived > index)
+            };
+            self.wait_for(&id, is_there).await?;
+            return Ok(None);
+        };
+        let now = now_ms();
+        let reserve = Input::Reserve { place, label, now };
+        match self.scans.indexer.apply(reserve).await {
+            Ok(done) => {
+                let keychain = word(keychain);
+                tracing::info!(descriptor = %id, keychain, index, "an address was given away");
+                Ok(Some(Given {
+                    place,
+                    spk,
+                    unused,
+                    head: done.head,
+                }))
+            }
+            // It was used meanwhile.
+            Err(InputRefused::Apply(ApplyError::AlreadyGiven(_))) => Ok(None),
+            Err(InputRefused::Apply(ApplyError::NoSuchDescriptor(_))) => Err(no_such_descriptor()),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+}
+
+/// The keychains of a descriptor.
+pub fn keychains(row: &DescriptorRow) -> impl Iterator<Item = Keychain> + use<> {
+    let all = [Keychain::External, Keychain::Internal];
+    all.into_iter().take(row.keychains.len())
+}
+
+/// Scripts that are watched once a request is fulfilled.
+fn scripts_with(row: Option<&DescriptorRow>, request: &DescriptorRequest) -> u64 {
+    if !request.is_ranged {
+        return request.keychains as u64;
+    }
+    let gap_limit = row.map_or(0, |row| row.gap_limit).max(request.gap_limit);
+    let lookahead = LOOKAHEAD.max(gap_limit.saturating_mul(2));
+    let reach = gap_limit.max(request.range);
+    let windows = (0..request.keychains).map(|place| {
+        let known = row.and_then(|row| row.keychains.get(place));
+        let used = known.map_or(0, |it| it.next_index().saturating_add(gap_limit));
+        let window = known.map_or(0, |it| it.window).max(used).max(reach);
+        u64::from(window.saturating_add(lookahead))
+    });
+    windows.sum()
+}
+
+/// The past of one that was added without it is not found out any more.
+fn check_history(wallet: &WalletRow, asked: Baseline, is_said: bool) -> Result<(), ApiError> {
+    if !is_said || asked == Baseline::Skip || wallet.baseline != Baseline::Skip {
+        return Ok(());
+    }
+    let message = "This descriptor was added with `\"history\": \"none\"`, and stays so. Remove it with DELETE /descriptors/<id>, and add it again.";
+    Err(ApiError::conflict("history_is_none", message))
+}
+
+fn too_many_scripts(count: u64, most: usize) -> ApiError {
+    let message = format!(
+        "With this range and gap limit {count} scripts would be watched, their lookahead included, and a descriptor may have {most} when it is added (limits.descriptor_scripts). Lower range or gap_limit, or have the limit raised."
+    );
+    ApiError::bad_request("too_many_scripts", message).of_limit("descriptor_scripts")
+}
+
+pub fn no_such_keychain() -> ApiError {
+    let message = "This descriptor has no internal keychain: only one with a multipath (/<0;1>/*) has two. Leave \"keychain\" out, or write \"external\".";
+    ApiError::bad_request("no_such_keychain", message)
+}
+
+fn no_more_addresses() -> ApiError {
+    let message = "The address of this descriptor has been given away: without a wildcard (/*) it has one alone.";
+    ApiError::new(StatusCode::CONFLICT, "no_more_addresses", message)
+}

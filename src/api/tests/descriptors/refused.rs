@@ -1,0 +1,213 @@
+//! What is no descriptor, or too much of one: refused, with nothing changed.
+
+use super::*;
+
+const PRIVATE: &str = "tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m";
+
+#[tokio::test]
+async fn a_private_key_is_refused_before_anything_else_and_never_said() {
+    let daemon = Daemon::start().await;
+    let wif = "cMzLdeGd5vEqxB8B6VFQoRopQ3sLAAvEzDAoQgvX54xwofSWj1fx";
+    for (key, body) in [
+        (
+            PRIVATE,
+            json!({"descriptor": format!("wpkh({PRIVATE}/0/*)")}),
+        ),
+        (PRIVATE, json!({"descriptor": PRIVATE})),
+        (
+            PRIVATE,
+            json!({"descriptor": format!("wpkh({PRIVATE}/0/*)#wrongsum"), "gap_limit": 20}),
+        ),
+        (wif, json!({"descriptor": format!("wpkh({wif})")})),
+    ] {
+        let (status, error) = daemon.post("/descriptors", &body.to_string()).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (400, &json!("private_key")),
+            "{error}"
+        );
+        assert!(!error.to_string().contains(&key[4..20]), "{error}");
+    }
+    // Wherever else it stands.
+    for body in [
+        json!({"descriptor": wallet(), PRIVATE: 1}).to_string(),
+        json!({"descriptor": wallet(), "label": {PRIVATE: 1}}).to_string(),
+        json!({"descriptor": [PRIVATE]}).to_string(),
+        json!({"descriptor": wallet(), "keychain": PRIVATE}).to_string(),
+        format!("{{\"descriptor\": \"{PRIVATE}"),
+    ] {
+        let (status, error) = daemon.post("/descriptors", &body).await;
+        assert_eq!(status, 400, "{error}");
+        assert!(!error.to_string().contains(&PRIVATE[4..20]), "{error}");
+    }
+    let (status, error) = daemon.get(&format!("/descriptors/{PRIVATE}")).await;
+    assert_eq!(status, 404);
+    assert!(!error.to_string().contains(&PRIVATE[4..20]), "{error}");
+    assert_eq!(daemon.reader.snapshot().descriptor_count().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_descriptor_or_its_range_is_refused_with_nothing_changed() {
+    let mut config = config::Config::default();
+    config.limits.descriptor_scripts = 5000;
+    let daemon = Daemon::with(config).await;
+    daemon.derive();
+    let main = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+    let with = |more: Value| {
+        let mut body = json!({"descriptor": wallet(), "history": "none"});
+        let fields = body.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        body
+    };
+    let text = |text: String| json!({"descriptor": text});
+    for (body, code) in [
+        (json!({}), "missing_field"),
+        (json!({"descriptor": ""}), "invalid_descriptor"),
+        (json!({"descriptor": 7}), "invalid_field"),
+        (json!({"desc": wallet()}), "unknown_field"),
+        (text(address(1).to_string()), "invalid_descriptor"),
+        (text(format!("{}#00000000", wallet())), "invalid_descriptor"),
+        (text(format!("wpkh({KEY}/0h/*)")), "invalid_descriptor"),
+        (text(format!("combo({KEY}/0/*)")), "invalid_descriptor"),
+        (text(KEY.to_owned()), "ambiguous_descriptor"),
+        (text(format!("wpkh({main}/<0;1>/*)")), "wrong_network"),
+        (with(json!({"gap_limit": 0})), "invalid_field"),
+        (with(json!({"gap_limit": 10_001})), "invalid_field"),
+        (with(json!({"gap_limit": -1})), "invalid_field"),
+        (with(json!({"range": [5, 4]})), "invalid_field"),
+        (with(json!({"range": [0]})), "invalid_field"),
+        (with(json!({"range": 100})), "invalid_field"),
+        (
+            with(json!({"range": [0, 2_147_483_648_u32]})),
+            "invalid_field",
+        ),
+        (
+            with(json!({"range": [0, 2_147_483_647]})),
+            "too_many_scripts",
+        ),
+        (with(json!({"range": [4_999, 4_999]})), "too_many_scripts"),
+        (with(json!({"gap_limit": 2000})), "too_many_scripts"),
+        (
+            with(json!({"history": {"from_height": 1_000_000}})),
+            "invalid_range",
+        ),
+        (with(json!({"history": "all"})), "invalid_field"),
+        (with(json!({"confirmations": [0]})), "invalid_field"),
+        (with(json!({"label": "x".repeat(257)})), "invalid_field"),
+    ] {
+        let (status, error) = daemon.post("/descriptors", &body.to_string()).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (400, &json!(code)),
+            "{body} {error}"
+        );
+        let sentence = error["error"].as_str().unwrap();
+        assert!(
+            sentence.ends_with(['.', '}', ')']) || code == "ambiguous_descriptor",
+            "{sentence}"
+        );
+    }
+    assert_eq!(daemon.reader.snapshot().descriptor_count().unwrap(), 0);
+    // Up to the limit, and then no further.
+    let id = daemon.add_wallet(json!({"range": [0, 1499]})).await;
+    let (status, error) = daemon
+        .post(
+            "/descriptors",
+            &with(json!({"range": [0, 1500]})).to_string(),
+        )
+        .await;
+    assert_eq!(
+        (status, &error["limit"]),
+        (400, &json!("descriptor_scripts")),
+        "{error}"
+    );
+    assert_eq!(daemon.of(&id, "").await["keychains"][0]["watched_to"], 1499);
+    let asked = json!({"descriptor": wallet(), "history": "utxo"}).to_string();
+    let (status, error) = daemon.post("/descriptors", &asked).await;
+    assert_eq!((status, &error["code"]), (409, &json!("history_is_none")));
+}
+
+#[tokio::test]
+async fn ids_and_pages_that_there_are_not_are_refused() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    for id in ["0", "nonsense", &"0".repeat(64), &id.to_uppercase(), "%20"] {
+        for path in ["", "/balance", "/transactions", "/utxos", "/addresses"] {
+            let (status, error) = daemon.get(&format!("/descriptors/{id}{path}")).await;
+            assert_eq!(
+                (status, &error["code"]),
+                (404, &json!("no_such_descriptor")),
+                "{id}"
+            );
+            assert!(
+                error["error"].as_str().unwrap().contains("64 hex digits"),
+                "{error}"
+            );
+        }
+        let (status, error) = daemon.next_address(id, json!({})).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (404, &json!("no_such_descriptor")),
+            "{id}"
+        );
+        assert_eq!(daemon.delete(&format!("/descriptors/{id}")).await.0, 404);
+    }
+    for (path, code) in [
+        ("?after=zz", "invalid_parameter"),
+        ("?limit=0", "invalid_parameter"),
+        ("?limit=1001", "invalid_parameter"),
+        ("?page=2", "unknown_field"),
+    ] {
+        let (status, error) = daemon.get(&format!("/descriptors{path}")).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (400, &json!(code)),
+            "{path} {error}"
+        );
+    }
+    for (path, code) in [
+        ("/addresses?keychain=change", "invalid_parameter"),
+        ("/addresses?from=2147483648", "invalid_parameter"),
+        ("/addresses?limit=1001", "invalid_parameter"),
+        ("/addresses?after=7", "unknown_field"),
+        ("/transactions?before=zz", "invalid_parameter"),
+        ("/utxos?after=zz", "invalid_parameter"),
+        ("/balance?x=1", "unknown_field"),
+    ] {
+        let (status, error) = daemon.get(&format!("/descriptors/{id}{path}")).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (400, &json!(code)),
+            "{path} {error}"
+        );
+    }
+    let (status, error) = daemon
+        .next_address(&id, json!({"keychain": "change"}))
+        .await;
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("invalid_field")),
+        "{error}"
+    );
+    let (status, error) = daemon.next_address(&id, json!({"index": 3})).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("unknown_field")),
+        "{error}"
+    );
+    assert_eq!(daemon.of(&id, "").await["keychains"][0]["next_index"], 0);
+    // Behind the last one that is derived there is nothing.
+    let empty = daemon.of(&id, "/addresses?from=5000").await;
+    assert_eq!((&empty["count"], &empty["next"]), (&json!(0), &Value::Null));
+    // One keychain alone.
+    let body = json!({"descriptor": format!("wpkh({KEY}/5/*)"), "history": "none"});
+    let (_, added) = daemon.post("/descriptors", &body.to_string()).await;
+    let single = added["descriptor_id"].as_str().unwrap();
+    let (status, error) = daemon
+        .next_address(single, json!({"keychain": "internal"}))
+        .await;
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("no_such_keychain")),
+        "{error}"
+    );
+}
