@@ -350,6 +350,8 @@ mod tests {
         let (db, ..) = opened(|_| None).expect("a new store");
         let mut batch = WriteBatch::default();
         db.put_meta(&mut batch, meta::FORMAT, &5_u32);
+        let counts = [&[1][..], &[0; 24]].concat();
+        batch.put_cf(db.family(META), meta::COUNTS, counts);
         // One that has been brought up is passed over.
         batch.put_cf(db.family(TXS), [7; 32], [TxRow::VERSION; 100]);
         db.write(batch, true).expect("written");

@@ -25,6 +25,10 @@ impl Tracker {
             let Some(row) = builder.changes.watches(*script)?.edit() else {
                 continue;
             };
+            if !row.listed {
+                // It is watched for descriptors alone, and goes with the last of them.
+                continue;
+            }
             let leaving = &builder.tracker.leaving;
             let is_left = |place: &Derivation| leaving.contains(&place.descriptor);
             if !row.derivations.iter().all(is_left) {

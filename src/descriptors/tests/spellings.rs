@@ -260,7 +260,7 @@ fn a_text_is_never_longer_than_what_is_parsed() {
     let of = |length: usize| {
         let text = |steps: &str| format!("wpkh([73c5da0a{steps}]{KEY_A}/*)");
         let steps = length - text("").len();
-        let odd = if steps % 2 == 0 { "" } else { "/10" };
+        let odd = if steps.is_multiple_of(2) { "" } else { "/10" };
         text(&format!("{odd}{}", "/0".repeat((steps - odd.len()) / 2)))
     };
     let longest = of(MAX_BYTES - 9);

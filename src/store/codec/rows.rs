@@ -265,7 +265,7 @@ mod tests {
         fn a_transaction_of_format_5_is_read_whole_and_says_itself_whether_it_may_be_replaced(
             row in arbitrary::tx_row(), tx in arbitrary::tx(), inherits in any::<bool>(), cut in 0_usize..200,
         ) {
-            let row = TxRow { earlier: Vec::new(), ..row };
+            let row = TxRow { nets: Vec::new(), earlier: Vec::new(), ..row };
             let mut out = Out(vec![1]);
             match inherits {
                 true => out.tag(INHERITS),
