@@ -331,10 +331,15 @@ impl Node {
         self.wallet(PAYER, method, params)
     }
 
-    fn wallet(&self, wallet: &str, method: &str, params: Value) -> Value {
-        let answer = self.ask(&format!("/wallet/{wallet}"), method, params.clone());
+    /// Asks one of its wallets.
+    pub fn wallet(&self, wallet: &str, method: &str, params: Value) -> Value {
+        let answer = self.try_wallet(wallet, method, params.clone());
         answer
             .unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
+    }
+
+    pub fn try_wallet(&self, wallet: &str, method: &str, params: Value) -> Result<Value, RpcError> {
+        self.ask(&format!("/wallet/{wallet}"), method, params)
     }
 
     /// Asks the node. `code` is 0 when it could not be asked at all.

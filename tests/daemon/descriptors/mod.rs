@@ -1,9 +1,13 @@
 //! Wallets of the node that are watched as descriptors, with what the node itself says of them as
 //! the measure.
 
+mod derivation;
 mod derivation_oracle;
+mod inside;
+mod oracle;
 mod refusals;
 mod rest;
+mod scans;
 mod socket;
 
 use serde_json::{Value, json};
