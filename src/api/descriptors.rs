@@ -23,7 +23,7 @@ use crate::limits::TokenId;
 use crate::reads::{StoreView, run_detached};
 use crate::tracker::{
     ApplyError, Baseline, Derivation, DescriptorId, DescriptorRequest, DescriptorRow, Input,
-    Keychain, LOOKAHEAD, ScanId, ScriptHash, WalletRow,
+    Keychain, LOOKAHEAD, ScanId, WalletRow,
 };
 use crate::wire::ApiError;
 use crate::wire::json::keychain as word;
@@ -33,8 +33,6 @@ use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 /// Unused addresses in a row after which other wallets look no further (BIP 44).
 const LOOKED_AT: u32 = 20;
 const GAP_LIMIT_DEFAULT: u32 = 20;
-/// Scripts that are read in one step.
-const PAGE: usize = 1000;
 
 impl From<DescriptorProblem> for ApiError {
     fn from(problem: DescriptorProblem) -> Self {
@@ -315,34 +313,22 @@ impl Descriptors {
         Ok((count, range, scan, head))
     }
 
-    /// Opens a history scan of all scripts of a descriptor: how many, the scan, and the head after
-    /// that.
+    /// Opens a history scan of all scripts of a descriptor, also of those that are derived while it
+    /// goes: how many there are now, the scan, and the head after that.
     async fn scan(&self, id: DescriptorId, range: Range) -> Result<(usize, ScanId, u64), ApiError> {
         let _list = self.scans.watchlist.hold().await;
-        let scripts = self.scans.reads.run_long(move |view| {
-            let (row, _) = view.wallet_rows(&id)?;
-            let mut scripts: Vec<ScriptHash> = Vec::new();
-            for keychain in keychains(&row) {
-                let mut index = 0;
-                loop {
-                    let from = Derivation {
-                        descriptor: id,
-                        keychain,
-                        index,
-                    };
-                    let page = view.derived(&from, PAGE)?;
-                    let Some((last, ..)) = page.last() else {
-                        break;
-                    };
-                    index = last.index.saturating_add(1);
-                    scripts.extend(page.iter().map(|(_, script, _)| *script));
-                }
-            }
-            Ok(scripts)
-        });
-        let scripts = scripts.await?;
-        let count = scripts.len();
-        let (scan, done) = self.scans.open(scripts, range).await?;
+        let rows = self.scans.reads.run(move |view| view.wallet_rows(&id));
+        let (row, _) = rows.await?;
+        let Range { from, to, .. } = range;
+        let open = |scan| Input::OpenDescriptorScan {
+            scan,
+            descriptor: id,
+            from,
+            to,
+            now: now_ms(),
+        };
+        let (scan, done) = self.scans.open_as(open).await?;
+        let count = usize::try_from(row.scripts()).unwrap_or(usize::MAX);
         Ok((count, scan, done.head))
     }
 
@@ -441,12 +427,6 @@ impl Descriptors {
             Err(refused) => Err(refused.into()),
         }
     }
-}
-
-/// The keychains of a descriptor.
-pub fn keychains(row: &DescriptorRow) -> impl Iterator<Item = Keychain> + use<> {
-    let all = [Keychain::External, Keychain::Internal];
-    all.into_iter().take(row.keychains.len())
 }
 
 /// Scripts that are watched once a request is fulfilled.

@@ -224,7 +224,9 @@ fn our_side(
             (ours, coverage, snapshot.is_in_scan(&script)?)
         }
         Audit::Descriptor(descriptor) => (
-            snapshot.owned_outputs_of(descriptor)?,
+            snapshot
+                .descriptor_utxos(descriptor, true, None, usize::MAX)?
+                .utxos,
             coverage_of(&snapshot, descriptor)?,
             is_in_scan(&snapshot, descriptor)?,
         ),

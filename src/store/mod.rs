@@ -125,7 +125,6 @@ mod folder;
 mod inspect;
 mod log;
 mod open;
-mod owned_outputs;
 mod owners;
 mod reader;
 mod retention;

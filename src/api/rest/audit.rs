@@ -1,4 +1,5 @@
-//! `POST /audit/{address}`: our confirmed unspent outputs beside the node's own, at one block.
+//! `POST /audit/{address}` and `POST /audit/descriptors/{id}`: our confirmed unspent outputs beside
+//! the node's own, at one block.
 //!
 //! It makes the node read all of its unspent outputs, which takes it minutes on a full chain. So
 //! there is one at a time. Who hangs up ends it: everything here is dropped with the request, and
@@ -19,7 +20,8 @@ use crate::reads::Reads;
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
 use crate::wire::ApiError;
-use crate::wire::json::{Block, Btc, CoverageShape, object, signed};
+use crate::wire::json::{BalanceOf, Block, Btc, CoverageShape, object, signed};
+use crate::wire::request::descriptors::{descriptor_id, no_such_descriptor};
 
 /// `why`: what the node's side says, which is no sentence yet.
 fn node_unavailable(why: &str) -> ApiError {
@@ -103,7 +105,7 @@ fn totals(outputs: &OutputFacts) -> Result<impl Serialize + use<>, ApiError> {
 }
 
 fn audit_shape(
-    address: &str,
+    of: BalanceOf,
     audited: &Audited,
     coverage: CoverageShape,
 ) -> Result<impl Serialize + use<>, ApiError> {
@@ -117,7 +119,7 @@ fn audit_shape(
         }
     });
     Ok(object! {
-        address: address.to_owned(),
+        #[serde(flatten)] of,
         agrees: ours == node,
         block: Block::from(audited.block),
         coverage,
@@ -131,7 +133,7 @@ fn audit_shape(
     })
 }
 
-/// Has addresses audited.
+/// Has addresses and descriptors audited.
 pub struct Auditor {
     pub reads: Reads,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
@@ -147,6 +149,31 @@ impl Auditor {
         let address = self.reads.address(address)?;
         let (known, spk) = (address.clone(), address.spk.clone());
         self.reads.run(move |view| view.watched(&known)).await?;
+        let of = BalanceOf::Address {
+            address: address.text.clone(),
+        };
+        let gone = || ApiError::not_watched(&address.text);
+        self.audited(Audit::Script(spk), of, gone).await
+    }
+
+    /// `POST /audit/descriptors/{id}`: of all its scripts. May take minutes.
+    pub async fn audit_descriptor(&self, id: &str) -> Result<Answer, ApiError> {
+        let id = descriptor_id(id)?;
+        self.reads.run(move |view| view.wallet_rows(&id)).await?;
+        let of = BalanceOf::Descriptor {
+            descriptor_id: id.to_string(),
+        };
+        self.audited(Audit::Descriptor(id), of, no_such_descriptor)
+            .await
+    }
+
+    /// `gone`: what is said when it is not watched any more.
+    async fn audited(
+        &self,
+        what: Audit,
+        of: BalanceOf,
+        gone: impl FnOnce() -> ApiError,
+    ) -> Result<Answer, ApiError> {
         self.check_node()?;
         let _turn = self.running.try_lock().map_err(|_| {
             let message = "Another audit is running; ask again when it is done.";
@@ -154,8 +181,7 @@ impl Auditor {
                 .retry_after(10)
         })?;
         let (answer, answered) = oneshot::channel();
-        let of = Audit::Script(spk);
-        let request = AuditRequest { of, answer };
+        let request = AuditRequest { of: what, answer };
         let audited = async {
             self.requests.send(request).await.ok()?;
             answered.await.ok()
@@ -168,9 +194,9 @@ impl Auditor {
             .coverage
             .as_ref()
             .map(|coverage| CoverageShape::new(coverage, audited.is_in_scan))
-            .ok_or_else(|| ApiError::not_watched(&address.text))?;
+            .ok_or_else(gone)?;
         let cursor = self.reads.encoder.cursor(audited.head);
-        let shape = audit_shape(&address.text, &audited, coverage)?;
+        let shape = audit_shape(of, &audited, coverage)?;
         Ok(respond::with_cursor(StatusCode::OK, &cursor, &shape))
     }
 
@@ -248,7 +274,10 @@ mod tests {
             ours,
             theirs,
         };
-        serde_json::to_value(audit_shape("x", &audited, coverage).unwrap()).unwrap()
+        let of = BalanceOf::Address {
+            address: "x".to_owned(),
+        };
+        serde_json::to_value(audit_shape(of, &audited, coverage).unwrap()).unwrap()
     }
 
     #[test]

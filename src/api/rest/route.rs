@@ -135,6 +135,10 @@ routes! {
         services.auditor.audit(&sent.part).await
     };
     #[Costly]
+    POST "/audit/descriptors/{id}" admin nothing |services, sent| {
+        services.auditor.audit_descriptor(&sent.part).await
+    };
+    #[Costly]
     POST "/scan_history" watch |services, sent| {
         let asked = sent.body().await?;
         scans::scan_history_of_list(&services.descriptors, &sent.principal, asked).await

@@ -115,16 +115,24 @@ impl Scans {
         range: Range,
     ) -> Result<(ScanId, Done), ApiError> {
         let Range { from, to, .. } = range;
+        let open = |scan| Input::OpenScan {
+            scan,
+            scripts: scripts.clone(),
+            from,
+            to,
+            now: now_ms(),
+        };
+        self.open_as(open).await
+    }
+
+    /// The same by the input that opens it.
+    pub async fn open_as(
+        &self,
+        open: impl Fn(ScanId) -> Input,
+    ) -> Result<(ScanId, Done), ApiError> {
         loop {
             let scan = ScanId(getrandom::u64().map_err(|cause| ApiError::internal(&cause))?);
-            let open = Input::OpenScan {
-                scan,
-                scripts: scripts.clone(),
-                from,
-                to,
-                now: now_ms(),
-            };
-            match self.indexer.apply(open).await {
+            match self.indexer.apply(open(scan)).await {
                 Ok(done) => return Ok((scan, done)),
                 Err(InputRefused::Apply(ApplyError::ScanExists(_))) => {}
                 Err(refused) => return Err(refused.into()),

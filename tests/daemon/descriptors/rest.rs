@@ -71,6 +71,13 @@ fn a_wallet_with_a_past_is_added_and_followed_as_the_node_follows_it() {
     assert_eq!(added["coverage"]["pending"], true, "{added}");
     wait_complete(&daemon, &wallet);
     agrees(&node, &daemon, &wallet);
+    let audited = daemon.post(&format!("/audit/descriptors/{wallet}"), &json!({}));
+    assert_eq!(
+        (&audited.json["agrees"], &audited.json["descriptor_id"]),
+        (&json!(true), &json!(wallet)),
+        "{}",
+        audited.text
+    );
     let coverage = of(&daemon, &wallet, "")["coverage"].take();
     assert_eq!(coverage["utxos_complete"], true);
 
