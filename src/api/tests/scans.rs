@@ -319,7 +319,7 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
             "/scan_history".to_owned(),
             String::new(),
             400,
-            "invalid_json",
+            "missing_field",
         ),
         (
             "/scan_history".to_owned(),
