@@ -1078,6 +1078,7 @@ fn case_22_a_diagnosis_changes_nothing_in_a_store_of_an_older_format() {
         let log_id = [&[1, 16][..], b"0123456789abcdef"].concat();
         raw.put_cf(meta, "format", [1, 2, 0, 0, 0])
             .and_then(|()| raw.put_cf(meta, "log_id", log_id))
+            .and_then(|()| raw.put_cf(meta, "counts", [&[1][..], &[0; 24]].concat()))
             .and_then(|()| raw.delete_cf(meta, "starts"))
             .expect("written");
     }

@@ -32,6 +32,7 @@ use crate::tracker::{
     ApplyError, Input, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
 };
 use crate::wire::ApiError;
+use crate::wire::json::BalanceOf;
 use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 
 /// Scans that may be open.
@@ -258,13 +259,18 @@ fn shape_of(
     row: &ScanRow,
     progress: Option<&ScanProgress>,
 ) -> Result<impl Serialize + use<>, ApiError> {
-    // Of an open one that has just one.
-    let address = match row.scripts {
-        1 => address_of(view, scan)?,
-        _ => None,
+    let of = match view.descriptor_scan(&scan)? {
+        Some(of) => Some(BalanceOf::Descriptor {
+            descriptor_id: of.descriptor.to_string(),
+        }),
+        // Of an open one that has just one.
+        None if row.scripts == 1 => {
+            address_of(view, scan)?.map(|address| BalanceOf::Address { address })
+        }
+        None => None,
     };
     let tip = view.tip()?.map(|tip| tip.height);
-    Ok(scan_shape(scan, row, address, progress, tip))
+    Ok(scan_shape(scan, row, of, progress, tip))
 }
 
 fn address_of(view: &StoreView<'_>, scan: ScanId) -> Result<Option<String>, ApiError> {

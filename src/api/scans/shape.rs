@@ -4,15 +4,15 @@ use serde::Serialize;
 
 use crate::history::{ScanMethod, ScanProgress};
 use crate::tracker::{ScanId, ScanRow, ScanState};
-use crate::wire::json::{object, seconds};
+use crate::wire::json::{BalanceOf, object, seconds};
 
-/// `address`: of one that is open, if it has just one. `progress`: of a scan that is open, if the
+/// `of`: its descriptor, or the address of one that is open, if it has just one. `progress`: of a scan that is open, if the
 /// node's side knows of it by now. `tip`: height of the tip. Right after a reorg the progress may
 /// be further.
 pub fn scan_shape(
     scan: ScanId,
     row: &ScanRow,
-    address: Option<String>,
+    of: Option<BalanceOf>,
     progress: Option<&ScanProgress>,
     tip: Option<u32>,
 ) -> impl Serialize + use<> {
@@ -47,7 +47,7 @@ pub fn scan_shape(
     object! {
         scan_id: scan.to_string(),
         status: word(row, progress),
-        ?address,
+        #[serde(flatten)] of,
         address_count: row.scripts,
         from_height: row.from,
         to_height: target,
@@ -154,7 +154,9 @@ mod tests {
             to_text(&scan_shape(
                 ScanId(0xab),
                 &row,
-                Some("x".to_owned()),
+                Some(BalanceOf::Address {
+                    address: "x".to_owned()
+                }),
                 Some(&progress(166, Some(12.37))),
                 Some(300)
             )),

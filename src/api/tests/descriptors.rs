@@ -487,8 +487,8 @@ async fn the_history_of_a_descriptor_is_scanned_as_one() {
     let scan = added["scan_id"].as_str().unwrap();
     let (_, shown) = daemon.get(&format!("/scans/{scan}")).await;
     assert_eq!(
-        (&shown["address_count"], &shown["from_height"]),
-        (&json!(2040), &json!(100)),
+        (&shown["descriptor_id"], &shown["from_height"]),
+        (&json!(id), &json!(100)),
         "{shown}"
     );
     let ask = async |body: Value| daemon.post("/scan_history", &body.to_string()).await;
