@@ -3,8 +3,8 @@
 use hyper::Method;
 
 use super::rest::{
-    address_queries, addresses, consumers, events, route, scans, session, utxos, watchlist,
-    webhooks,
+    address_queries, addresses, consumers, descriptors, events, route, scans, session, utxos,
+    watchlist, webhooks,
 };
 use super::socket::{consumers as socket_consumers, requests};
 use crate::wire::error::ApiError;
@@ -41,6 +41,10 @@ said! {
     addresses::ListAddresses,
     consumers::AckConsumer,
     consumers::PutConsumer,
+    descriptors::AddDescriptor,
+    descriptors::ListDescriptors,
+    descriptors::addresses::ListDerived,
+    descriptors::addresses::NextAddress,
     events::ReadEvents,
     scans::ScanList,
     scans::ScanOne,
@@ -53,7 +57,9 @@ said! {
     webhooks::ResendDeadLetters,
     requests::SubscribeAddress,
     requests::SubscribeAddresses,
+    requests::SubscribeDescriptor,
     requests::UnsubscribeAddress,
+    requests::UnsubscribeDescriptor,
     socket_consumers::AckEvent,
     socket_consumers::SubscribeConsumer,
     socket_consumers::UnsubscribeConsumer,

@@ -39,14 +39,14 @@ fn key(node: &Node, name: &str, private: bool) -> String {
     key.trim_start_matches("wpkh(").to_owned()
 }
 
-/// A wallet whose only scripts are those of `template`, in which `K0` to `K2` are keys.
+/// A wallet whose only scripts are those of `template`, in which `@0` to `@2` are keys.
 fn wallet(node: &Node, name: &'static str, template: &str) -> String {
     node.rpc("createwallet", json!([name, false, true]));
     let mut public = String::new();
     for (branch, internal) in [("0", false), ("1", true)] {
         let mut text = template.to_owned();
         for (number, private) in [("0", true), ("1", true), ("2", false)] {
-            let place = format!("K{number}");
+            let place = format!("@{number}");
             if text.contains(&place) {
                 let key = key(node, &format!("keys{number}"), private);
                 text = text.replace(&place, &format!("{key}/{branch}/*"));
@@ -208,10 +208,10 @@ fn wallets_of_four_kinds_are_what_the_node_says_through_300_random_steps() {
     }
     let mut daemon = Daemon::start(&node);
     let kinds = [
-        ("w-wpkh", "wpkh(K0)"),
-        ("w-tr", "tr(K0)"),
-        ("w-nested", "sh(wpkh(K0))"),
-        ("w-multi", "wsh(sortedmulti(2,K0,K1,K2))"),
+        ("w-wpkh", "wpkh(@0)"),
+        ("w-tr", "tr(@0)"),
+        ("w-nested", "sh(wpkh(@0))"),
+        ("w-multi", "wsh(sortedmulti(2,@0,@1,@2))"),
     ];
     let wallets = kinds.map(|(name, template)| {
         let descriptor = wallet(&node, name, template);
