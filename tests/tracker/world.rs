@@ -256,8 +256,12 @@ impl World {
         self.watched.insert(number);
     }
 
-    /// `scantxoutset` for every script that waits for it.
+    /// `scantxoutset` for every script that waits for it. It speaks for the node's tip: while ours
+    /// is another, it is asked for later.
     pub fn scan(&mut self) {
+        if self.tracker.tip() != Some(self.tip()) {
+            return;
+        }
         let pending = self
             .view
             .watches

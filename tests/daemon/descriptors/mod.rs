@@ -4,7 +4,6 @@
 mod derivation;
 mod derivation_oracle;
 mod inside;
-mod oracle;
 mod refusals;
 mod rest;
 mod scans;
