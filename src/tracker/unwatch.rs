@@ -40,6 +40,9 @@ impl Tracker {
             }
             // Of an add that was not finished nobody was told, but of payments.
             let is_told = is_added || (row.tx_count, row.utxo_count) != (0, 0);
+            for place in row.derivations.clone() {
+                builder.leave_place(place)?;
+            }
             let event = builder.forget_script(view, &mut Removal::of(*script), &mut room)?;
             told.extend(event.filter(|_| is_told));
         }

@@ -191,7 +191,9 @@ impl Process {
         }
         let view = around.rows.view.borrow();
         let pending = view.watches.iter().filter(|(_, row)| row.coverage.pending);
-        let scripts: Vec<ScriptHash> = pending.map(|(script, _)| *script).collect();
+        let mut scripts: Vec<ScriptHash> = pending.map(|(script, _)| *script).collect();
+        // As the store has them.
+        scripts.sort_unstable();
         let node = around.line.bitcoind.borrow();
         self.baseline = if scripts.is_empty() {
             Baseline::Wanted(now + LOOK)

@@ -112,6 +112,8 @@ impl World {
         let of_descriptors = expected.watches.get(&gone);
         let of_descriptors = of_descriptors.is_some_and(|row| !row.derivations.is_empty());
         match expected.watches.get_mut(&gone) {
+            // Only a descriptor had it, whose removal has not come to it yet.
+            Some(row) if !row.listed => {}
             Some(row) if of_descriptors => {
                 (row.listed, row.depths) = (false, vec![1]);
                 expected.adding.retain(|(), adding| {

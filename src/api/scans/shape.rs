@@ -6,9 +6,9 @@ use crate::history::{ScanMethod, ScanProgress};
 use crate::tracker::{ScanId, ScanRow, ScanState};
 use crate::wire::json::{BalanceOf, object, seconds};
 
-/// `of`: its descriptor, or the address of one that is open, if it has just one. `progress`: of a scan that is open, if the
-/// node's side knows of it by now. `tip`: height of the tip. Right after a reorg the progress may
-/// be further.
+/// `of`: its descriptor, or the address of one that is open, if it has just one. `progress`: of a
+/// scan that is open, if the node's side knows of it by now. `tip`: height of the tip. Right after
+/// a reorg the progress may be further.
 pub fn scan_shape(
     scan: ScanId,
     row: &ScanRow,

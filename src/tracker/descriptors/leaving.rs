@@ -107,12 +107,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     ) -> Result<(), ApplyError> {
         *room = room.saturating_sub(2);
         let script = self.changes.derivation(&place)?.copied();
-        self.changes.derivations(place)?.set(None);
-        let joined_to = &mut self.tracker.joined_to;
-        joined_to.take_if(|joining| joining.place == place);
-        if self.tracker.joining.remove(&place) {
-            self.changes.joining(place)?.set(None);
-        }
+        self.leave_place(place)?;
         let Some(script) = script else { return Ok(()) };
         let Some(watch) = self.changes.watches(script)?.edit() else {
             return Ok(());
@@ -124,6 +119,17 @@ impl<V: View> TransitionBuilder<'_, V> {
         let has_past = (watch.tx_count, watch.utxo_count) != (0, 0);
         let event = self.forget_script(view, &mut Removal::of(script), room)?;
         told.extend(event.filter(|_| has_past));
+        Ok(())
+    }
+
+    /// Nothing stands at this place any more, and nothing joins from there.
+    pub fn leave_place(&mut self, place: Derivation) -> Result<(), ApplyError> {
+        self.changes.derivations(place)?.set(None);
+        let joined_to = &mut self.tracker.joined_to;
+        joined_to.take_if(|joining| joining.place == place);
+        if self.tracker.joining.remove(&place) {
+            self.changes.joining(place)?.set(None);
+        }
         Ok(())
     }
 }
