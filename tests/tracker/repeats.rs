@@ -6,7 +6,7 @@ use satwatch::tracker::{Input, Seen, Status};
 
 use crate::runner::Stretch;
 use crate::shorthand::{balance, history, out, status, told, watching};
-use crate::world::{World, script, tx};
+use crate::world::{Heard, World, script, tx};
 
 /// Script 1 mined a coinbase at height 1, which was spent at height 2, and it comes again at height
 /// 3. Answers the coinbase, its spender and the events of the last block.
@@ -231,4 +231,36 @@ fn a_baseline_that_finds_the_spender_of_the_first_in_its_block_leaves_the_second
     world.check();
     assert_eq!(balance(&world, 1).confirmed, 5_000);
     assert_eq!(balance(&world, 2).confirmed, 4_000);
+}
+
+/// A coinbase is spent before anything is known of whom it pays, and comes again. A reorg takes both
+/// the second and the spend back: the spend looks as if it were of the second, which is gone, until
+/// the baseline finds the first.
+#[test]
+fn a_spender_of_the_first_in_the_mempool_is_lost_with_the_second_until_the_baseline() {
+    let mut world = World::before_the_start();
+    world.late = Some(VecDeque::new());
+    let coinbase = world.coinbase(&[(1, 5_000)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let spend = tx(&[out(&coinbase, 0)], &[(9, 4_000)]);
+    let _ = world.mine(9, std::slice::from_ref(&spend));
+    world.late = None;
+    world.start(2);
+    world.slow_scans = true;
+    world.watch(1, &[]);
+    let _ = world.mine_with(coinbase, &[]);
+    world.check();
+    // That it is in the mempool again is heard of before the reorg.
+    let (back, _) = world.disconnect_heard(2, Heard::Rawtx);
+    assert_eq!(
+        told(&back.events),
+        ["reorg 2", "confirmed>evicted 0", "mempool>evicted 0"]
+    );
+    assert_eq!(status(&world, &spend), Status::Evicted);
+    world.check();
+    world.scan();
+    assert_eq!(status(&world, &spend), Status::Mempool);
+    world.check();
+    assert_eq!(balance(&world, 1).confirmed, 5_000);
+    assert_eq!(balance(&world, 1).unconfirmed, -5_000);
 }

@@ -346,17 +346,20 @@ impl Kept<'_> {
             .all(|touch| block.height < self.view.watches[&touch.script].coverage.from_height)
     }
 
-    /// It was thought to spend the second of a coinbase, which went, and is in a block that spends
-    /// the first, of which nothing is known before the baseline. Its outputs are right, its status
-    /// is not known.
+    /// It was thought to spend the second of a coinbase, which went, and spends the first, of which
+    /// nothing is known before the baseline. In a block its outputs are right and its status is not
+    /// known; in the mempool the baseline puts it right.
     fn is_lost(&self, txid: &Txid, place: Status) -> bool {
-        let Status::Confirmed { block, .. } = place else {
-            return false;
+        let height = match place {
+            Status::Confirmed { block, .. } => Some(block.height),
+            _ => None,
         };
         let is_above = |row: &OutputRow| {
             let mut earlier = row.earlier.iter().map(|earlier| earlier.height);
-            row.height.is_none_or(|height| height > block.height)
-                && earlier.all(|height| height > block.height)
+            height.is_some_and(|spent_at| {
+                row.height.is_none_or(|height| height > spent_at)
+                    && earlier.all(|height| height > spent_at)
+            })
         };
         let mut inputs = self.view.raw_txs[txid].input.iter();
         inputs.any(|input| {
