@@ -10,8 +10,8 @@ use bitcoin::{OutPoint, ScriptBuf, TxOut, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
     ApplyError, Balance, Baseline, Derivation, DescriptorId, DescriptorRequest, Event, EventKind,
-    FoundOutput, Input, Keychain, MemoryView, Net, OutputRow, ScanId, ScanState, ScriptHash,
-    Subject, SubjectId, Tracker, Transition, View, WatchRequest,
+    FoundOutput, Input, Keychain, MemoryView, Net, OutputRow, ScanEnd, ScanId, ScanState,
+    ScriptHash, Subject, SubjectId, Tracker, Transition, View, WatchRequest,
 };
 
 use crate::pretended::scans::{Stretch, next_step};
@@ -55,8 +55,11 @@ enum Step {
     Merge,
     Enter,
     Mine(Deed),
-    /// The last blocks go and come back.
-    Reorg(u8),
+    /// The last blocks go, and they or another one with all of their payments comes.
+    Reorg {
+        depth: u8,
+        same: bool,
+    },
 }
 
 fn at() -> impl Strategy<Value = i32> {
@@ -79,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Merge),
         3 => Just(Step::Enter),
         1 => deed().prop_map(Step::Mine),
-        1 => (1u8..4).prop_map(Step::Reorg),
+        1 => (1u8..4, any::<bool>()).prop_map(|(depth, same)| Step::Reorg { depth, same }),
     ]
 }
 
@@ -346,6 +349,25 @@ fn open(daemon: &mut Daemon) {
     });
 }
 
+/// The blocks above this height go, and they or another one with all of their payments comes.
+fn reorg(daemon: &mut Daemon, wallet: &mut Wallet, height: usize, same: bool) {
+    let node = &mut wallet.node;
+    let stale = node.chain.split_off(height + 1);
+    let to = node.tip();
+    daemon.send(Input::Disconnect { to, now: NOW });
+    match same {
+        true => node.chain.extend(stale),
+        false => {
+            let payments = stale.iter().flat_map(|block| &block.txdata[1..]);
+            let payments: Vec<_> = payments.cloned().collect();
+            let coinbase = node.coinbase(&[(200, 50)]);
+            let block = node.next_block(coinbase, &payments);
+            node.chain.push(block);
+        }
+    }
+    daemon.follow(node);
+}
+
 /// The scan is made, and everything that it waits for.
 fn finish(daemon: &mut Daemon, node: &Node) {
     for _ in 0..10_000 {
@@ -395,12 +417,10 @@ proptest! {
                     wallet.deed(deed);
                     daemon.follow(&wallet.node);
                 }
-                Step::Reorg(depth) => {
+                Step::Reorg { depth, same } => {
                     let height = wallet.node.chain.len() - 1;
                     let to = height.saturating_sub(usize::from(*depth)).max(first);
-                    let to = wallet.node.id(to);
-                    let _ = daemon.apply(Input::Disconnect { to, now: NOW }).expect("it is ours");
-                    daemon.follow(&wallet.node);
+                    reorg(&mut daemon, &mut wallet, to, *same);
                 }
             }
         }
@@ -557,4 +577,82 @@ fn a_use_far_beyond_all_scripts_makes_the_wallet_want_those_up_to_it() {
         daemon.apply(Input::Reach { place, now: NOW }),
         Err(ApplyError::NoSuchDescriptor(other))
     );
+}
+
+/// The scan is on its second way, for scripts that came late, and above the fork point.
+#[test]
+fn another_branch_while_a_scan_goes_back_for_late_scripts_is_scanned_too() {
+    let mut wallet = long_wallet(1300);
+    let tip = wallet.node.chain.len() - 1;
+    let mut daemon = Daemon::start(&wallet.node, tip - 20);
+    daemon.add(0);
+    open(&mut daemon);
+    while daemon.view.descriptor_scans[&SCAN].back.is_none() {
+        daemon.derive();
+        daemon.merge(&wallet.node);
+        daemon.enter();
+        daemon.scan(&wallet.node, 100);
+    }
+    let next = |daemon: &Daemon| daemon.view.scans[&SCAN].next as usize;
+    while next(&daemon) < tip - 10 {
+        daemon.scan(&wallet.node, 10);
+    }
+    reorg(&mut daemon, &mut wallet, tip - 15, false);
+    assert_eq!(next(&daemon), tip - 14, "what it found above is gone");
+    finish(&mut daemon, &wallet.node);
+    assert_eq!(story(&daemon.view), reference(&wallet));
+}
+
+#[test]
+fn a_cancelled_scan_is_told_to_nobody_and_another_one_brings_the_rest() {
+    let wallet = long_wallet(40);
+    let mut daemon = Daemon::start(&wallet.node, wallet.node.chain.len() - 1);
+    daemon.add(0);
+    daemon.derive();
+    daemon.merge(&wallet.node);
+    let cancelled = ScanId(2);
+    daemon.send(Input::OpenDescriptorScan {
+        scan: cancelled,
+        descriptor: WALLET,
+        from: 0,
+        to: None,
+        now: NOW,
+    });
+    let enter = Input::EnterScan { scan: cancelled };
+    while !daemon
+        .apply(enter.clone())
+        .expect("it is open")
+        .changes
+        .is_empty()
+    {}
+    let stretch = Stretch {
+        blocks: 20,
+        too_much: false,
+    };
+    let blocks = next_step(&wallet.node, &daemon.view, cancelled, stretch, NOW);
+    daemon.send(blocks.expect("nothing holds it up"));
+    let found = daemon.view.descriptors[&WALLET].tx_count;
+    assert!(found > 0 && found < 80, "{found}");
+
+    daemon.send(Input::CloseScan {
+        scan: cancelled,
+        end: ScanEnd::Cancelled(None),
+        now: NOW,
+    });
+    assert_eq!(daemon.view.scans[&cancelled].state, ScanState::Cancelled);
+    assert_eq!(ends(&daemon.events).len(), 0);
+    assert_eq!(daemon.apply(enter), Err(ApplyError::NoSuchScan(cancelled)));
+    while daemon.tracker.has_to_forget() {
+        daemon.send(Input::Forget { now: NOW });
+    }
+    let left = daemon.view.scan_scripts(&cancelled, 1).expect("it reads");
+    assert!(left.is_empty(), "its scripts are out of it");
+    let row = &daemon.view.descriptors[&WALLET];
+    assert_eq!(row.tx_count, found, "what it found stays");
+    assert!(row.from_height > 0, "it speaks for no more than before");
+
+    open(&mut daemon);
+    finish(&mut daemon, &wallet.node);
+    assert_eq!(story(&daemon.view), reference(&wallet));
+    assert_eq!(ends(&daemon.events), [&Subject::Descriptor(WALLET)]);
 }
