@@ -311,7 +311,56 @@ const ZMQ: &[&[u8]] = &[
     b"\x3c\x02\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\0\0\0\0\0\0",
 ];
 
+const DESCRIPTORS: &[&[u8]] = &[
+    b"wpkh(",
+    b"pkh(",
+    b"sh(",
+    b"wsh(",
+    b"tr(",
+    b"pk(",
+    b"multi(2,",
+    b"sortedmulti(2,",
+    b"and_v(v:pk(",
+    b"or_d(pk(",
+    b"older(",
+    b")",
+    b",",
+    b"{",
+    b"}",
+    b"\x02",
+    b"\x03",
+    b"\x03",
+    b"\x03/<0;1>/*",
+    b"\x03/<2;3>/*",
+    b"\x04/<0;1>/*",
+    b"\x05",
+    b"\x06",
+    b"\x07",
+    b"/0/*",
+    b"/*",
+    b"/<0;1>/*",
+    b"/<1;0>",
+    b"/0h",
+    b"/*h",
+    b"[d34db33f/84h/0h/0h]",
+    b"#",
+    b"#qqqqqqqq",
+    b"1",
+    b" ",
+    b"\n",
+    "é".as_bytes(),
+    b"wpkh(\x03/<0;1>/*)",
+    b"tr(\x03/<0;1>/*,pk(\x05))",
+    b"wsh(sortedmulti(2,\x03/<0;1>/*,\x03/<2;3>/*))",
+    b"sh(wsh(or_d(pk(\x03/<0;1>/*),and_v(v:pk(\x05),older(9)))))",
+];
+
 proptest! {
+    #[test]
+    fn any_descriptor(data in prop_oneof![1 => bytes(60), 9 => pieces(DESCRIPTORS)]) {
+        bodies::descriptor(&data);
+    }
+
     #[test]
     fn any_packet(data in prop_oneof![bytes(60), pieces(PACKETS)]) {
         bodies::packet(&data);

@@ -1,6 +1,7 @@
 //! What the fuzz targets do with their bytes, and what must hold for any.
 //! `tests/protocol/fuzzed.rs` runs the same in CI: with random bytes, and with those of `corpus`.
 
+mod descriptor;
 mod protocol;
 mod rest;
 mod rows;
@@ -12,6 +13,7 @@ mod zmq;
 use bitcoin::base58;
 use bitcoin::hashes::{Hash, sha256};
 
+pub use descriptor::descriptor;
 pub use protocol::{packet, payload, request, socket};
 pub use rest::rest;
 pub use rows::rows;
@@ -34,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tokens", tokens),
     ("zmq", zmq),
     ("rows", rows),
+    ("descriptor", descriptor),
 ];
 
 /// Follow from the bytes in such a way that no bytes have their own in them.
