@@ -233,9 +233,9 @@ fn a_baseline_that_finds_the_spender_of_the_first_in_its_block_leaves_the_second
     assert_eq!(balance(&world, 2).confirmed, 4_000);
 }
 
-/// A coinbase is spent before anything is known of whom it pays, and comes again. A reorg takes both
-/// the second and the spend back: the spend looks as if it were of the second, which is gone, until
-/// the baseline finds the first.
+/// A coinbase is spent before anything is known of whom it pays, and comes again. A reorg takes the
+/// second and the spend back: the spend looks as if it were of the second, which is gone, until the
+/// baseline finds the first.
 #[test]
 fn a_spender_of_the_first_in_the_mempool_is_lost_with_the_second_until_the_baseline() {
     let mut world = World::before_the_start();
