@@ -3,14 +3,16 @@
 //! A private key in what somebody sends is refused by the parser before anything else is looked at.
 //! Nothing here says or logs the text of a descriptor; who wants to tell two apart has their ids.
 
+mod giving;
+
 use std::sync::Arc;
 
-use bitcoin::ScriptBuf;
 use hyper::StatusCode;
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::quotas::{Quotas, Reserved};
+use super::quotas::{Quotas, Reserved, Whose};
 use super::scans::{Scans, range_of};
 use super::watchlist::AGAIN;
 use crate::auth::{Principal, Scope};
@@ -22,16 +24,15 @@ use crate::indexer::InputRefused;
 use crate::limits::TokenId;
 use crate::reads::{StoreView, run_detached};
 use crate::tracker::{
-    ApplyError, Baseline, Derivation, DescriptorId, DescriptorRequest, DescriptorRow, Input,
-    Keychain, LOOKAHEAD, ScanId, WalletRow,
+    ApplyError, Baseline, DescriptorId, DescriptorRequest, DescriptorRow, Input, LOOKAHEAD, ScanId,
+    WalletRow,
 };
 use crate::wire::ApiError;
-use crate::wire::json::keychain as word;
 use crate::wire::request::descriptors::{DescriptorText, no_such_descriptor};
 use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 
-/// Unused addresses in a row after which other wallets look no further (BIP 44).
-const LOOKED_AT: u32 = 20;
+pub use giving::{Given, no_such_keychain};
+
 const GAP_LIMIT_DEFAULT: u32 = 20;
 
 impl From<DescriptorProblem> for ApiError {
@@ -67,22 +68,6 @@ pub struct Added {
     pub head: u64,
 }
 
-/// An address that was given away.
-pub struct Given {
-    pub place: Derivation,
-    pub spk: ScriptBuf,
-    /// So many before it are unused since the last used one.
-    pub unused: u32,
-    pub head: u64,
-}
-
-impl Given {
-    /// Other wallets would not find a payment to it.
-    pub fn is_beyond_gap(&self) -> bool {
-        self.unused >= LOOKED_AT
-    }
-}
-
 pub struct Descriptors {
     pub scans: Arc<Scans>,
     pub derived: DerivedScripts,
@@ -90,6 +75,8 @@ pub struct Descriptors {
     pub limits: watch::Receiver<Limits>,
     /// Held by who takes the next index: of many at once each would try all that the others get.
     pub giving: Mutex<()>,
+    /// Ends waiting.
+    pub stop: CancellationToken,
 }
 
 /// What an addition comes to.
@@ -97,6 +84,8 @@ struct Plan {
     is_new: bool,
     /// Scripts that are to be watched besides.
     more: usize,
+    /// The token for which its scripts count.
+    owner: Option<TokenId>,
     range: Option<Range>,
 }
 
@@ -204,7 +193,12 @@ impl Descriptors {
     ) -> Result<Option<Added>, ApiError> {
         let plan = self.plan(id, request, history, is_said).await?;
         let owner = principal.token().map(|token| token.id.0);
-        let reserved = owner.map(|owner| self.reserve(owner, plan.more));
+        if let (false, 1.., Some(_)) = (plan.is_new, plan.more, owner)
+            && plan.owner != owner
+        {
+            return Err(counts_for_another());
+        }
+        let reserved = owner.map(|owner| self.reserve(owner, plan.more, Whose::Asking));
         let reserved = reserved.transpose()?;
         let input = Input::AddDescriptor {
             descriptor: id,
@@ -212,7 +206,7 @@ impl Descriptors {
             now: now_ms(),
         };
         let done = self.scans.indexer.apply_of(input, owner).await;
-        // From now on the row says how many scripts are counted.
+        // From now on the row says how many scripts it wants, which are counted.
         drop(reserved);
         let done = match done {
             Ok(done) => done,
@@ -269,6 +263,7 @@ impl Descriptors {
             Ok(Plan {
                 is_new: row.is_none(),
                 more: usize::try_from(more).unwrap_or(usize::MAX),
+                owner: view.reader.owner_of(&id)?,
                 range,
             })
         });
@@ -276,10 +271,10 @@ impl Descriptors {
     }
 
     /// Room for so many scripts of a token.
-    fn reserve(&self, owner: TokenId, count: usize) -> Result<Reserved, ApiError> {
+    fn reserve(&self, owner: TokenId, count: usize, whose: Whose) -> Result<Reserved, ApiError> {
         match self.quotas.reserve(owner, count)? {
             Some(reserved) => Ok(reserved),
-            None => Err(self.quotas.addresses_refused(&owner, count)?),
+            None => Err(self.quotas.addresses_refused(&owner, count, whose)?),
         }
     }
 
@@ -288,8 +283,10 @@ impl Descriptors {
         id: &DescriptorId,
         is_enough: impl Fn(&DescriptorRow) -> bool,
     ) -> Result<DescriptorRow, ApiError> {
-        let row = self.derived.wait_for(id, is_enough).await?;
-        row.ok_or_else(|| match self.scans.indexer.has_stopped() {
+        let waiting = self.derived.wait_for(id, is_enough);
+        let waited = self.stop.run_until_cancelled(waiting).await;
+        let row = waited.ok_or_else(ApiError::stopping)??;
+        row.ok_or_else(|| match self.derived.has_ended() {
             true => ApiError::stopping(),
             false => no_such_descriptor(),
         })
@@ -352,81 +349,6 @@ impl Descriptors {
         })
         .await
     }
-
-    /// Gives the next unused address away. It is on the disk when this returns, and goes to nobody
-    /// else, also when who asked has left.
-    pub async fn give(
-        self: &Arc<Self>,
-        id: DescriptorId,
-        keychain: Keychain,
-        label: Option<String>,
-    ) -> Result<Given, ApiError> {
-        let descriptors = self.clone();
-        run_detached(async move {
-            loop {
-                if let Some(given) = descriptors.try_to_give(id, keychain, label.clone()).await? {
-                    return Ok(given);
-                }
-            }
-        })
-        .await
-    }
-
-    /// `None`: somebody else got it, or it had to be derived first.
-    async fn try_to_give(
-        &self,
-        id: DescriptorId,
-        keychain: Keychain,
-        label: Option<String>,
-    ) -> Result<Option<Given>, ApiError> {
-        let turn = self.giving.lock().await;
-        let look = move |view: &StoreView<'_>| {
-            let (row, _) = view.wallet_rows(&id)?;
-            let indexes = *row.keychain(keychain).ok_or_else(no_such_keychain)?;
-            let place = Derivation {
-                descriptor: id,
-                keychain,
-                index: indexes.next_index(),
-            };
-            if !row.is_ranged && place.index > 0 {
-                return Err(no_more_addresses());
-            }
-            let script = view.derivation(&place)?;
-            let watch = script.map(|script| view.watch(&script)).transpose()?;
-            let first_unused = indexes.last_used.map_or(0, |last| last.saturating_add(1));
-            let unused = place.index.saturating_sub(first_unused);
-            Ok((place, watch.flatten().map(|watch| watch.spk), unused))
-        };
-        let (place, spk, unused) = self.scans.reads.run(look).await?;
-        let index = place.index;
-        let Some(spk) = spk else {
-            drop(turn);
-            let is_there = |row: &DescriptorRow| {
-                let indexes = row.keychain(keychain);
-                indexes.is_some_and(|it| it.derived > index)
-            };
-            self.wait_for(&id, is_there).await?;
-            return Ok(None);
-        };
-        let now = now_ms();
-        let reserve = Input::Reserve { place, label, now };
-        match self.scans.indexer.apply(reserve).await {
-            Ok(done) => {
-                let keychain = word(keychain);
-                tracing::info!(descriptor = %id, keychain, index, "an address was given away");
-                Ok(Some(Given {
-                    place,
-                    spk,
-                    unused,
-                    head: done.head,
-                }))
-            }
-            // It was used meanwhile.
-            Err(InputRefused::Apply(ApplyError::AlreadyGiven(_))) => Ok(None),
-            Err(InputRefused::Apply(ApplyError::NoSuchDescriptor(_))) => Err(no_such_descriptor()),
-            Err(refused) => Err(refused.into()),
-        }
-    }
 }
 
 /// Scripts that are watched once a request is fulfilled.
@@ -462,12 +384,8 @@ fn too_many_scripts(count: u64, most: usize) -> ApiError {
     ApiError::bad_request("too_many_scripts", message).of_limit("descriptor_scripts")
 }
 
-pub fn no_such_keychain() -> ApiError {
-    let message = "This descriptor has no internal keychain: only one with a multipath (/<0;1>/*) has two. Leave \"keychain\" out, or write \"external\".";
-    ApiError::bad_request("no_such_keychain", message)
-}
-
-fn no_more_addresses() -> ApiError {
-    let message = "The address of this descriptor has been given away: without a wildcard (/*) it has one alone.";
-    ApiError::new(StatusCode::CONFLICT, "no_more_addresses", message)
+/// More of a descriptor that counts for somebody else.
+fn counts_for_another() -> ApiError {
+    let message = "This descriptor was added by somebody else, and its scripts count for them: this token cannot have more of them watched.";
+    ApiError::new(StatusCode::FORBIDDEN, "not_yours", message)
 }

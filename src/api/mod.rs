@@ -257,6 +257,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         quotas: quotas.clone(),
         limits: limits.clone(),
         giving: Mutex::default(),
+        stop: stop.clone(),
     });
     let step_times = indexer.step_times();
     let sessions = PageSessions {

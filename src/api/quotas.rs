@@ -27,6 +27,15 @@ pub struct Quotas {
     consumers_refused: AtomicU64,
 }
 
+/// Which token has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// That of who asks.
+    Asking,
+    /// The one that added the descriptor of which more is asked for.
+    Descriptor,
+}
+
 /// Addresses that are being added for a token, until it is dropped.
 pub struct Reserved {
     quotas: Arc<Quotas>,
@@ -84,11 +93,20 @@ impl Quotas {
     }
 
     /// That there was no room for so many.
-    pub fn addresses_refused(&self, owner: &TokenId, count: usize) -> Result<ApiError, StoreError> {
+    pub fn addresses_refused(
+        &self,
+        owner: &TokenId,
+        count: usize,
+        whose: Whose,
+    ) -> Result<ApiError, StoreError> {
         self.addresses_refused.fetch_add(1, Ordering::Relaxed);
         let (has, most) = (self.reader.owned(owner)?.addresses, self.most_addresses());
+        let whose = match whose {
+            Whose::Asking => "This token",
+            Whose::Descriptor => "The token that added the descriptor",
+        };
         let message = format!(
-            "This token has {has} addresses on the watch list, those of its descriptors included, and may have {most} (limits.{ADDRESSES}); {count} more do not fit. Remove some with DELETE /addresses/<address>, or have the limit raised."
+            "{whose} has {has} addresses on the watch list, those of its descriptors included, and may have {most} (limits.{ADDRESSES}); {count} more do not fit. Remove some with DELETE /addresses/<address>, or have the limit raised."
         );
         Ok(refused(ADDRESSES, message))
     }

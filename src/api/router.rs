@@ -25,6 +25,7 @@ use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
 use crate::wire::error::{ApiError, shortened};
+use crate::wire::request::descriptors::descriptor_id;
 use crate::{socketio, web};
 
 /// What `metrics.listen` is for.
@@ -320,7 +321,10 @@ impl Router {
         match error {
             Some(error) => access.refused(caller, &what, concerns, error),
             None if seen.changed && route.is_logged_change() => {
-                access.changed(caller, &what, concerns)
+                // A whole id looks like a key, which is not shown. Here it is none: it was found.
+                let short = concerns.and_then(|text| descriptor_id(text).ok());
+                let short = short.map(|id| id.short());
+                access.changed(caller, &what, short.as_deref().or(concerns))
             }
             None => {}
         }

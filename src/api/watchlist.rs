@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::sleep;
 
-use crate::api::quotas::{Quotas, Reserved};
+use crate::api::quotas::{Quotas, Reserved, Whose};
 use crate::auth::{Principal, Refusal, Scope};
 use crate::clock::now_ms;
 use crate::indexer::{self, Done, InputRefused};
 use crate::limits::TokenId;
 use crate::reads::{Reads, run_detached};
-use crate::tracker::{ApplyError, Baseline, Input, ScriptHash, WatchRequest};
+use crate::tracker::{ApplyError, Baseline, Input, ScriptHash, WatchRequest, WatchRow};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::history::HistoryOption;
@@ -104,8 +104,8 @@ impl Watchlist {
         .await
     }
 
-    /// Room for those of the scripts that are not watched yet. Which these are is looked at only
-    /// when there is no room for all.
+    /// Room for those of the scripts that are not on the list yet. Which these are is looked at
+    /// only when there is no room for all.
     async fn reserve(
         &self,
         owner: TokenId,
@@ -118,20 +118,26 @@ impl Watchlist {
         let count = self.reads.run_rows(hashes.len(), move |view| {
             let mut new = 0;
             for script in &hashes {
-                new += usize::from(view.watch(script)?.is_none());
+                let row = view.watch(script)?;
+                new += usize::from(row.is_none_or(|row| !row.listed));
             }
             Ok(new)
         });
         let count = count.await?;
         match self.quotas.reserve(owner, count)? {
             Some(reserved) => Ok(reserved),
-            None => Err(self.quotas.addresses_refused(&owner, count)?),
+            None => Err(self
+                .quotas
+                .addresses_refused(&owner, count, Whose::Asking)?),
         }
     }
 
-    /// Watches those of the addresses that are not watched yet, or not with these depths: how many.
-    /// Who may only read is refused if there are any; `costly` counts them if there are several, or
-    /// refuses them.
+    /// Puts those of the addresses on the list that are not there yet, or not with these depths:
+    /// how many. Who may only read is refused if there are any; `costly` counts them if there are
+    /// several, or refuses them.
+    ///
+    /// One that is watched for a descriptor alone is not on the list: whoever listens to it must
+    /// not become deaf when the descriptor is removed, of which only its own listeners hear.
     pub async fn ensure_watched(
         &self,
         principal: &Principal,
@@ -166,11 +172,11 @@ impl Watchlist {
             let adding = view.adding()?;
             for address in addresses.iter() {
                 let row = view.watch(&address.script)?;
-                let enough = row
-                    .as_ref()
-                    .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
+                let enough = row.as_ref().is_some_and(|row| {
+                    row.listed && depths.iter().all(|depth| row.depths.contains(depth))
+                });
                 if !enough && let Err(refusal) = &allowed {
-                    return Err(may_not_watch(&address.text, row.is_some(), refusal));
+                    return Err(may_not_watch(&address.text, row.as_ref(), refusal));
                 }
                 let is_new = adding.binary_search(&address.script).is_ok();
                 if !enough || (is_new && allowed.is_ok()) {
@@ -232,11 +238,13 @@ fn not_listed(address: &str) -> ApiError {
     ApiError::conflict("not_listed", message)
 }
 
-/// An address that is not watched, or not with the depths that are asked for, by who may only read.
-fn may_not_watch(address: &str, is_watched: bool, refusal: &Refusal) -> ApiError {
-    let what = match is_watched {
-        false => "is not watched",
-        true => "is not watched with these confirmations",
+/// An address that is not on the list, or not with the depths that are asked for, by who may only
+/// read.
+fn may_not_watch(address: &str, row: Option<&WatchRow>, refusal: &Refusal) -> ApiError {
+    let what = match row {
+        None => "is not watched",
+        Some(row) if !row.listed => "is watched for its descriptor alone, not by itself",
+        Some(_) => "is not watched with these confirmations",
     };
     let error = ApiError::from(refusal.clone());
     let message = format!("{address} {what}. {}", error.message);

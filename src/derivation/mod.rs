@@ -83,6 +83,11 @@ pub struct DerivedScripts {
 }
 
 impl DerivedScripts {
+    /// Whether no more scripts are derived: the daemon stops.
+    pub fn has_ended(&self) -> bool {
+        self.portions.has_changed().is_err()
+    }
+
     /// The row of a descriptor, as soon as it is as asked for, such as
     /// [`DescriptorRow::is_derived`]. `None`: there is no such descriptor any more, or the daemon
     /// stops.
@@ -266,7 +271,9 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, DerivationError> {
     match spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends: so does whoever waits for this.
+        Err(_) => std::future::pending().await,
     }
 }
 

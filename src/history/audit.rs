@@ -228,7 +228,7 @@ fn our_side(
                 .descriptor_utxos(descriptor, true, None, usize::MAX)?
                 .utxos,
             coverage_of(&snapshot, descriptor)?,
-            is_in_scan(&snapshot, descriptor)?,
+            snapshot.is_descriptor_in_scan(descriptor)?,
         ),
     };
     // Scripts that a descriptor got meanwhile were not asked for.
@@ -272,16 +272,6 @@ fn coverage_of(
         pending,
         staged: None,
     }))
-}
-
-fn is_in_scan(snapshot: &Snapshot<'_>, descriptor: &DescriptorId) -> Result<bool, StoreError> {
-    for scan in snapshot.open_scans()? {
-        let of_descriptor = snapshot.descriptor_scan(&scan)?;
-        if of_descriptor.is_some_and(|it| it.descriptor == *descriptor) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn unsettled(why: &str) -> NodeError {

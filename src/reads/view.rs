@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
 use crate::tracker::{
-    BlockId, Coverage, Derivation, DescriptorId, DescriptorRow, Keychain, ScriptHash, WalletRow,
-    WatchRow,
+    BlockId, Coverage, DescriptorId, DescriptorRow, ScriptHash, WalletRow, WatchRow,
 };
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{Balance, BalanceState, CoverageShape, first_immature, object};
@@ -154,15 +153,6 @@ pub fn descriptor_coverage(
     row: &DescriptorRow,
     wallet: &WalletRow,
 ) -> Result<CoverageShape, StoreError> {
-    // A scan of a descriptor has all of its scripts, and so the first one.
-    let first = snapshot.derivation(&Derivation {
-        descriptor: *id,
-        keychain: Keychain::External,
-        index: 0,
-    })?;
-    let is_in_scan = match first {
-        Some(script) => snapshot.is_in_scan(&script)?,
-        None => false,
-    };
+    let is_in_scan = snapshot.is_descriptor_in_scan(id)?;
     Ok(CoverageShape::of_descriptor(row, wallet, is_in_scan))
 }

@@ -111,6 +111,12 @@ fn counted(mut owned: Owned, row: &[u8], is_more: bool) -> Owned {
 }
 
 impl StoreReader {
+    /// The token for which the scripts of a descriptor count.
+    pub fn owner_of(&self, descriptor: &DescriptorId) -> Result<Option<TokenKey>, StoreError> {
+        let owner: Option<Owner> = self.db().get(AUTH, &key(DESCRIPTOR, &descriptor.0))?;
+        Ok(owner.map(|Owner(token)| token))
+    }
+
     /// What a token has now; the scripts of its descriptors are addresses, too.
     pub fn owned(&self, token: &TokenKey) -> Result<Owned, StoreError> {
         let found: Option<Owned> = self.db().get(AUTH, &key(OWNED, token))?;

@@ -6,7 +6,7 @@ use super::codec::keys::{
 };
 use super::families::{OPEN_SCANS, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS};
 use super::{Snapshot, StoreError};
-use crate::tracker::{ScanId, ScanRow, ScanState, ScriptHash};
+use crate::tracker::{DescriptorId, ScanId, ScanRow, ScanState, ScriptHash};
 
 impl Snapshot<'_> {
     /// History scans, open and ended ones, in the order of their ids, which is none; those after
@@ -44,6 +44,18 @@ impl Snapshot<'_> {
     pub fn is_in_scan(&self, script: &ScriptHash) -> Result<bool, StoreError> {
         for scan in self.keys(SCRIPT_SCANS, &script.0, None, parse_script_scan_key) {
             if self.is_open(&scan?)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a history scan of a descriptor has not ended; also one into which none of its
+    /// scripts has come yet.
+    pub fn is_descriptor_in_scan(&self, descriptor: &DescriptorId) -> Result<bool, StoreError> {
+        for scan in self.open_scans()? {
+            let of_descriptor = self.descriptor_scan(&scan)?;
+            if of_descriptor.is_some_and(|it| it.descriptor == *descriptor) {
                 return Ok(true);
             }
         }

@@ -1,7 +1,7 @@
 //! Scripts that are forgotten: their rows go, and what only they made matter. What other scripts
 //! know stays as it is.
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 
 use super::event::{Cause, EventKind, Subject};
 use super::state::Removal;
@@ -29,17 +29,20 @@ impl Tracker {
                 // It is watched for descriptors alone, and goes with the last of them.
                 continue;
             }
+            // Of an add that was not finished nobody was told, but of payments.
+            let is_told = is_added || (row.tx_count, row.utxo_count) != (0, 0);
             let leaving = &builder.tracker.leaving;
             let is_left = |place: &Derivation| leaving.contains(&place.descriptor);
             if !row.derivations.iter().all(is_left) {
-                // It is watched for its descriptors still.
+                // It is watched for its descriptors still. Its subscribers are told all the same:
+                // when it goes with those, they may not be.
                 row.listed = false;
                 let depths = std::mem::replace(&mut row.depths, vec![1]);
+                let spk = row.spk.clone();
                 builder.tracker.uncount_depths(&depths);
+                told.extend(is_told.then(|| unwatched(*script, spk)));
                 continue;
             }
-            // Of an add that was not finished nobody was told, but of payments.
-            let is_told = is_added || (row.tx_count, row.utxo_count) != (0, 0);
             for place in row.derivations.clone() {
                 builder.leave_place(place)?;
             }
@@ -90,6 +93,15 @@ impl Tracker {
     }
 }
 
+fn unwatched(script: ScriptHash, spk: ScriptBuf) -> EventKind {
+    let subject = Subject::Script {
+        spk,
+        script,
+        derivations: Vec::new(),
+    };
+    EventKind::Unwatched { subject }
+}
+
 impl<V: View> TransitionBuilder<'_, V> {
     /// A script is not watched any more. Its rows go, at most about `room` of them now. Answers
     /// what is to be told of it.
@@ -113,12 +125,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             self.changes.forgetting(script)?.set(Some(()));
             self.tracker.forgetting.insert(script);
         }
-        let subject = Subject::Script {
-            spk: row.spk,
-            script,
-            derivations: Vec::new(),
-        };
-        Ok(Some(EventKind::Unwatched { subject }))
+        Ok(Some(unwatched(script, row.spk)))
     }
 
     /// Removes the outputs of a script and its part in scans and transactions. At most about `room`

@@ -203,13 +203,18 @@ pub async fn put_consumer(
     let none = DescriptorSelection(Some(Vec::new()));
     let descriptors = asked.descriptors.unwrap_or(none).parse()?;
     let has_none = descriptors.as_ref().is_some_and(Vec::is_empty);
+    let named_count = descriptors.as_ref().map(Vec::len);
     let ids: Arc<[DescriptorId]> = descriptors.as_deref().unwrap_or_default().into();
     let named_ids = ids.clone();
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let has_depths = !depths.is_empty();
     let read = routes.reads.run_long(move |view| {
         let may_be_empty = blocks || !has_none;
-        let addresses = named(wanted, may_be_empty, has_depths, view.encoder.network)?;
+        let addresses = named(wanted, may_be_empty, view.encoder.network)?;
+        let counts = (addresses.as_ref().map(Vec::len), named_count);
+        if has_depths && matches!(counts, (None, _) | (_, None) | (Some(0), Some(0))) {
+            return Err(depths_of_nobody());
+        }
         for (place, id) in named_ids.iter().enumerate() {
             let known = view.wallet_rows(id);
             known.map_err(|error| error.at("descriptors", place))?;
@@ -345,14 +350,9 @@ async fn define(
 fn named(
     wanted: AddressSelection,
     may_be_empty: bool,
-    has_depths: bool,
     network: Network,
 ) -> Result<Option<Vec<KnownAddress>>, ApiError> {
     match wanted.0 {
-        None if has_depths => {
-            let what = "left out when \"addresses\" is \"all\": depths belong to addresses (POST /add_addresses takes them, too)";
-            Err(ApiError::invalid_field("confirmations", what))
-        }
         None => Ok(None),
         Some(list) if list.count() == 0 && !may_be_empty => {
             let what = "\"all\" or an array of addresses, which may be empty beside \"descriptors\" or when \"blocks\" is true";
@@ -362,6 +362,13 @@ fn named(
             list.parse(network)?.into_iter().map(|it| it.0),
         ))),
     }
+}
+
+/// Depths of an address or a descriptor are told to all who listen to it, so they are not asked for
+/// of all there are, nor of none.
+fn depths_of_nobody() -> ApiError {
+    let what = "left out unless \"addresses\" and \"descriptors\" name some, and neither is \"all\": depths belong to single ones (POST /add_addresses takes them, too)";
+    ApiError::invalid_field("confirmations", what)
 }
 
 /// In an order that says nothing, so that equal lists are equal.

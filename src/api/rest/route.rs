@@ -126,9 +126,11 @@ routes! {
         let Services { reads, budget, .. } = &*services;
         descriptors::addresses::addresses(reads, budget, &sent.part, sent.query()?).await
     };
+    #[Costly]
     POST "/descriptors/{id}/next_address" watch |services, sent| {
         let asked = sent.body().await?;
-        descriptors::addresses::next_address(&services.descriptors, &sent.part, asked).await
+        let (descriptors, principal) = (&services.descriptors, &sent.principal);
+        descriptors::addresses::next_address(descriptors, principal, &sent.part, asked).await
     };
     #[Costly]
     POST "/audit/{address}" admin nothing |services, sent| {

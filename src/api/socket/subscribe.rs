@@ -237,12 +237,7 @@ impl Call {
             Subject::Descriptor(descriptor) => {
                 if descriptor.ensure_watched(self, depths, costly).await? {
                     let access = &self.services.access;
-                    let short = descriptor
-                        .id
-                        .to_string()
-                        .chars()
-                        .take(16)
-                        .collect::<String>();
+                    let short = descriptor.id.short();
                     access.changed(&client.caller, "subscribe_descriptor", Some(&short));
                 }
                 return Ok(());

@@ -65,7 +65,7 @@ impl Guarded {
         self.texts[place.expect("it is one")].reveal()
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         method: &Method,
         path: &str,
@@ -131,7 +131,7 @@ impl Guarded {
         }
     }
 
-    async fn client(&self, scope: Scope) -> Client {
+    pub(super) async fn client(&self, scope: Scope) -> Client {
         let packet = format!("0{}", json!({"token": self.text(scope)}));
         let (mut client, answer) = self.connect(&packet, None, "EIO=4").await;
         assert!(answer.starts_with("0{\"sid\":"), "{answer}");

@@ -298,6 +298,18 @@ async fn bad_definitions_are_refused_and_change_nothing() {
         ),
         (
             "a",
+            json!({"addresses": [], "descriptors": "all", "confirmations": [6]}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [], "blocks": true, "confirmations": [6]}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
             json!({"addresses": "all", "confirmations": [1]}),
             400,
             "invalid_field",

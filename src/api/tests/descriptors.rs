@@ -6,6 +6,7 @@ mod socket;
 use serde_json::json;
 
 use super::*;
+use crate::api::tests::limits::Captured;
 use crate::auth::{InForce, Scope, TokenText, TokensFile};
 use crate::clock::now_ms;
 use crate::descriptors::WalletDescriptor;
@@ -340,6 +341,106 @@ async fn more_addresses_than_are_derived_are_given_when_they_are() {
         let (status, given) = daemon.next_address(id, json!({})).await;
         assert_eq!((status, &given["index"]), (200, &json!(index)), "{given}");
     }
+}
+
+#[tokio::test]
+async fn no_address_is_given_while_it_may_turn_out_to_be_used() {
+    let daemon = Daemon::start().await;
+    daemon.derive();
+    let body = json!({"descriptor": wallet(), "history": "utxo"}).to_string();
+    let (_, added) = daemon.post("/descriptors", &body).await;
+    let id = added["descriptor_id"].as_str().unwrap();
+    assert_eq!(added["coverage"]["pending"], true, "{added}");
+    tokio::time::pause();
+    let (status, refused) = daemon.next_address(id, json!({})).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (409, &json!("past_awaited")),
+        "{refused}"
+    );
+    assert_eq!(daemon.of(id, "").await["keychains"][0]["next_index"], 0);
+    // A stop ends the waiting.
+    let waiting = daemon.next_address(id, json!({}));
+    let stopping = async {
+        tokio::task::yield_now().await;
+        daemon.stop.cancel();
+    };
+    let ((status, refused), ()) = tokio::join!(waiting, stopping);
+    assert_eq!((status, &refused["code"]), (503, &json!("stopping")));
+}
+
+#[tokio::test]
+async fn who_waits_for_scripts_hears_of_a_stop() {
+    let daemon = Daemon::start().await;
+    let body = json!({"descriptor": wallet(), "history": "none"}).to_string();
+    let waiting = daemon.post("/descriptors", &body);
+    let stopping = async {
+        while daemon.reader.snapshot().descriptor_count().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        daemon.stop.cancel();
+    };
+    let ((status, refused), ()) = tokio::join!(waiting, stopping);
+    assert_eq!((status, &refused["code"]), (503, &json!("stopping")));
+}
+
+#[tokio::test]
+async fn a_descriptor_has_so_many_scripts_also_when_its_addresses_are_given_away() {
+    let mut config = config::Config::default();
+    config.limits.descriptor_scripts = 1022;
+    let daemon = Daemon::with(config).await;
+    daemon.derive();
+    let body = json!({"descriptor": format!("wpkh({KEY}/0/*)"), "history": "none"}).to_string();
+    let (_, added) = daemon.post("/descriptors", &body).await;
+    let id = added["descriptor_id"].as_str().unwrap();
+    let mut given = 0;
+    let refused = loop {
+        let (status, answer) = daemon.next_address(id, json!({})).await;
+        match status {
+            200 => given += 1,
+            _ => break (status, answer),
+        }
+        assert!(given < 200, "it ends");
+    };
+    assert_eq!(
+        (refused.0, &refused.1["limit"]),
+        (409, &json!("descriptor_scripts"))
+    );
+}
+
+#[tokio::test]
+async fn a_descriptor_is_not_complete_while_a_scan_of_it_waits_to_begin() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let descriptor = crate::wire::request::descriptors::descriptor_id(&id).unwrap();
+    assert_eq!(daemon.of(&id, "").await["coverage"]["pending"], false);
+    daemon
+        .apply(Input::OpenDescriptorScan {
+            scan: crate::tracker::ScanId(7),
+            descriptor,
+            from: 0,
+            to: None,
+            now: NOW,
+        })
+        .await;
+    let coverage = daemon.of(&id, "").await["coverage"].take();
+    assert_eq!(
+        (&coverage["complete"], &coverage["pending"]),
+        (&json!(false), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn the_line_of_a_change_tells_which_descriptor_it_is() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let (log, _guard) = Captured::begin();
+    daemon.next_address(&id, json!({})).await;
+    daemon.delete(&format!("/descriptors/{id}")).await;
+    let concerned: Vec<_> = log
+        .lines()
+        .into_iter()
+        .map(|line| line[4].clone())
+        .collect();
+    assert_eq!(concerned, [&id[..16], &id[..16]]);
 }
 
 #[tokio::test]

@@ -82,6 +82,88 @@ fn list(ns: impl IntoIterator<Item = u8>) -> Value {
     json!({"addresses": addresses, "history": "none"})
 }
 
+fn wallet(path: &str, more: Value) -> Value {
+    const KEY: &str = "tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M";
+    let mut body = json!({"descriptor": format!("wpkh({KEY}/{path})"), "history": "none"});
+    let fields = body.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn more_of_a_descriptor_is_watched_for_the_token_that_added_it_alone() {
+    let shared = Shared::start(3000, 1).await;
+    shared.daemon.derive();
+    let more = wallet("0/*", json!({"range": [0, 99]}));
+    let one = wallet("0/*", json!({}));
+    assert_eq!(
+        shared.ask(0, "POST", "/descriptors", one.clone()).await.0,
+        201
+    );
+    let (status, refused) = shared.ask(1, "POST", "/descriptors", more.clone()).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (403, &json!("not_yours")),
+        "{refused}"
+    );
+    assert_eq!(shared.addresses(0), 1020);
+    // What takes no script is for all.
+    let labelled = wallet("0/*", json!({"label": "x"}));
+    assert_eq!(shared.ask(1, "POST", "/descriptors", labelled).await.0, 200);
+    assert_eq!(shared.ask(0, "POST", "/descriptors", more).await.0, 200);
+}
+
+#[tokio::test]
+async fn addresses_that_are_given_away_count_for_who_added_the_descriptor() {
+    let shared = Shared::start(1025, 1).await;
+    shared.daemon.derive();
+    let (_, added) = shared
+        .ask(0, "POST", "/descriptors", wallet("0/*", json!({})))
+        .await;
+    let path = format!(
+        "/descriptors/{}/next_address",
+        added["descriptor_id"].as_str().unwrap()
+    );
+    let mut given = 0;
+    let refused = loop {
+        let (status, answer) = shared.ask(given % 2, "POST", &path, json!({})).await;
+        match status {
+            200 => given += 1,
+            _ => break answer,
+        }
+        assert!(given < 200, "it ends");
+    };
+    assert_eq!(
+        (&refused["code"], &refused["limit"]),
+        (&json!("quota_reached"), &json!("addresses_per_token"))
+    );
+    let (_, other) = shared.ask(1, "POST", &path, json!({})).await;
+    let why = other["error"].as_str().unwrap();
+    assert!(
+        why.starts_with("The token that added the descriptor has "),
+        "{why}"
+    );
+    assert_eq!(shared.addresses(1), 0);
+}
+
+#[tokio::test]
+async fn addresses_of_a_descriptor_that_are_listed_are_more_of_a_token() {
+    let shared = Shared::start(1020, 1).await;
+    shared.daemon.derive();
+    let (_, added) = shared
+        .ask(0, "POST", "/descriptors", wallet("0/*", json!({})))
+        .await;
+    let path = format!(
+        "/descriptors/{}/addresses?limit=2",
+        added["descriptor_id"].as_str().unwrap()
+    );
+    let (_, page) = shared.ask(0, "GET", &path, Value::Null).await;
+    let mine = json!({"address": page["addresses"][0]["address"], "history": "none"});
+    let refused = (403, json!("addresses_per_token"));
+    assert_eq!(shared.add(0, "/add_address", mine).await, refused);
+    assert_eq!(shared.addresses(0), 1020);
+}
+
 #[tokio::test]
 async fn a_token_adds_so_many_addresses_and_who_removes_one_makes_room() {
     let shared = Shared::start(3, 1).await;

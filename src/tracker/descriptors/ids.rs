@@ -6,6 +6,14 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DescriptorId(pub [u8; 32]);
 
+impl DescriptorId {
+    /// Its first 16 hex digits, which tell it apart in the log.
+    pub fn short(&self) -> String {
+        let digits = self.to_string();
+        digits.chars().take(16).collect()
+    }
+}
+
 impl fmt::Display for DescriptorId {
     /// 64 hex digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

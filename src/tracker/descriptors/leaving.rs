@@ -116,6 +116,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         if watch.listed || !watch.derivations.is_empty() {
             return Ok(());
         }
+        // Who subscribed to an address put it on the list. Of others those are told of which
+        // something was told, not a thousand that were looked ahead.
         let has_past = (watch.tx_count, watch.utxo_count) != (0, 0);
         let event = self.forget_script(view, &mut Removal::of(script), room)?;
         told.extend(event.filter(|_| has_past));

@@ -70,12 +70,15 @@ impl DescriptorRow {
         self.held.is_some() || self.awaited > 0
     }
 
-    /// Scripts that are watched or, of the first ones, soon will be.
+    /// Scripts that are watched or, since they are wanted, soon will be.
     pub fn scripts(&self) -> u64 {
-        let keychains = self.keychains.iter();
-        keychains
-            .map(|it| u64::from(it.derived.max(it.first)))
-            .sum()
+        let keychains = [Keychain::External, Keychain::Internal].into_iter();
+        let counts = keychains.filter_map(|keychain| {
+            let row = self.keychain(keychain)?;
+            let wanted = self.wants(keychain).unwrap_or_default();
+            Some(u64::from(row.derived.max(row.first).max(wanted)))
+        });
+        counts.sum()
     }
 
     /// Scripts that are watched beyond the window, in each keychain: at least so many.
@@ -105,5 +108,40 @@ impl KeychainRow {
     pub fn next_index(&self) -> u32 {
         let unused = self.last_used.map_or(0, |index| index.saturating_add(1));
         self.reserved.max(unused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_are_wanted_count_before_they_are_derived() {
+        let keychain = KeychainRow {
+            window: 20,
+            derived: 1020,
+            first: 1020,
+            ..KeychainRow::default()
+        };
+        let mut row = DescriptorRow {
+            keychains: vec![keychain; 2],
+            is_ranged: true,
+            gap_limit: 20,
+            depths: vec![1],
+            from_height: 0,
+            awaited: 0,
+            held: None,
+            balance: Balance::default(),
+            utxo_count: 0,
+            tx_count: 0,
+            updated: 0,
+        };
+        assert_eq!(row.scripts(), 2040);
+        row.keychains[0].window = 200_000;
+        // With some more, which come with those.
+        assert_eq!(row.scripts(), 201_100 + 1020);
+        row.is_ranged = false;
+        row.keychains = vec![KeychainRow::default()];
+        assert_eq!(row.scripts(), 1);
     }
 }

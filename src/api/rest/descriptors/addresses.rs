@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::api::descriptors::{Descriptors, Given, no_such_keychain};
 use crate::api::rest::budget::Budget;
 use crate::api::rest::respond::{self, Answer};
+use crate::auth::Principal;
 use crate::reads::{Reads, StoreView};
 use crate::tracker::{Derivation, Keychain};
 use crate::wire::ApiError;
@@ -108,12 +109,13 @@ pub async fn addresses(
 /// `POST /descriptors/{id}/next_address`
 pub async fn next_address(
     descriptors: &Arc<Descriptors>,
+    principal: &Principal,
     id: &str,
     asked: NextAddress,
 ) -> Result<Answer, ApiError> {
     let id = descriptor_id(id)?;
     let label = asked.label.map(|Label(label)| label);
-    let given = descriptors.give(id, asked_for(asked.keychain), label);
+    let given = descriptors.give(principal, id, asked_for(asked.keychain), label);
     let given = given.await?;
     let beyond_gap = given.is_beyond_gap();
     let Given {

@@ -1,6 +1,9 @@
 //! Descriptors over Socket.IO, in the log, and for consumers.
 
+use hyper::Method;
+
 use super::*;
+use crate::api::tests::auth::Guarded;
 
 fn of(events: &[(String, Value)]) -> Vec<(&str, String)> {
     let about = |data: &Value| match (&data["address"], &data["descriptor_id"]) {
@@ -70,14 +73,14 @@ async fn a_subscriber_hears_of_a_descriptor_and_not_of_its_addresses() {
 }
 
 #[tokio::test]
-async fn who_subscribes_to_both_hears_both_and_subscribing_lists_nothing() {
+async fn who_subscribes_to_both_hears_both_and_subscribing_lists_the_address() {
     let (daemon, id) = Daemon::with_wallet().await;
     let mut client = daemon.client().await;
     let mine = derived(0, 0).to_string();
     let body = json!({"address": mine});
     client.emit("subscribe_address", body).await;
     assert_eq!(client.expect("subscribed").await["balance"]["balance"], 0);
-    assert_eq!(daemon.get("/addresses").await.1["total"], 0);
+    assert_eq!(daemon.get("/addresses").await.1["total"], 1);
     client
         .emit(
             "subscribe_descriptor",
@@ -103,11 +106,90 @@ async fn who_subscribes_to_both_hears_both_and_subscribing_lists_nothing() {
     let mut cursors: Vec<_> = heard.iter().map(|it| it.1["cursor"].clone()).collect();
     cursors.dedup();
     assert_eq!(cursors.len(), 4, "each number once");
-    // New depths of an address are asked for: it is on the list then.
-    let body = json!({"address": mine, "confirmations": [6]});
+}
+
+impl Daemon {
+    /// Removes it, with all its rows.
+    async fn remove_wallet(&self, id: &str) {
+        assert_eq!(self.delete(&format!("/descriptors/{id}")).await.0, 200);
+        while self.reader.snapshot().leaving().next().is_some() {
+            self.apply(Input::Forget { now: NOW }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_listens_to_an_unused_address_hears_it_also_when_its_descriptor_is_gone() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let (mine, other) = (derived(0, 5), derived(0, 6));
+    let mut client = daemon.client().await;
+    let body = json!({"address": mine.to_string()});
     client.emit("subscribe_address", body).await;
     client.expect("subscribed").await;
-    assert_eq!(daemon.get("/addresses").await.1["total"], 1);
+    let body = json!({"addresses": [other.to_string()]});
+    assert_eq!(daemon.put("shop", body).await.0, 201);
+    daemon.remove_wallet(&id).await;
+    daemon.pay(&mine, 5000, 1).await;
+    daemon.pay(&other, 7000, 2).await;
+    daemon.told().await;
+    let names: Vec<_> = of(&client.queued())
+        .into_iter()
+        .map(|it| it.0.to_owned())
+        .collect();
+    assert_eq!(names, ["new_transactions", "balance_change"]);
+    let (_, answer) = daemon.get("/events?consumer=shop").await;
+    assert_eq!(logged(&answer).len(), 2, "{answer}");
+}
+
+#[tokio::test]
+async fn who_listens_to_an_address_is_told_when_it_is_only_its_descriptors_again() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let mine = derived(0, 5).to_string();
+    let mut client = daemon.client().await;
+    client
+        .emit("subscribe_address", json!({"address": mine}))
+        .await;
+    client.expect("subscribed").await;
+    let (status, removed) = daemon.delete(&format!("/addresses/{mine}")).await;
+    assert_eq!(status, 200, "{removed}");
+    let told = client.expect("unwatched").await;
+    assert_eq!(
+        (&told["address"], &told["cursor"]),
+        (&json!(mine), &removed["cursor"])
+    );
+    daemon.remove_wallet(&id).await;
+    daemon.told().await;
+    assert_eq!(client.queued(), [], "it knows already");
+}
+
+#[tokio::test]
+async fn who_may_only_read_is_told_why_an_address_of_a_descriptor_is_not_subscribed_to() {
+    let guarded = Guarded::start().await;
+    guarded.daemon.derive();
+    let body = json!({"descriptor": wallet(), "history": "none"});
+    let token = Some(guarded.text(Scope::Watch));
+    let added = guarded
+        .ask(&Method::POST, "/descriptors", token, &body)
+        .await;
+    assert_eq!(added.0, 201, "{added:?}");
+    let (mine, id) = (derived(0, 5).to_string(), &added.1["descriptor_id"]);
+    let mut client = guarded.client(Scope::Read).await;
+    client
+        .emit("subscribe_address", json!({"address": mine}))
+        .await;
+    let error = client.expect("error").await;
+    let why = format!(
+        "{mine} is watched for its descriptor alone, not by itself. This needs a token of scope watch; yours has read."
+    );
+    assert_eq!(
+        (&error["code"], &error["error"]),
+        (&json!("forbidden"), &json!(why))
+    );
+    // The descriptor is watched.
+    client
+        .emit("subscribe_descriptor", json!({"descriptor_id": id}))
+        .await;
+    client.expect("subscribed").await;
 }
 
 #[tokio::test]
