@@ -3,8 +3,8 @@
 use hyper::Method;
 
 use super::rest::{
-    address_queries, addresses, consumers, descriptors, events, route, scans, session, utxos,
-    watchlist, webhooks,
+    address_queries, addresses, consumers, descriptors, event_stream, events, route, scans,
+    session, utxos, watchlist, webhooks,
 };
 use super::socket::{consumers as socket_consumers, requests};
 use crate::wire::error::ApiError;
@@ -45,6 +45,7 @@ said! {
     descriptors::ListDescriptors,
     descriptors::addresses::ListDerived,
     descriptors::addresses::NextAddress,
+    event_stream::StreamEvents,
     events::ReadEvents,
     scans::ScanList,
     scans::ScanOne,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, TryStreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, SizeHint};
@@ -30,6 +30,8 @@ pub struct AnswerBody {
     held: Option<Charge>,
     /// Who asked; nothing more is given when they have ended.
     principal: Option<Principal>,
+    /// It ends by itself when they have, and says why.
+    says_its_end: bool,
 }
 
 impl AnswerBody {
@@ -43,6 +45,7 @@ impl AnswerBody {
             content: body.map_err(|never| match never {}).boxed_unsync(),
             held: None,
             principal: None,
+            says_its_end: false,
         }
     }
 
@@ -71,6 +74,22 @@ impl AnswerBody {
             weight: PART_BYTES,
             held: None,
             principal: None,
+            says_its_end: false,
+        }
+    }
+
+    /// In parts as they come, without end, of which about `weight` bytes are held at a time. It sees
+    /// to it itself that it ends with who asked, and says so.
+    pub fn unending(
+        parts: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static,
+        weight: usize,
+    ) -> Self {
+        Self {
+            content: StreamBody::new(parts.map_ok(Frame::data)).boxed_unsync(),
+            weight,
+            held: None,
+            principal: None,
+            says_its_end: true,
         }
     }
 
@@ -81,7 +100,7 @@ impl AnswerBody {
 
     /// It is for nobody else.
     pub fn give_to(&mut self, principal: Principal) {
-        self.principal = Some(principal);
+        self.principal = Some(principal).filter(|_| !self.says_its_end);
     }
 
     /// Holds `charge` until it is out.

@@ -74,8 +74,25 @@ impl EventQueries {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let _place = self.place(wait)?;
-        let (texts, after) = (query.address, query.after);
-        let descriptors = wanted_descriptors(query.descriptor)?;
+        let begun = self.begin(query.address, query.descriptor, query.after);
+        let (named, from) = begun.await?;
+        let selection = named.selection();
+        let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
+        match self.read(selection, from, limit, enough).await {
+            Ok(batch) => self.answer(batch).await,
+            Err(PageError::Expired) => Err(named.expired(&self.reads, from).await),
+            Err(cause) => Err(cause.into()),
+        }
+    }
+
+    /// Those of whom a request names some, and the number after which to read for them.
+    pub async fn begin(
+        &self,
+        texts: Vec<String>,
+        descriptors: Vec<String>,
+        after: Option<String>,
+    ) -> Result<(Named, u64), ApiError> {
+        let descriptors = wanted_descriptors(descriptors)?;
         let begun = self.reads.run_rows(texts.len(), move |view| {
             let network = view.encoder.network;
             let addresses = match &texts[..] {
@@ -93,20 +110,7 @@ impl EventQueries {
             let from = begin(view, &named, after.as_deref())?;
             Ok((named, from))
         });
-        let (named, from) = begun.await?;
-        let selection = named.selection();
-        let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
-        match self.read(selection, from, limit, enough).await {
-            Ok(batch) => self.answer(batch).await,
-            Err(PageError::Expired) => {
-                let check = self.reads.run(move |view| {
-                    cursors::check(view, from).map_err(|error| named.with_balances(view, error))
-                });
-                check.await?;
-                Err(ApiError::internal(&"events that are kept were not found"))
-            }
-            Err(cause) => Err(cause.into()),
-        }
+        begun.await
     }
 
     /// Requests that wait for events now.
@@ -119,15 +123,18 @@ impl EventQueries {
         if wait.is_zero() {
             return Ok(None);
         }
+        self.waiting_place().map(Some)
+    }
+
+    pub fn waiting_place(&self) -> Result<Held, ApiError> {
         let LimitUse { name, limit, .. } = self.waiting.limit();
-        let held = self.waiting.take(1).ok_or_else(|| {
+        self.waiting.take(1).ok_or_else(|| {
             let message = format!(
-                "{limit} requests wait for events, as many as may (limits.{name}); ask again in a moment, or without \"wait\"."
+                "{limit} requests wait for events, as many as may (limits.{name}); ask again in a moment, or GET /events without \"wait\"."
             );
             let status = StatusCode::TOO_MANY_REQUESTS;
             ApiError::new(status, "quota_reached", message).retry_after(1).of_limit(name)
-        });
-        held.map(Some)
+        })
     }
 
     /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
@@ -199,7 +206,8 @@ fn batch_answer(
 }
 
 /// Those of whom a request names some.
-struct Named {
+#[derive(Clone)]
+pub struct Named {
     addresses: Vec<KnownAddress>,
     /// `None`: all.
     descriptors: Option<Vec<DescriptorId>>,
@@ -207,7 +215,7 @@ struct Named {
 
 impl Named {
     /// Who names nobody gets everything.
-    fn selection(&self) -> Selection {
+    pub fn selection(&self) -> Selection {
         if self.addresses.is_empty() && self.descriptors.as_ref().is_some_and(Vec::is_empty) {
             return Selection::everything();
         }
@@ -218,6 +226,15 @@ impl Named {
             descriptors: descriptors.map(|ids| Arc::new(ids.iter().copied().collect())),
             blocks: false,
         }
+    }
+
+    /// Why what comes after a number is not there.
+    pub async fn expired(self, reads: &Reads, number: u64) -> ApiError {
+        let check = reads.run(move |view| {
+            cursors::check(view, number).map_err(|error| self.with_balances(view, error))
+        });
+        let kept = || ApiError::internal(&"events that are kept were not found");
+        check.await.err().unwrap_or_else(kept)
     }
 
     fn with_balances(&self, view: &StoreView<'_>, error: ApiError) -> ApiError {

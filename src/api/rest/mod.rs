@@ -20,7 +20,7 @@
 //!              scans      history scans: ask for, look at, cancel
 //!              descriptors  wallets: add, list, take off; what is known of one; its addresses
 //!              audit      our outputs beside the node's
-//!              events     the log, with long polling
+//!              events     the log, with long polling; event_stream: as server-sent events
 //!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
 //!              webhooks   dead letters, a test delivery, another try
 //!              token      who asks
@@ -35,6 +35,7 @@ pub mod body;
 pub mod budget;
 pub mod consumers;
 pub mod descriptors;
+pub mod event_stream;
 pub mod events;
 mod metrics;
 pub mod reading;

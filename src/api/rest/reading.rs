@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::{EventQueries, LIMIT_DEFAULT, ReadEvents};
 use super::respond::Answer;
-use crate::consumers::{Consumer, Consumers, Unread, consumer_name};
+use crate::consumers::{Consumer, Consumers, Lease, Unread, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
 use crate::store::StoreError;
@@ -21,30 +21,12 @@ pub async fn consumer_events(
     name: &str,
     query: ReadEvents,
 ) -> Result<Answer, ApiError> {
-    let consumer = consumers.get(consumer_name(name)?)?;
-    for (name, texts) in [
-        ("address", &query.address),
-        ("descriptor", &query.descriptor),
-    ] {
-        if !texts.is_empty() {
-            let what = "left out beside \"consumer\", which says what it wants";
-            return Err(ApiError::invalid_parameter(name, what));
-        }
-    }
-    let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+    let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+    check_named(&query.address, &query.descriptor)?;
     let _place = events.place(wait)?;
+    let (consumer, lease, from) = open(events, consumers, name, query.after).await?;
     let reads = &events.reads;
-    let after = match query.after {
-        Some(text) => Some(reads.run(move |view| cursors::place(view, &text)).await?),
-        None => None,
-    };
-    let lease = consumer.leases.acquire();
-    let lease = lease.map_err(|reason| reason.error(name))?;
-    let from = match after {
-        Some(number) => number,
-        None => begin_of(reads, &consumer).await?.after,
-    };
     let ended = lease.ended();
     let until = async move {
         tokio::select! {
@@ -61,12 +43,49 @@ pub async fn consumer_events(
     }
     match batch {
         Ok(batch) => events.answer(batch).await,
-        Err(PageError::Expired) => {
-            check_place(reads, from, &consumer).await?;
-            Err(ApiError::internal(&"events that are kept were not found"))
-        }
+        Err(PageError::Expired) => Err(expired(reads, from, &consumer).await),
         Err(cause) => Err(cause.into()),
     }
+}
+
+/// Addresses and descriptors are named by who reads for no consumer.
+pub fn check_named(addresses: &[String], descriptors: &[String]) -> Result<(), ApiError> {
+    for (name, texts) in [("address", addresses), ("descriptor", descriptors)] {
+        if !texts.is_empty() {
+            let what = "left out beside \"consumer\", which says what it wants";
+            return Err(ApiError::invalid_parameter(name, what));
+        }
+    }
+    Ok(())
+}
+
+/// The one reader of a consumer, which reads after a cursor, or what is not acknowledged.
+pub async fn open(
+    events: &EventQueries,
+    consumers: &Consumers,
+    name: &str,
+    after: Option<String>,
+) -> Result<(Arc<Consumer>, Lease, u64), ApiError> {
+    let consumer = consumers.get(consumer_name(name)?)?;
+    let reads = &events.reads;
+    let after = match after {
+        Some(text) => Some(reads.run(move |view| cursors::place(view, &text)).await?),
+        None => None,
+    };
+    let lease = consumer.leases.acquire();
+    let lease = lease.map_err(|reason| reason.error(name))?;
+    let from = match after {
+        Some(number) => number,
+        None => begin_of(reads, &consumer).await?.after,
+    };
+    Ok((consumer, lease, from))
+}
+
+/// Why what comes after a number is not there for a consumer.
+pub async fn expired(reads: &Reads, number: u64, consumer: &Arc<Consumer>) -> ApiError {
+    let kept = || ApiError::internal(&"events that are kept were not found");
+    let check = check_place(reads, number, consumer).await;
+    check.err().unwrap_or_else(kept)
 }
 
 /// What a consumer has not acknowledged: reading it begins after that look's quiet number. A

@@ -43,8 +43,13 @@ pub fn with_cursor(status: StatusCode, cursor: &str, shape: &impl Serialize) -> 
 }
 
 /// A JSON answer of what is text already, or will be.
-pub fn json_text(status: StatusCode, text: AnswerBody) -> Answer {
-    let mut answer = with_body(status, "application/json", text);
+pub fn json_text(status: StatusCode, body: AnswerBody) -> Answer {
+    text(status, "application/json", body)
+}
+
+/// What the next block or transaction makes old, of another type.
+pub fn text(status: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
+    let mut answer = with_body(status, content_type, body);
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
+use super::event_stream::{self, StreamEvents};
 use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
@@ -164,6 +165,15 @@ routes! {
             }
             None => events.events(query, sent.asked).await,
         }
+    };
+    GET "/events/stream" read |services, sent| {
+        let query: StreamEvents = sent.query()?;
+        if query.consumer.is_some() {
+            sent.principal.require(Scope::Watch)?;
+        }
+        let Services { events, consumers, .. } = &*services;
+        let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
+        event_stream::stream_events(events, consumers, principal, query, last).await
     };
     GET "/consumers" read nothing |services, sent| {
         consumers::list_consumers(&services.consumer_routes, &sent.principal).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 use zeroize::{Zeroize, Zeroizing};
@@ -21,6 +21,7 @@ use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::{self, Nothing};
 
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// From the first to the last byte of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies up to this many bytes are read where they are; it takes less than a millisecond.
@@ -54,6 +55,8 @@ pub struct Sent {
     /// What the body is about, besides `part`, once it is read.
     concerns: Concerns,
     pub page: FromPage,
+    /// Where a browser's stream of events broke off.
+    pub last_event_id: Option<String>,
     caller: Caller,
     access: Arc<Access>,
     is_costly: bool,
@@ -81,6 +84,9 @@ impl Sent {
         } = found;
         let asking = request.extensions().get().copied();
         let page = FromPage::read(asking, request.headers());
+        let last_event_id = request.headers().get(LAST_EVENT_ID);
+        let last_event_id =
+            last_event_id.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let query = request.uri().query().unwrap_or_default().to_owned();
         let mut held = services.budget.charge();
         let body = if request.body().is_end_stream() {
@@ -113,6 +119,7 @@ impl Sent {
             principal,
             concerns,
             page,
+            last_event_id,
             caller,
             access: services.access.clone(),
             is_costly: route.has(Mark::Costly),

@@ -1,0 +1,252 @@
+//! `GET /events/stream`: the log as server-sent events (HTML standard, "Server-sent events").
+//!
+//! Each event is its cursor (`id`), its name (`event`) and its bytes (`data`), from the same reader
+//! as everybody's. A stream holds one place of `limits.waiting_requests`, and at most
+//! [`CHUNK_BYTES`] and one event of text: a client that does not take them holds up nobody.
+//!
+//! A browser that loses its connection comes back with the last `id` in `Last-Event-ID`, which wins
+//! over `after`. So an `id` alone goes out where nothing happens, with the place of the reader: who
+//! comes back after quiet days asks for nothing that retention may have taken. What a browser could
+//! not read as an answer (the cursor is of no use, the token has ended, somebody else reads for the
+//! consumer) is told as an event, `satwatch_error`, and the stream ends. That event has no `id`:
+//! who does not understand it comes back with the same cursor and hears it again, and is never led
+//! over a gap.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use super::body::AnswerBody;
+use super::events::{EventQueries, Named, ONE_READER};
+use super::reading;
+use super::respond::{self, Answer};
+use crate::auth::{Principal, Scope, Waits};
+use crate::consumers::{Consumer, Consumers, Lease};
+use crate::events::{Given, PageError, Reader};
+use crate::limits::Held;
+use crate::reads::Reads;
+use crate::wire::ApiError;
+use crate::wire::json::to_text;
+use crate::wire::request::Request;
+
+/// Between two signs of life: less than proxies and idle connections wait (nginx: 60 seconds).
+const BEAT: Duration = Duration::from_secs(15);
+/// Milliseconds after which a browser comes back.
+const RETRY: u32 = 1000;
+/// Events that are ready are sent together up to so many bytes.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+/// nginx passes on at once what has this header.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// `GET /events/stream`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamEvents {
+    pub after: Option<String>,
+    #[serde(default)]
+    pub address: Vec<String>,
+    #[serde(default)]
+    pub descriptor: Vec<String>,
+    pub consumer: Option<String>,
+}
+
+impl Request for StreamEvents {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("cursor", "write it as `after`"),
+        ("since", "write a cursor as `after`"),
+        ("limit", "a stream has none; GET /events has"),
+        ("wait", "a stream waits by itself"),
+        ("shared", ONE_READER),
+    ];
+}
+
+/// `last`: the header `Last-Event-ID`.
+pub async fn stream_events(
+    events: &EventQueries,
+    consumers: &Consumers,
+    principal: Principal,
+    query: StreamEvents,
+    last: Option<String>,
+) -> Result<Answer, ApiError> {
+    let place = events.waiting_place()?;
+    let after = last.filter(|last| !last.is_empty()).or(query.after);
+    let begun = match query.consumer {
+        Some(name) => {
+            reading::check_named(&query.address, &query.descriptor)?;
+            let opened = reading::open(events, consumers, &name, after).await;
+            opened.map(|(consumer, lease, from)| (Of::Consumer(consumer, Arc::new(lease)), from))
+        }
+        None => {
+            let begun = events.begin(query.address, query.descriptor, after).await;
+            begun.map(|(named, from)| (Of::Named(named), from))
+        }
+    };
+    let (of, from) = match begun {
+        Ok(begun) => begun,
+        // What it says is for a program that reads a stream.
+        Err(refusal) if refusal.restart.is_some() => {
+            return Ok(answer(AnswerBody::whole(refused(&refusal))));
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    let selection = match &of {
+        Of::Named(named) => named.selection(),
+        Of::Consumer(consumer, _) => consumer.filter.clone(),
+    };
+    let mut reader = Reader::of_selection(&events.log, &events.dispatch, selection, from);
+    reader.follow().await.map_err(PageError::from)?;
+    let mut beat = interval_at(Instant::now() + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let cursor = events.log.encoder.cursor(from);
+    let first = Bytes::from(format!("retry: {RETRY}\nid: {cursor}\n\n"));
+    let stream = EventStream {
+        first: Some(first),
+        reader,
+        beat,
+        end: of.end(principal),
+        of,
+        reads: events.reads.clone(),
+        stop: events.stop.clone(),
+        _place: place,
+    };
+    let chunks = stream::try_unfold(Some(stream), async |stream| match stream {
+        Some(stream) => stream.next().await,
+        None => Ok(None),
+    });
+    let mut answer = answer(AnswerBody::unending(Box::pin(chunks), CHUNK_BYTES));
+    respond::set_cursor(&mut answer, &cursor);
+    Ok(answer)
+}
+
+fn answer(body: AnswerBody) -> Answer {
+    let mut answer = respond::text(StatusCode::OK, "text/event-stream", body);
+    let headers = answer.headers_mut();
+    headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
+    answer
+}
+
+/// For whom a stream is.
+enum Of {
+    Named(Named),
+    Consumer(Arc<Consumer>, Arc<Lease>),
+}
+
+/// Why a stream ends.
+type End = Pin<Box<dyn Future<Output = ApiError> + Send>>;
+
+impl Of {
+    /// Waits until who asked may not read on.
+    fn end(&self, principal: Principal) -> End {
+        let ended = principal.ended(Waits::Request);
+        let token = async move {
+            ended.await;
+            let refusal = principal.require(Scope::Metrics).err();
+            refusal.map_or_else(ApiError::stopping, ApiError::from)
+        };
+        let Self::Consumer(consumer, lease) = self else {
+            return Box::pin(token);
+        };
+        let (consumer, lease) = (consumer.clone(), lease.clone());
+        Box::pin(async move {
+            tokio::select! {
+                refusal = token => refusal,
+                () = lease.ended() => match consumer.leases.ended(lease.id()) {
+                    Some(reason) => reason.error(&consumer.name),
+                    None => ApiError::stopping(),
+                },
+            }
+        })
+    }
+
+    /// Why what comes after a number is not there.
+    async fn expired(self, reads: &Reads, number: u64) -> ApiError {
+        match self {
+            Self::Named(named) => named.expired(reads, number).await,
+            Self::Consumer(consumer, _) => reading::expired(reads, number, &consumer).await,
+        }
+    }
+}
+
+struct EventStream {
+    first: Option<Bytes>,
+    reader: Reader<()>,
+    beat: Interval,
+    end: End,
+    of: Of,
+    reads: Reads,
+    stop: CancellationToken,
+    _place: Held,
+}
+
+/// What is sent, and what is left of the stream.
+type Next = Option<(Bytes, Option<EventStream>)>;
+
+impl EventStream {
+    async fn next(mut self) -> Result<Next, ApiError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some((first, Some(self))));
+        }
+        loop {
+            let given = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                refusal = &mut self.end => return Ok(Some((refused(&refusal), None))),
+                given = self.reader.next() => given,
+                _ = self.beat.tick() => {
+                    let beat = format!("id: {}\n\n", self.cursor());
+                    return Ok(Some((beat.into(), Some(self))));
+                }
+            };
+            let mut text = String::new();
+            match given {
+                Ok(given) => self.write(&mut text, given),
+                Err(PageError::Stopped) => return Ok(None),
+                Err(PageError::Expired) => {
+                    let refusal = self.of.expired(&self.reads, self.reader.place()).await;
+                    return Ok(Some((refused(&refusal), None)));
+                }
+                Err(cause @ PageError::Store(_)) => return Err(cause.into()),
+            }
+            // An error comes again.
+            while text.len() < CHUNK_BYTES
+                && let Some(Ok(given)) = self.reader.next().now_or_never()
+            {
+                self.write(&mut text, given);
+            }
+            if !text.is_empty() {
+                self.beat.reset();
+                return Ok(Some((text.into(), Some(self))));
+            }
+        }
+    }
+
+    fn write(&self, text: &mut String, given: Given<()>) {
+        let Given::Event(entry) = given else {
+            return;
+        };
+        let encoder = &self.reads.encoder;
+        if let Some(event) = entry.encoded(encoder) {
+            let cursor = encoder.cursor(entry.number);
+            let (name, data) = (event.name(), event.json());
+            text.push_str(&format!("id: {cursor}\nevent: {name}\ndata: {data}\n\n"));
+        }
+    }
+
+    /// All that is wanted up to there was given.
+    fn cursor(&self) -> String {
+        let encoder = &self.reads.encoder;
+        encoder.cursor(encoder.starts.not_skipped(self.reader.place()))
+    }
+}
+
+fn refused(refusal: &ApiError) -> Bytes {
+    format!("event: satwatch_error\ndata: {}\n\n", to_text(refusal)).into()
+}
