@@ -11,6 +11,11 @@
 #     --port PORT                 where the daemon listens (default 5005, or a free port if that one
 #                                 is taken)
 #     --bin PATH                  a satwatch that is built already
+#
+#   regtest/up.sh --detach        for tests of other programs: starts node and daemon at free ports
+#                                 and leaves them running, without payments; the wallet has coins.
+#                                 Says where they are, and that regtest/down.sh FOLDER ends them
+#     --json                      says it as one JSON object
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,6 +24,8 @@ payments=
 every=
 port=
 bin=
+detach=
+json=
 
 usage() {
     sed -n '2,/^set -e/p' "$0" | sed -n 's/^# \{0,1\}//p'
@@ -31,6 +38,16 @@ wrong() {
 while [ $# -gt 0 ]; do
     value=${2-}
     case $1 in
+    --detach)
+        detach=yes
+        shift
+        continue
+        ;;
+    --json)
+        json=yes
+        shift
+        continue
+        ;;
     --payments)
         [[ $value =~ ^[1-9][0-9]{0,8}$ ]] || wrong "--payments wants a number from 1"
         payments=$value
@@ -52,6 +69,8 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+[ -z "$json" ] || [ "$detach" ] || wrong "--json goes with --detach"
+[ -z "$detach" ] || [ -z "$payments$every" ] || wrong "--detach makes no payments: leave --payments and --every out"
 every=${every:-$([ "$payments" ] && echo 1 || echo 5)}
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -115,10 +134,12 @@ listening() { sed -nE 's,.*listening on (http://[^ "]+[0-9]).*,\1,p' "$folder/sa
 
 start_daemon() {
     # Started in the temporary folder, so that no settings.toml of somebody's is picked up.
+    # Detached, it has a session of its own, which no end of a terminal reaches.
     (
         cd "$folder"
         SATWATCH__SERVER__LISTEN="127.0.0.1:$port" SATWATCH__STORE__PATH="$folder/store" \
-            SATWATCH__BITCOIND__RPC_URL="$NODE_RPC_URL" SATWATCH__BITCOIND__COOKIE_FILE="$NODE_COOKIE" exec "$bin" run
+            SATWATCH__BITCOIND__RPC_URL="$NODE_RPC_URL" SATWATCH__BITCOIND__COOKIE_FILE="$NODE_COOKIE" \
+            exec ${detach:+setsid} "$bin" run
     ) </dev/null >>"$folder/satwatch.log" 2>&1 &
     daemon=$!
     started=$SECONDS
@@ -127,7 +148,9 @@ start_daemon() {
 
 # The first start; later ones are at the same port.
 start_first_daemon() {
-    if [ -z "$port" ]; then
+    if [ "$detach" ]; then
+        port=${port:-0}
+    elif [ -z "$port" ]; then
         port=5005
         ! (exec 8<>/dev/tcp/127.0.0.1/$port) 2>/dev/null || port=0
     fi
@@ -216,6 +239,37 @@ What a client receives, one JSON line an event:
 "
 }
 
+# Where what was left running is, for people or programs.
+say_where() {
+    if [ -z "$json" ]; then
+        cat <<WHERE
+satwatch: $url
+node: $NODE_RPC_URL (cookie $NODE_COOKIE, wallet satwatch)
+bitcoin-cli: $here/node.sh cli $folder/node
+end both: $here/down.sh $folder
+WHERE
+        return
+    fi
+    python3 - "$url" "$folder" "$daemon" "$NODE_RPC_URL" "$NODE_COOKIE" "$NODE_ZMQ" "$NODE_PID" "$here" <<'SCRIPT'
+import json, sys
+
+url, folder, daemon, rpc, cookie, zmq, node, here = sys.argv[1:]
+print(
+    json.dumps(
+        {
+            "url": url,
+            "folder": folder,
+            "log": f"{folder}/satwatch.log",
+            "pid": int(daemon),
+            "node": {"rpc_url": rpc, "cookie_file": cookie, "wallet": "satwatch", "zmq": zmq, "pid": int(node)},
+            "cli": [f"{here}/node.sh", "cli", f"{folder}/node"],
+            "down": [f"{here}/down.sh", folder],
+        }
+    )
+)
+SCRIPT
+}
+
 [ "$bin" ] || build
 folder=$(mktemp -d "${TMPDIR:-/tmp}/satwatch.XXXXXX")
 say "Starting a regtest node."
@@ -223,15 +277,23 @@ say "Starting a regtest node."
 # shellcheck source=/dev/null
 . "$folder/node/node.env"
 cli() { "$here/node.sh" cli "$folder/node" -rpcclienttimeout=30 "$@"; }
+# 101 would do, but below height 122 one payment in a thousand gets the lock time 21, which Knots
+# refuses as a parasite.
+mine() { cli -generate 125 >/dev/null; }
+if [ "$detach" ]; then
+    mine
+    start_first_daemon
+    say_where
+    trap - EXIT
+    exit 0
+fi
 # The watched address is in a wallet of its own that is then closed: the paying wallet never spends
 # from it.
 cli -named createwallet wallet_name=watched load_on_startup=false >/dev/null
 address=$(cli -rpcwallet=watched getnewaddress "" bech32)
 cli unloadwallet watched >/dev/null
 say "Mining 125 blocks, so that the wallet has coins."
-# 101 would do, but below height 122 one payment in a thousand gets the lock time 21, which Knots
-# refuses as a parasite.
-cli -generate 125 >/dev/null
+mine
 failures=0
 start_first_daemon
 banner

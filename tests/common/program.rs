@@ -198,7 +198,7 @@ pub fn node_command() -> Command {
     command
 }
 
-fn python_command() -> Command {
+pub fn python_command() -> Command {
     python_in("python")
 }
 

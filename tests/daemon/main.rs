@@ -25,6 +25,7 @@ mod event_stream;
 mod feed;
 mod history;
 mod hostile;
+mod kit;
 mod lag;
 mod limits;
 mod literals;
