@@ -32,7 +32,7 @@ use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
-use crate::derivation::Derivation;
+use crate::derivation::DerivationTask;
 use crate::follower::start::{self, FollowerConfig};
 use crate::server::{Server, tls_config};
 use crate::shutdown::{Deadline, Late};
@@ -139,7 +139,7 @@ pub async fn start(
     );
     let follower_task = Task::spawn("follower", async { Ok(follower_end.await??) });
 
-    let (derivation, derived) = Derivation::new(reader.clone(), indexer.clone());
+    let (derivation, derived) = DerivationTask::new(reader.clone(), indexer.clone());
     let derivation_end = derivation.run(stop_follower.clone());
     let derivation_task = Task::spawn("derivation", async { Ok(derivation_end.await?) });
 

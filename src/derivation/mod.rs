@@ -10,7 +10,7 @@
 //! 3. Scripts are derived beside the runtime and beside the indexer, in portions of at most
 //!    [`PORTION`]. A stop waits for one portion at most.
 //! 4. A descriptor that wants few scripts is not held up by those that want many, nor those for
-//!    ever by others: every second portion is for the one that is next ([`WantedScripts`]).
+//!    ever by others: every second portion is for the one that is next ([`DerivationQueue`]).
 //!
 //! # Flow
 //!
@@ -20,7 +20,7 @@
 //!                                                  DerivedScripts: who waits reads the row again
 //! ```
 
-mod wanted;
+mod queue;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::descriptors::WalletDescriptor;
 use crate::indexer::{self, InputRefused};
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::{ApplyError, DescriptorId, DescriptorRow, Input};
-use wanted::{Wanted, WantedScripts};
+use queue::{DerivationQueue, KeychainRange};
 
 /// Scripts that are derived at once: the indexer needs less than ten milliseconds for them.
 const PORTION: u32 = 500;
@@ -65,11 +65,11 @@ pub enum DerivationError {
 }
 
 /// Derives until it is told to stop.
-pub struct Derivation {
+pub struct DerivationTask {
     reader: StoreReader,
     indexer: indexer::Handle,
     portions: watch::Sender<()>,
-    wanted: WantedScripts,
+    wanted: DerivationQueue,
     look_at: Instant,
     /// Of the descriptors that want scripts.
     parsed: HashMap<DescriptorId, Arc<WalletDescriptor>>,
@@ -110,7 +110,7 @@ impl DerivedScripts {
     }
 }
 
-impl Derivation {
+impl DerivationTask {
     pub fn new(reader: StoreReader, indexer: indexer::Handle) -> (Self, DerivedScripts) {
         let (portions, derived) = watch::channel(());
         let waiting = DerivedScripts {
@@ -121,7 +121,7 @@ impl Derivation {
             reader,
             indexer,
             portions,
-            wanted: WantedScripts::default(),
+            wanted: DerivationQueue::default(),
             look_at: Instant::now(),
             parsed: HashMap::new(),
         };
@@ -153,7 +153,7 @@ impl Derivation {
     /// Reads what is wanted.
     async fn look(&mut self) -> Result<(), DerivationError> {
         let reader = self.reader.clone();
-        let wanted = blocking(move || Ok(wanted::read(&reader)?)).await?;
+        let wanted = blocking(move || Ok(queue::read(&reader)?)).await?;
         self.wanted.replace(wanted);
         let pause = match self.wanted.is_empty() {
             true => LOOK,
@@ -166,7 +166,7 @@ impl Derivation {
     }
 
     /// A portion of what is wanted.
-    async fn derive(&mut self, wanted: Wanted) -> Result<(), DerivationError> {
+    async fn derive(&mut self, wanted: KeychainRange) -> Result<(), DerivationError> {
         let (descriptor, keychain, first) = (wanted.descriptor, wanted.keychain, wanted.from);
         let Some(spks) = self.portion(wanted).await? else {
             // It was removed.
@@ -208,7 +208,10 @@ impl Derivation {
     }
 
     /// The first scripts of it; `None`: there is no such descriptor any more.
-    async fn portion(&mut self, wanted: Wanted) -> Result<Option<Vec<ScriptBuf>>, DerivationError> {
+    async fn portion(
+        &mut self,
+        wanted: KeychainRange,
+    ) -> Result<Option<Vec<ScriptBuf>>, DerivationError> {
         let known = self.parsed.get(&wanted.descriptor).cloned();
         let reader = self.reader.clone();
         let derived = blocking(move || {
@@ -246,8 +249,8 @@ fn parse(
     Ok(Some(Arc::new(parsed)))
 }
 
-fn tell(wanted: &Wanted, count: u32) {
-    let Wanted {
+fn tell(wanted: &KeychainRange, count: u32) {
+    let KeychainRange {
         descriptor,
         keychain,
         from,

@@ -63,7 +63,7 @@ impl Daemon {
     }
 
     fn derive(&self) -> (Running, DerivedScripts) {
-        let (derivation, derived) = Derivation::new(self.reader.clone(), self.indexer.clone());
+        let (derivation, derived) = DerivationTask::new(self.reader.clone(), self.indexer.clone());
         let stop = CancellationToken::new();
         let end = tokio::spawn(derivation.run(stop.clone()));
         (Running { stop, end }, derived)

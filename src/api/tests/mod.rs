@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
 use super::{Listening, Parts, Router, Services};
-use crate::derivation::Derivation;
+use crate::derivation::DerivationTask;
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
@@ -91,7 +91,7 @@ struct Daemon {
     limits: watch::Sender<config::Limits>,
     audits: mpsc::Receiver<history::AuditRequest>,
     /// Runs when it is asked to.
-    derivation: std::sync::Mutex<Option<Derivation>>,
+    derivation: std::sync::Mutex<Option<DerivationTask>>,
     thread: IndexerThread,
     _asks: mpsc::Receiver<crate::tracker::FollowUp>,
     folder: StoreFolder,
@@ -134,7 +134,7 @@ impl Daemon {
         let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
         let (limits, limits_seen) = watch::channel(config.limits.clone());
-        let (derivation, derived) = Derivation::new(reader.clone(), indexer.clone());
+        let (derivation, derived) = DerivationTask::new(reader.clone(), indexer.clone());
         let stop = CancellationToken::new();
         let parts = Parts {
             reader: reader.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use satwatch::config::Bitcoind;
-use satwatch::derivation::{Derivation, DerivedScripts};
+use satwatch::derivation::{DerivationTask, DerivedScripts};
 use satwatch::descriptors::WalletDescriptor;
 use satwatch::follower::start::{self, FollowerConfig, FollowerHandles};
 use satwatch::history::{Audit, AuditRequest, Audited};
@@ -66,7 +66,7 @@ impl Inside {
             monitored,
             stop.clone(),
         );
-        let (derivation, derived) = Derivation::new(reader.clone(), indexer.clone());
+        let (derivation, derived) = DerivationTask::new(reader.clone(), indexer.clone());
         runtime.spawn(derivation.run(stop.clone()));
         let inside = Self {
             reader,

@@ -13,14 +13,14 @@ type Place = (DescriptorId, Keychain);
 
 /// Scripts of one keychain, from one index up to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct KeychainRange {
     pub(super) descriptor: DescriptorId,
     pub(super) keychain: Keychain,
     pub(super) from: u32,
     pub(super) to: u32,
 }
 
-impl Wanted {
+impl KeychainRange {
     fn place(&self) -> Place {
         (self.descriptor, self.keychain)
     }
@@ -29,14 +29,14 @@ impl Wanted {
 /// What is wanted of all descriptors. In turns it is that of the keychain that wants least, so that
 /// it is done soon, and that of the next one in their order, so that all are done some time.
 #[derive(Debug, Default)]
-pub(super) struct WantedScripts {
+pub(super) struct DerivationQueue {
     indexes: BTreeMap<Place, Range<u32>>,
     /// Whose turn it was last.
     last: Option<Place>,
     is_for_least: bool,
 }
 
-impl WantedScripts {
+impl DerivationQueue {
     pub(super) fn replace(&mut self, indexes: BTreeMap<Place, Range<u32>>) {
         self.indexes = indexes;
     }
@@ -45,7 +45,7 @@ impl WantedScripts {
         self.indexes.is_empty()
     }
 
-    pub(super) fn next(&mut self) -> Option<Wanted> {
+    pub(super) fn next(&mut self) -> Option<KeychainRange> {
         self.is_for_least = !self.is_for_least;
         let place = match self.is_for_least {
             true => {
@@ -62,7 +62,7 @@ impl WantedScripts {
             }
         };
         let indexes = self.indexes.get(&place)?;
-        Some(Wanted {
+        Some(KeychainRange {
             descriptor: place.0,
             keychain: place.1,
             from: indexes.start,
@@ -71,7 +71,7 @@ impl WantedScripts {
     }
 
     /// So many of it are there now.
-    pub(super) fn advance(&mut self, wanted: &Wanted, count: u32) {
+    pub(super) fn advance(&mut self, wanted: &KeychainRange, count: u32) {
         let from = wanted.from.saturating_add(count);
         match from < wanted.to {
             true => _ = self.indexes.insert(wanted.place(), from..wanted.to),
@@ -80,7 +80,7 @@ impl WantedScripts {
     }
 
     /// Until the next look.
-    pub(super) fn remove(&mut self, wanted: &Wanted) {
+    pub(super) fn remove(&mut self, wanted: &KeychainRange) {
         self.indexes.remove(&wanted.place());
     }
 }
@@ -114,8 +114,8 @@ mod tests {
         (DescriptorId([n; 32]), Keychain::External)
     }
 
-    fn wanted(sizes: &[(u8, u32)]) -> WantedScripts {
-        let mut wanted = WantedScripts::default();
+    fn wanted(sizes: &[(u8, u32)]) -> DerivationQueue {
+        let mut wanted = DerivationQueue::default();
         wanted.replace(
             sizes
                 .iter()
@@ -126,7 +126,7 @@ mod tests {
     }
 
     /// Portions until the last script of a descriptor is there.
-    fn portions_until_done(mut wanted: WantedScripts, of: u8) -> usize {
+    fn portions_until_done(mut wanted: DerivationQueue, of: u8) -> usize {
         let mut portions = 0;
         while wanted.indexes.contains_key(&place(of)) {
             let next = wanted.next().expect("some are wanted");
