@@ -1,6 +1,6 @@
 //! Opening a store: creating it, bringing an earlier format up, and going on with the numbers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -128,7 +128,8 @@ type Entries = Vec<(&'static str, Vec<u8>, Option<Vec<u8>>)>;
 /// What a later format has in place of an entry. Nothing for one that is of it already.
 type Step = fn(&Outputs, &[u8], &[u8]) -> Result<Entries, Malformed>;
 /// How many outputs of a script have a row.
-type Outputs = HashMap<ScriptHash, u64>;
+/// Scripts whose outputs are counted at once: some 200 MB.
+const COUNTED: usize = 2_000_000;
 
 /// The formats before each change, the family that it is made from, and the change.
 const STEPS: [(Range<u32>, &str, Step); 4] = [
@@ -206,7 +207,10 @@ fn take_steps(
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), StoreError> {
     let done = if write { "brought up" } else { "checked" };
-    let outputs = count_all_outputs(db, from, stopped)?;
+    let mut outputs = Outputs::default();
+    if from < 8 && !write {
+        owners(db, stopped).try_for_each(|owner| owner.map(drop))?;
+    }
     for (_, family, step) in STEPS.iter().filter(|(formats, ..)| formats.contains(&from)) {
         let all = db.about(family);
         let mut batch = WriteBatch::default();
@@ -215,6 +219,12 @@ fn take_steps(
                 return Err(StoreError::Stopped);
             }
             let (key, value) = entry?;
+            if write
+                && *family == WATCHES
+                && let Ok(script) = parse_hash_key(&key)
+            {
+                outputs.reach(&ScriptHash(script), COUNTED, owners(db, stopped))?;
+            }
             let made = step(&outputs, &key, &value);
             let made = made.map_err(|Malformed(what)| db.corrupt(family, &key, what))?;
             for (family, key, value) in made.into_iter().filter(|_| write) {
@@ -260,25 +270,66 @@ fn list_scan(_: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries, Malformed
     Ok(made)
 }
 
-/// For `count_outputs`, which meets one script after the other.
-fn count_all_outputs(
-    db: &Db,
-    from: u32,
-    stopped: &dyn Fn() -> bool,
-) -> Result<Outputs, StoreError> {
-    let mut outputs = Outputs::new();
-    if from >= 8 {
-        return Ok(outputs);
+/// How many outputs have a row, of each script up to one, from another one on. All of them would
+/// take gigabytes in a store with tens of millions of outputs, so `count_outputs`, which meets the
+/// scripts in their order, has some at a time, and the outputs are read once for each time.
+#[derive(Debug, Default)]
+struct Outputs {
+    counts: BTreeMap<ScriptHash, u64>,
+    /// Scripts behind it are not in it. `None`: none is.
+    upto: Option<ScriptHash>,
+}
+
+impl Outputs {
+    fn of(&self, script: &ScriptHash) -> u64 {
+        self.counts.get(script).copied().unwrap_or_default()
     }
-    for entry in db.scan(OUTPUTS, &[], None, whole_family()) {
+
+    /// Counts those of the scripts from this one on, `most` of them, if it is not among those that
+    /// are counted.
+    fn reach(
+        &mut self,
+        script: &ScriptHash,
+        most: usize,
+        all: impl Iterator<Item = Result<ScriptHash, StoreError>>,
+    ) -> Result<(), StoreError> {
+        if self.upto.is_some_and(|upto| *script <= upto) {
+            return Ok(());
+        }
+        let mut upto = ScriptHash([u8::MAX; 32]);
+        self.counts.clear();
+        for owner in all {
+            let owner = owner?;
+            if !(*script..=upto).contains(&owner) {
+                continue;
+            }
+            *self.counts.entry(owner).or_default() += 1;
+            if self.counts.len() > most
+                && let Some((last, _)) = self.counts.pop_last()
+            {
+                // It is behind all that are counted.
+                upto = self.counts.last_key_value().map_or(last, |(upto, _)| *upto);
+            }
+        }
+        self.upto = Some(upto);
+        Ok(())
+    }
+}
+
+/// The scripts of all outputs that have a row.
+fn owners<'a>(
+    db: &'a Db,
+    stopped: &'a dyn Fn() -> bool,
+) -> impl Iterator<Item = Result<ScriptHash, StoreError>> + 'a {
+    let rows = db.scan(OUTPUTS, &[], None, whole_family());
+    rows.map(move |entry| {
         if stopped() {
             return Err(StoreError::Stopped);
         }
         let (key, value) = entry?;
         let row: OutputRow = db.decode(OUTPUTS, &key, &value)?;
-        *outputs.entry(row.script).or_default() += 1;
-    }
-    Ok(outputs)
+        Ok(row.script)
+    })
 }
 
 /// A watched script that was added by itself, and is listed as such.
@@ -287,8 +338,7 @@ fn count_outputs(outputs: &Outputs, key: &[u8], value: &[u8]) -> Result<Entries,
         return Ok(Vec::new());
     }
     let script = ScriptHash(parse_hash_key(key)?);
-    let outputs = outputs.get(&script).copied().unwrap_or_default();
-    let row = watch_of_format_7(value, outputs)?;
+    let row = watch_of_format_7(value, outputs.of(&script))?;
     Ok(vec![
         (WATCHES, key.to_vec(), Some(row.to_bytes())),
         (LISTED, key.to_vec(), Some(Vec::new())),
@@ -337,6 +387,32 @@ mod tests {
 
     use super::*;
     use crate::store::inspect::look;
+
+    #[test]
+    fn outputs_are_counted_for_some_scripts_at_a_time() {
+        let script = |n: u8| ScriptHash([n; 32]);
+        let owners: Vec<u8> = (0..200).map(|n: u8| n.wrapping_mul(37) % 23).collect();
+        for most in [1, 3, 22, 23, 100] {
+            let (mut outputs, mut readings) = (Outputs::default(), 0);
+            for watched in 0..=u8::MAX {
+                let all = owners.iter().map(|owner| {
+                    readings += 1;
+                    Ok(script(*owner))
+                });
+                outputs
+                    .reach(&script(watched), most, all)
+                    .expect("they are read");
+                assert!(outputs.counts.len() <= most);
+                let count = owners.iter().filter(|owner| **owner == watched).count();
+                assert_eq!(
+                    outputs.of(&script(watched)),
+                    count as u64,
+                    "{watched} {most}"
+                );
+            }
+            assert_eq!(readings / owners.len(), 23_usize.div_ceil(most), "{most}");
+        }
+    }
 
     #[test]
     fn without_room_for_it_an_earlier_format_is_left_as_it_is() {
