@@ -105,6 +105,11 @@ pub enum Remedy {
     WatchFromNow,
 
     #[error(
+        "the balance of descriptor {descriptor} goes without it; if what the descriptor does from now on is enough, remove it and add it with \"history\": \"none\""
+    )]
+    WatchDescriptorFromNow { descriptor: String },
+
+    #[error(
         "correct or remove bitcoind.zmq_{topic}; it is right as it is if the port is forwarded"
     )]
     CorrectEndpoint { topic: &'static str },

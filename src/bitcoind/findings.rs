@@ -183,12 +183,16 @@ fn clock_finding(node: &NodeInfo, now: u64) -> Option<Finding> {
     Some(Finding::bad(what, Remedy::SetClock))
 }
 
-/// Of an address that waits for its outputs.
-pub fn too_many_outputs(address: &str) -> Finding {
+/// Of an address that waits for its outputs. One that was not added by itself is of a descriptor.
+pub fn too_many_outputs(address: &str, of: Option<String>) -> Finding {
     let what = format!(
         "bitcoind cannot tell what {address} owned when it was added: that is too much for one answer"
     );
-    Finding::bad(what, Remedy::WatchFromNow)
+    let remedy = match of {
+        None => Remedy::WatchFromNow,
+        Some(descriptor) => Remedy::WatchDescriptorFromNow { descriptor },
+    };
+    Finding::bad(what, remedy)
 }
 
 /// Why nothing reaches the node. On a private chain it may be alone.

@@ -1,8 +1,8 @@
 //! Our confirmed unspent outputs of one script, or of one descriptor, beside the node's own, at one
 //! block.
 //!
-//! Of a descriptor the node is asked for the scripts that we watch, and for those that it derives
-//! itself at the same indexes.
+//! Of a descriptor the node is asked for the scripts that it derives itself at the indexes that we
+//! watch, and only of a keychain that it cannot derive for the scripts one by one.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -108,8 +108,8 @@ async fn audit(context: &mut NodeContext, of: &Audit) -> Result<Audited, Interru
     let mut left = SCANS;
     loop {
         left -= 1;
-        let mut outputs = scan(context, of).await?;
-        let compared = tokio::time::timeout(CATCH_UP, compare(context, &mut outputs, of)).await;
+        let outputs = scan(context, of).await?;
+        let compared = tokio::time::timeout(CATCH_UP, compare(context, outputs, of)).await;
         match compared.unwrap_or_else(|_| {
             Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())
         }) {
@@ -122,10 +122,15 @@ async fn audit(context: &mut NodeContext, of: &Audit) -> Result<Audited, Interru
 /// The node's side. Another program's scan is waited for, up to a point.
 async fn scan(context: &NodeContext, of: &Audit) -> Result<Outputs, Interrupted> {
     let (reader, asked) = (context.reader.clone(), of.clone());
-    let (spks, ranges) = blocking(move || asked_of_node(&reader, &asked)).await?;
+    let asked = blocking(move || asked_of_node(&reader, &asked)).await?;
     let until = Instant::now() + BUSY;
     loop {
-        match Outputs::scan(&context.rpc, spks.clone(), ranges.clone(), usize::MAX).await {
+        let Asked {
+            spks,
+            ranges,
+            of_ranges,
+        } = asked.clone();
+        match Outputs::scan(&context.rpc, spks, ranges, of_ranges, usize::MAX).await {
             Err(error) if error.kind == NodeErrorKind::Busy && Instant::now() < until => {
                 tokio::time::sleep(PAUSE).await
             }
@@ -143,20 +148,29 @@ async fn scan(context: &NodeContext, of: &Audit) -> Result<Outputs, Interrupted>
     }
 }
 
-/// Scripts, and ranges of indexes.
-fn asked_of_node(
-    reader: &StoreReader,
-    of: &Audit,
-) -> Result<(Vec<ScriptBuf>, Vec<ScanRange>), Interrupted> {
+/// What the node is asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Asked {
+    spks: Vec<ScriptBuf>,
+    ranges: Vec<ScanRange>,
+    /// Scripts that we have in the ranges.
+    of_ranges: Vec<ScriptBuf>,
+}
+
+fn asked_of_node(reader: &StoreReader, of: &Audit) -> Result<Asked, Interrupted> {
+    let mut asked = Asked::default();
     let descriptor = match of {
-        Audit::Script(spk) => return Ok((vec![spk.clone()], Vec::new())),
+        Audit::Script(spk) => {
+            asked.spks.push(spk.clone());
+            return Ok(asked);
+        }
         Audit::Descriptor(descriptor) => *descriptor,
     };
     let snapshot = reader.snapshot();
-    let (mut spks, mut ranges) = (HashSet::new(), Vec::new());
+    let mut known = HashSet::new();
     let rows = snapshot.descriptor(&descriptor)?;
     let Some((row, wallet)) = rows.zip(snapshot.wallet(&descriptor)?) else {
-        return Ok((Vec::new(), ranges));
+        return Ok(asked);
     };
     let parsed = WalletDescriptor::parse(&wallet.text, reader.chain().network);
     let parsed = parsed.map_err(|problem| {
@@ -167,6 +181,11 @@ fn asked_of_node(
         .into_iter()
         .zip(&row.keychains)
     {
+        let text = parsed.for_node(keychain as usize);
+        let ours = match text {
+            Some(_) => &mut asked.of_ranges,
+            None => &mut asked.spks,
+        };
         for index in 0..indexes.derived {
             let place = Derivation {
                 descriptor,
@@ -175,30 +194,37 @@ fn asked_of_node(
             };
             let script = snapshot.derivation(&place)?;
             let watch = script.map(|script| snapshot.watch(&script)).transpose()?;
-            spks.extend(watch.flatten().map(|watch| watch.spk));
+            let spk = watch.flatten().map(|watch| watch.spk);
+            // One may stand in two places.
+            ours.extend(spk.filter(|spk| known.insert(spk.clone())));
         }
-        let Some(text) = parsed.for_node(keychain as usize) else {
-            continue;
-        };
+        let Some(text) = text else { continue };
         for start in (0..indexes.derived).step_by(RANGE as usize) {
-            ranges.push(ScanRange {
+            asked.ranges.push(ScanRange {
                 descriptor: text.clone(),
                 indexes: start..start.saturating_add(RANGE).min(indexes.derived),
             });
         }
     }
-    Ok((spks.into_iter().collect(), ranges))
+    Ok(asked)
 }
 
 /// Both sides at one block, which is our tip in this moment.
 async fn compare(
     context: &mut NodeContext,
-    outputs: &mut Outputs,
+    mut outputs: Outputs,
     of: &Audit,
 ) -> Result<Audited, Interrupted> {
     loop {
         outputs.roll_forward(context).await?;
-        if let Some(audited) = our_side(&context.reader, outputs, of)? {
+        let (reader, of) = (context.reader.clone(), of.clone());
+        let looked = blocking(move || {
+            let audited = our_side(&reader, &mut outputs, &of)?;
+            Ok((audited, outputs))
+        });
+        let audited;
+        (audited, outputs) = looked.await?;
+        if let Some(audited) = audited {
             return Ok(audited);
         }
     }
@@ -259,7 +285,7 @@ fn coverage_of(
     let mut pending = row.is_pending();
     for waiting in snapshot.pending_baselines() {
         let (_, watch) = waiting?;
-        pending |= watch.derivations.iter().any(is_of_it);
+        pending |= watch.coverage.is_awaited() && watch.derivations.iter().any(is_of_it);
         if pending {
             break;
         }
@@ -268,9 +294,9 @@ fn coverage_of(
     let is_wanted = wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip);
     Ok(Some(Coverage {
         from_height: row.from_height,
-        utxos_complete: is_wanted && !pending,
+        utxos_complete: is_wanted && !pending && row.left_out.is_empty(),
         pending,
-        staged: None,
+        ..Coverage::default()
     }))
 }
 
@@ -289,7 +315,10 @@ mod tests {
     use super::super::utxo_scan::ScanPart;
     use super::*;
     use crate::store::{ChainInfo, open_at_boot};
-    use crate::tracker::{Balance, ChangeSet, Diff, Spend, Transition, WatchRow};
+    use crate::tracker::{
+        Balance, ChangeSet, DescriptorRequest, Diff, Input, MemoryView, Spend, Tracker, Transition,
+        WatchRow,
+    };
 
     fn block(height: u32) -> BlockId {
         BlockId {
@@ -352,7 +381,7 @@ mod tests {
                 from_height: 9,
                 utxos_complete: true,
                 pending: false,
-                staged: None,
+                ..Coverage::default()
             },
             balance: Balance::default(),
             utxo_count: 2,
@@ -453,6 +482,59 @@ mod tests {
                 "it is carried on and compared then"
             );
         }
+    }
+
+    /// However many scripts it has, its request stays short.
+    #[test]
+    fn of_a_descriptor_the_node_is_asked_for_ranges_and_not_for_each_script() {
+        const WALLET: &str = "wpkh(tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/<0;1>/*)";
+        let folder = tempfile::tempdir().unwrap();
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
+        let (mut writer, reader) = open_at_boot(folder.path(), Some(chain), 0, "boot").unwrap();
+        let wallet = WalletDescriptor::parse(WALLET, Network::Regtest).unwrap();
+        let descriptor = DescriptorId([1; 32]);
+        let mut tracker = Tracker::new([7; 16]);
+        let mut view = MemoryView::default();
+        let request = DescriptorRequest {
+            text: WALLET.to_owned(),
+            keychains: 2,
+            is_ranged: true,
+            label: None,
+            gap_limit: 20,
+            range: 0,
+            depths: Vec::new(),
+            baseline: Baseline::IfMissing,
+        };
+        let derived = |keychain, indexes: std::ops::Range<u32>| Input::Derived {
+            descriptor,
+            keychain,
+            first: indexes.start,
+            spks: wallet.derive(keychain as usize, indexes),
+            now: 0,
+        };
+        for input in [
+            Input::AddDescriptor {
+                descriptor,
+                request,
+                now: 0,
+            },
+            derived(Keychain::External, 0..30),
+            derived(Keychain::Internal, 0..20),
+        ] {
+            let transition = tracker.apply(&view, input).unwrap();
+            view.commit(&transition.changes);
+            writer.commit(&[transition], false).unwrap();
+        }
+        let asked = asked_of_node(&reader, &Audit::Descriptor(descriptor)).unwrap();
+        assert!(asked.spks.is_empty());
+        let ranges: Vec<_> = asked.ranges.iter().map(|it| it.indexes.clone()).collect();
+        assert_eq!(ranges, [0..30, 0..20]);
+        let ours: HashSet<_> = asked.of_ranges.into_iter().collect();
+        let external = wallet.derive(0, 0..30).into_iter();
+        assert_eq!(ours, external.chain(wallet.derive(1, 0..20)).collect());
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
 
 pub use audit::{Audit, AuditRequest, Audited};
-pub use baseline::LeftOut;
+pub use baseline::{Added, LeftOut};
 pub use scan::{ScanMethod, ScanProgress};
 
 /// What every task of this room works with.

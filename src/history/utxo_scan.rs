@@ -47,15 +47,18 @@ pub(super) struct ScanPart {
 }
 
 impl Outputs {
-    /// Scans for these scripts, which all differ, and for those in the ranges. `size`: the scripts
-    /// and outputs of a part, unless one script has more.
+    /// Scans for these scripts, which all differ, and for those in the ranges, of which `of_ranges`
+    /// are ours: the node is not told of them one by one, since it takes 32 MB in a request.
+    /// `size`: the scripts and outputs of a part, unless one script has more.
     pub(super) async fn scan(
         rpc: &Rpc,
-        spks: Vec<ScriptBuf>,
+        mut spks: Vec<ScriptBuf>,
         ranges: Vec<ScanRange>,
+        of_ranges: Vec<ScriptBuf>,
         size: usize,
     ) -> Result<Self, NodeError> {
         let scan = rpc.scan(spks.clone(), ranges).await.map_err(explain)?;
+        spks.extend(of_ranges);
         let split = tokio::task::spawn_blocking(move || {
             let (block, found) = read_scan(scan)?;
             let (parts, beyond) = parts(spks, found, size);
@@ -205,14 +208,26 @@ fn parts(
     (parts, beyond)
 }
 
+/// The node's own words are neither passed on nor logged: they may repeat what it was asked, which
+/// says what a wallet is, and have no bound.
 fn explain(error: NodeError) -> NodeError {
-    if error.kind == NodeErrorKind::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
-        return NodeError::new(
-            NodeErrorKind::Busy,
-            "bitcoind runs another scan of its unspent outputs; waiting for its end",
-        );
+    use NodeErrorKind::{Busy, Rpc, Shape, WarmingUp};
+    let what = match error.kind {
+        Rpc(SCAN_RUNS) if error.message.contains("in progress") => {
+            let what = "bitcoind runs another scan of its unspent outputs; waiting for its end";
+            return NodeError::new(Busy, what);
+        }
+        Rpc(code) => format!("bitcoind refuses the scan of its unspent outputs (code {code})"),
+        Shape => {
+            "bitcoind's answer to the scan of its unspent outputs is not understood".to_owned()
+        }
+        WarmingUp => "bitcoind is starting".to_owned(),
+        _ => return error,
+    };
+    NodeError {
+        message: what,
+        ..error
     }
-    error
 }
 
 fn read_scan(scan: UtxoScan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
@@ -323,6 +338,27 @@ mod tests {
             height: 1,
             coinbase: false,
         }
+    }
+
+    #[test]
+    fn what_the_node_says_of_a_scan_is_not_passed_on() {
+        use NodeErrorKind::{Busy, Rpc, Shape, TimedOut, WarmingUp};
+        let said = format!("key 'tpubD6{}' is not valid", "x".repeat(1 << 20));
+        for kind in [Rpc(-5), Rpc(SCAN_RUNS), Shape, WarmingUp] {
+            let told = explain(NodeError::new(kind, &said));
+            assert_eq!(told.kind, kind);
+            assert!(told.message.len() < 100 && !told.message.contains("tpub"));
+        }
+        assert!(
+            explain(NodeError::new(Rpc(-5), &said))
+                .message
+                .contains("-5")
+        );
+        // What is ours is.
+        let ours = NodeError::new(TimedOut, "it did not answer in time");
+        assert_eq!(explain(ours.clone()), ours);
+        let running = NodeError::new(Rpc(SCAN_RUNS), "Scan already in progress");
+        assert_eq!(explain(running).kind, Busy);
     }
 
     #[test]

@@ -83,6 +83,7 @@ pub(super) fn size_of(input: &Input) -> usize {
         Input::AddDescriptor { .. }
         | Input::Reserve { .. }
         | Input::Reach { .. }
+        | Input::LeaveOut { .. }
         | Input::RemoveDescriptor { .. } => 1,
         Input::OpenDescriptorScan { .. } | Input::SkipPruned { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxRemoved { .. } => 1,
@@ -118,7 +119,10 @@ pub fn must_last(input: &Input) -> bool {
         // A scan goes on from where the store says that it is.
         Input::ScanBlocks { .. } | Input::EnterScan { .. } | Input::SkipPruned { .. } => false,
         // They go on from what the store says, too.
-        Input::Derived { .. } | Input::Join { .. } | Input::Forget { .. } => false,
+        Input::LeaveOut { .. }
+        | Input::Derived { .. }
+        | Input::Join { .. }
+        | Input::Forget { .. } => false,
         Input::WatchPart { is_last, .. } => *is_last,
         Input::ScanScripts { .. }
         | Input::TxSeen { .. }

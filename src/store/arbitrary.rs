@@ -66,6 +66,7 @@ pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
         (option::of(balance()), balance()),
         (any::<bool>(), any::<[u32; 2]>()),
         any::<[u64; 4]>(),
+        vec(derivation(), 0..3),
     )
         .prop_map(
             |(
@@ -74,6 +75,7 @@ pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
                 (held, balance),
                 (is_ranged, [gap_limit, from_height]),
                 [awaited, utxo_count, tx_count, updated],
+                left_out,
             )| DescriptorRow {
                 keychains,
                 is_ranged,
@@ -86,6 +88,7 @@ pub fn descriptor_row() -> impl Strategy<Value = DescriptorRow> {
                 utxo_count,
                 tx_count,
                 updated,
+                left_out,
             },
         )
 }
@@ -165,11 +168,11 @@ pub fn tx() -> impl Strategy<Value = Transaction> {
 
 pub fn watch_row() -> impl Strategy<Value = WatchRow> {
     let coverage = (
-        any::<(u32, bool, bool)>(),
+        any::<(u32, [bool; 4])>(),
         option::of((balance(), any::<i64>())),
     )
         .prop_map(
-            |((from_height, utxos_complete, pending), staged)| Coverage {
+            |((from_height, [utxos_complete, pending, left_out, in_portions]), staged)| Coverage {
                 from_height,
                 utxos_complete,
                 pending,
@@ -177,6 +180,8 @@ pub fn watch_row() -> impl Strategy<Value = WatchRow> {
                     balance,
                     utxo_count,
                 }),
+                left_out,
+                in_portions,
             },
         );
     (

@@ -50,7 +50,7 @@
 //! |---|---|---|---|
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
-//! | `watches` | script hash | version 2: spk, listed, derivations (see `derivations`), label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, outputs u64, tx_count u64, updated u64 | balance |
+//! | `watches` | script hash | version 2: spk, listed, derivations (see `derivations`), label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged, 16 left out, 32 in portions), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, outputs u64, tx_count u64, updated u64 | balance |
 //! | `listed` (8) | script hash | empty | list of addresses: scripts that were added by themselves |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend, (6) unless empty: earlier ones (height u32, txid and height u32 of the spend) | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
@@ -67,7 +67,7 @@
 //! | `descriptor_scans` (8) | id u64 | descriptor id, entered u32s, late u32?, (upto u32, then u32)? back, from_height u32 | history scans that are for a descriptor |
 //! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
-//! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), is_ranged, gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance of a descriptor |
+//! | `descriptors` (8) | descriptor id | keychains (last_used u32?, reserved u32, window u32, watched_to u32, derived u32, first u32), is_ranged, gap_limit u32, depths, from_height u32, awaited u64, (confirmed i64, unconfirmed i64)? held, confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64, unless empty: places (see `derivations`) of scripts that are left out | balance of a descriptor |
 //! | `wallets` (8) | descriptor id | text, label, added u64, baseline u8 (0 skip, 1 if missing, 2 refresh) | what was asked for |
 //! | `derivations` (8) | descriptor id, keychain u8 (0 external, 1 internal), index u32 | script hash | addresses of a descriptor |
 //! | `owned_outputs` (8) | descriptor id, txid, vout u32 | empty | outputs of a descriptor whose spend is not confirmed |

@@ -3,8 +3,8 @@
 //! # Laws
 //!
 //! 1. The scripts of the descriptor enter in the order of their indexes, in portions, as soon as
-//!    their baseline is merged: those that there are at first, and those that uses which the scan
-//!    finds bring about.
+//!    their baseline is merged, or left out: those that there are at first, and those that uses
+//!    which the scan finds bring about.
 //! 2. What scripts that enter on the way did in the blocks below is lacking
 //!    ([`DescriptorScan::late`]). When the scan is through it goes back, meets those blocks with
 //!    all its scripts, and goes on from where it was ([`DescriptorScan::back`]); what it meets a
@@ -12,12 +12,14 @@
 //!    has then brought what a scan would have that knew all of them from the start.
 //! 3. Its end is told once for the descriptor, and for those of its scripts that were added by
 //!    themselves.
+//! 4. When its descriptor is removed it is cancelled at once: also one that no script has entered,
+//!    which would have nothing left to do, and speaks for nothing.
 
 use super::descriptors::{Derivation, DescriptorId, DescriptorRow, Keychain};
 use super::event::{EventKind, SubjectId};
 use super::transition::TransitionBuilder;
 use super::{
-    ApplyError, BlockId, DescriptorScan, FollowUp, ScanId, ScanRow, ScriptHash, Tracker,
+    ApplyError, BlockId, DescriptorScan, FollowUp, ScanId, ScanRow, ScanState, ScriptHash, Tracker,
     Transition, View, WayBack,
 };
 
@@ -112,7 +114,7 @@ impl<V: View> TransitionBuilder<'_, V> {
                 };
                 if let Some(script) = self.changes.derivation(&place)?.copied() {
                     let watch = self.changes.watch(&script)?;
-                    if watch.is_some_and(|watch| watch.coverage.pending) {
+                    if watch.is_some_and(|watch| watch.coverage.is_awaited()) {
                         break;
                     }
                     scripts.push(script);
@@ -170,6 +172,24 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.changes.scans(scan)?.set(Some(row));
         self.follow_ups.push(FollowUp::Scans);
         Ok(true)
+    }
+
+    /// The descriptor is removed: its scans have nothing to complete any more.
+    pub fn cancel_scans_of(&mut self, descriptor: DescriptorId) -> Result<(), ApplyError> {
+        for scan in self.tracker.scans.clone() {
+            let of_descriptor = self.changes.descriptor_scan(&scan)?;
+            if of_descriptor.is_none_or(|it| it.descriptor != descriptor) {
+                continue;
+            }
+            let updated = self.changes.now();
+            if let Some(row) = self.changes.scans(scan)?.edit() {
+                (row.state, row.updated) = (ScanState::Cancelled, updated);
+            }
+            self.tracker.scans.remove(&scan);
+            self.tracker.ended_scans.insert(scan);
+            self.follow_ups.push(FollowUp::Scans);
+        }
+        Ok(())
     }
 
     /// Blocks from `next` on have gone: what the scan would go on from is set back, too.

@@ -206,6 +206,9 @@ pub enum Input {
     /// This index of a descriptor, which may have no script yet, is used: its window reaches there.
     /// Until its first baseline is over, the scripts up to it are part of that.
     Reach { place: Derivation, now: u64 },
+    /// The node cannot tell what this script, which waits for its baseline, owned: its descriptors
+    /// go on without. It goes on waiting, so that a later baseline puts that right.
+    LeaveOut { script: ScriptHash, now: u64 },
     /// A portion of the past of scripts comes to count for the descriptors that they joined. To be
     /// sent while the tracker [has some](super::Tracker::has_to_join).
     Join { now: u64 },

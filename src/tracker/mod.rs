@@ -44,7 +44,7 @@
 //!              the same for a descriptor, whose scripts enter as they come: [`descriptor_scans`]
 //! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
 //! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
-//! AddDescriptor, Derived, Reserve, Join, RemoveDescriptor
+//! AddDescriptor, Derived, Reserve, Reach, LeaveOut, Join, RemoveDescriptor
 //!              wallets whose scripts are watched as one thing: [`descriptors`]
 //! Policy       which transactions the node lets be replaced
 //! ```

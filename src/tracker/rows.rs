@@ -66,6 +66,10 @@ pub struct Coverage {
     /// Set with the first `pending`, until the baseline is whole: what it has brought so far, which
     /// is not shown.
     pub staged: Option<Staged>,
+    /// The node cannot tell what the baseline asks for: no descriptor waits for it.
+    pub left_out: bool,
+    /// Its baseline comes in portions: its descriptors tell no balance before it is whole.
+    pub in_portions: bool,
 }
 
 impl Coverage {
@@ -73,6 +77,20 @@ impl Coverage {
     /// that is known stands below `from_height` before the baseline is whole.
     pub fn is_staged(&self, height: Option<u32>) -> bool {
         self.staged.is_some() && height.is_some_and(|height| height < self.from_height)
+    }
+
+    /// What is known after a baseline.
+    pub fn whole(from_height: u32) -> Self {
+        Self {
+            from_height,
+            utxos_complete: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a baseline is to come.
+    pub fn is_awaited(&self) -> bool {
+        self.pending && !self.left_out
     }
 }
 

@@ -209,7 +209,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             let Some(coverage) = self.changes.watch(script)?.map(|watch| &watch.coverage) else {
                 continue;
             };
-            if coverage.pending || coverage.from_height > row.next {
+            if coverage.is_awaited() || coverage.from_height > row.next {
                 return Ok(false);
             }
         }

@@ -362,6 +362,7 @@ impl Tracker {
             } => self.derived(view, (descriptor, keychain, first), spks, now),
             Input::Reserve { place, label, now } => self.reserve(view, place, label, now),
             Input::Reach { place, now } => self.reach(view, place, now),
+            Input::LeaveOut { script, now } => self.leave_out(view, script, now),
             Input::Join { now } => self.join(view, now),
             Input::RemoveDescriptor { descriptor, now } => {
                 self.remove_descriptor(view, descriptor, now)

@@ -141,6 +141,7 @@ impl Tracker {
         let mut builder = TransitionBuilder::new(self, view, now);
         if is_first {
             builder.stage(script)?;
+            builder.come_in_portions(&script)?;
         }
         match portion {
             Portion::First | Portion::Next => {
@@ -270,18 +271,18 @@ impl<V: View> TransitionBuilder<'_, V> {
         let Some(mut row) = row.filter(|row| row.coverage.pending) else {
             return Ok(());
         };
-        let was_known = row.coverage.utxos_complete;
-        if !was_known {
+        let before = row.coverage.clone();
+        if !before.utxos_complete {
             // What it owned when it was added and spent before this scan is not known.
             row.coverage.from_height = block.height.saturating_add(1);
             let newest = &mut self.tracker.newest_coverage;
             *newest = (*newest).max(row.coverage.from_height);
         }
-        (row.coverage.utxos_complete, row.coverage.pending) = (true, false);
+        row.coverage = Coverage::whole(row.coverage.from_height);
         self.changes.watches(script)?.set(Some(row));
-        match was_known {
+        match before.utxos_complete {
             true => Ok(()),
-            false => self.past_known(&script),
+            false => self.past_known(&script, &before),
         }
     }
 

@@ -346,3 +346,74 @@ fn an_address_whose_outputs_are_too_many_is_named_and_holds_up_no_other() {
     stage.agrees(&address, confirmed(3 * COIN));
     assert_eq!(notes(), [""; 0]);
 }
+
+#[test]
+fn a_wallet_goes_on_without_an_address_whose_outputs_are_too_many() {
+    let stage = Stage::begin();
+    let address = stage.used(3 * COIN);
+    let info = stage.node.owner("getaddressinfo", json!([address]));
+    let body = json!({ "descriptor": info["desc"] });
+    stage.proxy.set_for("scantxoutset", Mood::Begun(2 << 30));
+    let added = stage.daemon.post("/descriptors", &body);
+    assert_eq!(added.status, 201, "{}", added.text);
+    let id = added.json["descriptor_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let path = format!("/descriptors/{id}");
+    let coverage = || stage.daemon.get(&path).json["coverage"].clone();
+    let left_out = wait_until("it goes on", || {
+        Some(coverage()).filter(|coverage| coverage["pending"] == false)
+    });
+    let said = ["complete", "utxos_complete"].map(|name| left_out[name].clone());
+    assert_eq!(said, [json!(false), json!(false)], "{left_out}");
+    let advice = Remedy::WatchDescriptorFromNow {
+        descriptor: id.clone(),
+    };
+    let advice = advice.to_string();
+    let note = left_out["note"].as_str().expect("what to do");
+    assert!(
+        note.contains("external/0") && note.contains(&advice),
+        "{note}"
+    );
+    let notes = || {
+        let status = stage.daemon.get("/status").json;
+        let notes = status["node"]["notes"].as_array().expect("a list").clone();
+        notes
+            .iter()
+            .filter(|note| note["remedy"] == *advice)
+            .count()
+    };
+    assert_eq!(notes(), 1);
+    let balance = || stage.daemon.get(&format!("{path}/balance")).json["balance"].clone();
+    assert_eq!(balance(), 0);
+    stage.node.pay(&address, COIN);
+    wait_until("it counts from now on", || {
+        (balance() == COIN).then_some(())
+    });
+
+    // As it is advised.
+    let remove = || {
+        let removed = stage.daemon.request("DELETE", &path, &[], None);
+        assert_eq!(removed.status, 200, "{}", removed.text);
+    };
+    remove();
+    let mut from_now = body.clone();
+    from_now["history"] = json!("none");
+    let again = stage.daemon.post("/descriptors", &from_now);
+    assert_eq!(again.status, 201, "{}", again.text);
+    let shown = coverage();
+    assert_eq!(
+        (&shown["pending"], shown.get("note")),
+        (&json!(false), None)
+    );
+    // And once the node can tell it.
+    remove();
+    stage.proxy.set_for("scantxoutset", Mood::Pass);
+    assert_eq!(stage.daemon.post("/descriptors", &body).status, 201);
+    wait_until("it is whole", || {
+        (coverage()["complete"] == true).then_some(())
+    });
+    assert_eq!(balance(), 4 * COIN);
+    assert_eq!(notes(), 0);
+}

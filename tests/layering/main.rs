@@ -114,6 +114,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "socketio::Encoded",
             "socketio::EncodeError",
             "socketio::SendError",
+            "remedy",
         ],
     ),
     ("reads", &["tracker", "store", "wire"]),

@@ -732,6 +732,7 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
             },
             utxo_count: -2,
         }),
+        ..Coverage::default()
     };
     let set = |adding: Vec<_>, old: Vec<_>| {
         changes(vec![

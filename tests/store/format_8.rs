@@ -145,6 +145,7 @@ fn descriptor_row() -> DescriptorRow {
         utxo_count: 5,
         tx_count: 6,
         updated: 7,
+        left_out: Vec::new(),
     }
 }
 

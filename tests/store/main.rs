@@ -125,7 +125,7 @@ fn watch_row(n: u8) -> WatchRow {
             from_height: 101,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         },
         balance: Balance {
             confirmed: 5_000,

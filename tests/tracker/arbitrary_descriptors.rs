@@ -2,10 +2,10 @@
 //! `arbitrary_inputs.rs` that is about them.
 
 use proptest::prelude::*;
-use satwatch::tracker::{Baseline, DescriptorRequest, Input, Keychain, MemoryView};
+use satwatch::tracker::{Baseline, DescriptorRequest, Input, Keychain, MemoryView, ScanId};
 
 use crate::pretended::descriptors::{KEYCHAINS, Wallet};
-use crate::world::spk;
+use crate::world::{script, spk};
 
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -29,6 +29,19 @@ pub enum Act {
         keychain: Keychain,
         index: Option<u32>,
     },
+    Reach {
+        wallet: u8,
+        keychain: Keychain,
+        index: u32,
+    },
+    LeaveOut(u8),
+    OpenScan {
+        scan: u8,
+        wallet: u8,
+        from: u32,
+        to: Option<u32>,
+    },
+    EnterScan(u8),
     Join,
     Remove(u8),
 }
@@ -52,6 +65,10 @@ pub fn act() -> impl Strategy<Value = Act> {
         4 => (wallet(), keychain(), prop::option::weighted(0.1, index()), prop::collection::vec(0u8..8, 0..5))
             .prop_map(|(wallet, keychain, first, scripts)| Act::Derived { wallet, keychain, first, scripts }),
         1 => (wallet(), keychain(), prop::option::of(index())).prop_map(|(wallet, keychain, index)| Act::Reserve { wallet, keychain, index }),
+        1 => (wallet(), keychain(), index()).prop_map(|(wallet, keychain, index)| Act::Reach { wallet, keychain, index }),
+        2 => (0u8..8).prop_map(Act::LeaveOut),
+        2 => (0u8..3, wallet(), 0u32..9, prop::option::of(0u32..9)).prop_map(|(scan, wallet, from, to)| Act::OpenScan { scan, wallet, from, to }),
+        3 => (0u8..3).prop_map(Act::EnterScan),
         2 => Just(Act::Join),
         1 => wallet().prop_map(Act::Remove),
     ]
@@ -109,6 +126,33 @@ impl Act {
                     now,
                 }
             }
+            Self::Reach {
+                wallet,
+                keychain,
+                index,
+            } => Input::Reach {
+                place: Wallet(*wallet).place(*keychain, *index),
+                now,
+            },
+            Self::LeaveOut(number) => Input::LeaveOut {
+                script: script(*number),
+                now,
+            },
+            Self::OpenScan {
+                scan,
+                wallet,
+                from,
+                to,
+            } => Input::OpenDescriptorScan {
+                scan: ScanId(u64::from(*scan)),
+                descriptor: Wallet(*wallet).id(),
+                from: *from,
+                to: *to,
+                now,
+            },
+            Self::EnterScan(scan) => Input::EnterScan {
+                scan: ScanId(u64::from(*scan)),
+            },
             Self::Join => Input::Join { now },
             Self::Remove(wallet) => Input::RemoveDescriptor {
                 descriptor: Wallet(*wallet).id(),

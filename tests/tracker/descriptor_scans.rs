@@ -10,12 +10,12 @@ use bitcoin::{OutPoint, ScriptBuf, TxOut, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
     ApplyError, Balance, Baseline, Derivation, DescriptorId, DescriptorRequest, Event, EventKind,
-    FoundOutput, Input, Keychain, MemoryView, Net, OutputRow, ScanEnd, ScanId, ScanState,
+    FollowUp, FoundOutput, Input, Keychain, MemoryView, Net, OutputRow, ScanEnd, ScanId, ScanState,
     ScriptHash, Subject, SubjectId, Tracker, Transition, View, WatchRequest,
 };
 
 use crate::pretended::scans::{Stretch, next_step};
-use crate::pretended::{Node, tx};
+use crate::pretended::{Node, load, tx};
 
 const WALLET: DescriptorId = DescriptorId([5; 32]);
 const SCAN: ScanId = ScanId(3);
@@ -208,6 +208,26 @@ impl Daemon {
             request,
             now: NOW,
         });
+    }
+
+    /// An external script by itself.
+    fn watch(&mut self, index: u32) {
+        let request = WatchRequest {
+            spk: spk(Keychain::External, index),
+            label: None,
+            depths: Vec::new(),
+            baseline: Baseline::IfMissing,
+        };
+        self.send(Input::Watch {
+            scripts: vec![request],
+            now: NOW,
+        });
+    }
+
+    fn forget(&mut self) {
+        while self.tracker.has_to_forget() {
+            self.send(Input::Forget { now: NOW });
+        }
     }
 
     /// All scripts that are wanted.
@@ -488,16 +508,7 @@ fn a_script_that_was_added_by_itself_hears_of_the_end_too() {
     });
     let mut daemon = Daemon::start(&wallet.node, 1);
     daemon.add(0);
-    let request = WatchRequest {
-        spk: spk(Keychain::External, 4),
-        label: None,
-        depths: Vec::new(),
-        baseline: Baseline::IfMissing,
-    };
-    daemon.send(Input::Watch {
-        scripts: vec![request],
-        now: NOW,
-    });
+    daemon.watch(4);
     open(&mut daemon);
     finish(&mut daemon, &wallet.node);
     let ids: Vec<_> = ends(&daemon.events).iter().map(|it| it.id()).collect();
@@ -506,6 +517,40 @@ fn a_script_that_was_added_by_itself_hears_of_the_end_too() {
         ids,
         [SubjectId::Script(script), SubjectId::Descriptor(WALLET)]
     );
+}
+
+/// Whether a script of it entered or not, and also when one of them stays watched.
+#[test]
+fn a_scan_whose_descriptor_is_removed_is_cancelled_and_takes_no_other_for_it() {
+    for (is_listed, has_entered) in [(false, false), (false, true), (true, true)] {
+        let wallet = long_wallet(3);
+        let mut daemon = Daemon::start(&wallet.node, wallet.node.chain.len() - 1);
+        daemon.add(0);
+        if is_listed {
+            daemon.watch(4);
+        }
+        open(&mut daemon);
+        if has_entered {
+            daemon.derive();
+            daemon.merge(&wallet.node);
+            daemon.enter();
+        }
+        let has_scripts = daemon.view.scans[&SCAN].scripts > 0;
+        assert_eq!(has_scripts, has_entered);
+        let followed = daemon.apply(Input::RemoveDescriptor {
+            descriptor: WALLET,
+            now: NOW,
+        });
+        assert!(followed.unwrap().follow_ups.contains(&FollowUp::Scans));
+        assert_eq!(daemon.view.scans[&SCAN].state, ScanState::Cancelled);
+        daemon.forget();
+        assert!(daemon.view.scan_scripts.is_empty());
+        // The same one again is another one for a scan.
+        daemon.add(0);
+        let enters = daemon.apply(Input::EnterScan { scan: SCAN });
+        assert_eq!(enters, Err(ApplyError::NoSuchScan(SCAN)));
+        assert_eq!(ends(&daemon.events), Vec::<&Subject>::new());
+    }
 }
 
 #[test]
@@ -531,6 +576,50 @@ fn a_scan_of_a_descriptor_that_there_is_not_is_refused() {
     daemon.add(0);
     daemon.send(open(SCAN));
     assert_eq!(daemon.apply(open(SCAN)), Err(ApplyError::ScanExists(SCAN)));
+}
+
+#[test]
+fn a_use_that_is_taken_back_is_followed_by_a_look_in_portions_for_the_one_before_it() {
+    let mut wallet = long_wallet(1);
+    let mut daemon = Daemon::start(&wallet.node, 0);
+    daemon.add(1300);
+    daemon.derive();
+    daemon.follow(&wallet.node);
+    daemon.merge(&wallet.node);
+    wallet.used[0] = 1200;
+    wallet.deed(&Deed::Pay {
+        internal: false,
+        at: 0,
+    });
+    let used = |daemon: &Daemon| {
+        let row = daemon.view.descriptors[&WALLET].keychains[0];
+        (row.last_used, row.next_index())
+    };
+    let block = wallet.node.chain.last().expect("it is mined").clone();
+    let txids = vec![block.txdata[1].compute_txid()];
+    let first = used(&daemon).0;
+    daemon.follow(&wallet.node);
+    assert_eq!(used(&daemon), (Some(1200), 1201));
+    let to = wallet.node.id(wallet.node.chain.len() - 2);
+    daemon.send(Input::Disconnect { to, now: NOW });
+    assert_eq!(used(&daemon), (Some(1200), 1201), "it is unconfirmed");
+    daemon.send(Input::TxRemoved { txids });
+    let evicted = daemon.apply(Input::EvictMissing {
+        spared: Vec::new(),
+        now: NOW,
+    });
+    assert!(evicted.is_ok());
+    assert_eq!(used(&daemon), (Some(1000), 1201), "a portion of it");
+    // Also by who starts then.
+    daemon.tracker = load(&daemon.view, [7; 16]).in_portions_of(200);
+    let mut looks = 0;
+    while daemon.tracker.has_to_join() {
+        let joined = daemon.apply(Input::Join { now: NOW });
+        assert!(joined.is_ok());
+        looks += 1;
+    }
+    assert!(looks >= 5, "{looks}");
+    assert_eq!(used(&daemon), (first, 1201));
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
             from_height: 6,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         }
     );
     assert_eq!(
@@ -67,7 +67,7 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
             from_height: 0,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         }
     );
     assert_eq!(

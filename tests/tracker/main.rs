@@ -28,6 +28,7 @@ mod scenarios;
 mod scripts;
 mod shorthand;
 mod stale_mempool;
+mod wallet_baselines;
 mod wallet_lives;
 mod wallets;
 mod world;

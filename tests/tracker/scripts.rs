@@ -278,7 +278,7 @@ fn transactions_of_a_block_stand_in_its_order_and_a_spend_inside_it_counts() {
             from_height: 1,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         }
     );
     assert_eq!(

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use satwatch::tracker::{Baseline, Keychain};
+use satwatch::tracker::{Baseline, Input, Keychain};
 
 use crate::operations::{Op, heard, node_op, op, pick, run};
 use crate::pretended::descriptors::{KEYCHAINS, WALLETS, Wallet};
@@ -41,6 +41,8 @@ enum Act {
         slowly: bool,
     },
     Forget,
+    /// The node cannot tell what one of the scripts that wait owns.
+    LeaveOut(u16),
     Unwatch {
         number: u8,
         slowly: bool,
@@ -75,6 +77,7 @@ fn of_wallets() -> impl Strategy<Value = Act> {
         2 => (wallet(), keychain).prop_map(|(wallet, keychain)| Act::Reserve { wallet, keychain }),
         2 => (wallet(), any::<bool>()).prop_map(|(wallet, slowly)| Act::Remove { wallet, slowly }),
         3 => Just(Act::Forget),
+        3 => any::<u16>().prop_map(Act::LeaveOut),
         1 => (1u8..8, any::<bool>()).prop_map(|(number, slowly)| Act::Unwatch { number, slowly }),
         1 => (prop::collection::vec(1u8..8, 1..4), any::<bool>()).prop_map(|(numbers, is_last)| Act::AddPart { numbers, is_last }),
         1 => prop::collection::vec(1u8..8, 1..4).prop_map(|numbers| Act::OpenScan { numbers }),
@@ -119,6 +122,15 @@ fn act_on(world: &mut World, act: &Act) {
         }
         Act::Remove { wallet, slowly } => world.remove_wallet(Wallet(*wallet), *slowly),
         Act::Forget => world.forget_portion(),
+        Act::LeaveOut(index) => {
+            let watches = world.view.watches.iter();
+            let pending = watches.filter(|(_, row)| row.coverage.pending);
+            let pending: Vec<_> = pending.map(|(script, _)| *script).collect();
+            if let Some(script) = pick(&pending, *index) {
+                let now = world.now;
+                let _ = world.apply(Input::LeaveOut { script, now });
+            }
+        }
         Act::Unwatch {
             number,
             slowly: true,

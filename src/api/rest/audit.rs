@@ -260,7 +260,7 @@ mod tests {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         };
         let coverage = CoverageShape::new(&coverage, false);
         let audited = Audited {

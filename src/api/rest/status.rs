@@ -114,8 +114,11 @@ impl Overview {
     ) -> Result<(impl Serialize + use<Clients, Reader>, String), ApiError> {
         let (mut node, now) = (self.monitoring.node(), now_ms());
         let left_out = self.left_out.borrow().clone();
-        let left_out = left_out.keys().take(LISTED);
-        let left_out = left_out.map(|spk| too_many_outputs(&view.address_of(spk)));
+        let left_out = left_out.iter().take(LISTED);
+        let left_out = left_out.map(|(spk, added)| {
+            let descriptor = added.of.map(|descriptor| descriptor.to_string());
+            too_many_outputs(&view.address_of(spk), descriptor)
+        });
         node.notes.extend(left_out);
         let (counts, network, is_on) = (
             view.counts()?,

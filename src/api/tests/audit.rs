@@ -29,7 +29,7 @@ impl Daemon {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         });
         Audited {
             block: self.tip(),

@@ -60,7 +60,7 @@ impl Failures {
             [] => {}
             [(spk, added)] if kind == NodeErrorKind::TooLong => {
                 tracing::warn!(
-                    "bitcoind cannot tell what output script {} owns: it is too much; left out until it is removed and added again",
+                    "bitcoind cannot tell what output script {} owns: it is too much for one answer (GET /status says what to do)",
                     spk.to_hex_string()
                 );
                 self.left_out
@@ -81,6 +81,7 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Added;
     use super::*;
 
     #[test]
@@ -108,7 +109,10 @@ mod tests {
             }
             scans += 1;
             let most = failures.most.unwrap_or(usize::MAX);
-            let scanned: Vec<_> = all.take(most).map(|spk| (spk.clone(), 0)).collect();
+            let scanned: Vec<_> = all
+                .take(most)
+                .map(|spk| (spk.clone(), Added::default()))
+                .collect();
             if scanned.iter().any(|(spk, _)| *spk == bad) {
                 failures.scan_failed(NodeErrorKind::TooLong, &scanned);
             } else {
@@ -136,7 +140,7 @@ mod tests {
     #[test]
     fn only_what_is_too_long_is_left_out() {
         let mut failures = Failures::default();
-        let many = vec![(ScriptBuf::new(), 0); 8];
+        let many = vec![(ScriptBuf::new(), Added::default()); 8];
         failures.scan_failed(NodeErrorKind::Busy, &many);
         assert_eq!(failures.most, None);
         failures.scan_failed(NodeErrorKind::TimedOut, &many);

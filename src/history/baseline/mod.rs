@@ -3,8 +3,8 @@
 //!
 //! A scan whose answer is too long, or never comes, is followed by one for half of its scripts, so
 //! that one address with very many outputs does not keep the others waiting for ever. One whose
-//! outputs alone are too many for an answer is left out until it is removed and added again, and
-//! told of.
+//! outputs alone are too many for an answer is left out until it is removed and added again, or
+//! until the next start, and told of: its descriptors go on without.
 //!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
 //! not wait for all of it. The outputs of one script that has very many come in portions, too, and
@@ -54,8 +54,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A script that waits for its baseline, and the time at which it was added.
-type Waiting = (ScriptBuf, u64);
+/// A script that waits for its baseline.
+type Waiting = (ScriptBuf, Added);
 
 /// The scripts of one scan.
 #[derive(Debug, Default)]
@@ -65,8 +65,26 @@ struct Gathered {
     descriptors: BTreeSet<DescriptorId>,
 }
 
-/// Scripts that alone make the answer too long, each with the time at which it was added.
-pub type LeftOut = BTreeMap<ScriptBuf, u64>;
+/// When and for what a script was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Added {
+    pub at: u64,
+    /// It was not added by itself, but for this descriptor, or for others, too.
+    pub of: Option<DescriptorId>,
+}
+
+impl Added {
+    fn of(row: &WatchRow) -> Self {
+        let derivations = row.derivations.first().filter(|_| !row.listed);
+        Self {
+            at: row.added,
+            of: derivations.map(|place| place.descriptor),
+        }
+    }
+}
+
+/// Scripts that alone make the answer too long.
+pub type LeftOut = BTreeMap<ScriptBuf, Added>;
 
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
 /// ends it at once.
@@ -135,7 +153,10 @@ impl BaselineTask {
         self.context
             .wait_for(|position| position.at_node_tip)
             .await?;
-        self.forget_left_out()?;
+        for script in self.forget_left_out()? {
+            let now = now_ms();
+            _ = self.apply(Input::LeaveOut { script, now }).await?;
+        }
         if self.pending(1).await?.waiting.is_empty() {
             self.failures.later.clear();
             // A wake-up may be dropped when very many come at once.
@@ -193,7 +214,7 @@ impl BaselineTask {
         );
         let spks = waiting.iter().map(|(spk, _)| spk.clone()).collect();
         let ranges = beyond.iter().filter_map(Beyond::request).collect();
-        let outputs = Outputs::scan(&self.context.rpc, spks, ranges, PART).await;
+        let outputs = Outputs::scan(&self.context.rpc, spks, ranges, Vec::new(), PART).await;
         let mut outputs = outputs.inspect_err(|error| {
             if beyond.is_empty() || !self.failures.scan_beyond_failed(error.kind) {
                 self.failures.scan_failed(error.kind, &waiting);
@@ -244,22 +265,25 @@ impl BaselineTask {
         {}
     }
 
-    /// A script that does not wait any more may be added again.
-    fn forget_left_out(&self) -> Result<(), StoreError> {
+    /// A script that does not wait any more may be added again. Answers those that the tracker has
+    /// not been told of.
+    fn forget_left_out(&self) -> Result<Vec<ScriptHash>, StoreError> {
         let snapshot = self.context.reader.snapshot();
-        let mut kept = self.failures.left_out.borrow().clone();
+        let (mut kept, mut untold) = (LeftOut::new(), Vec::new());
         for (spk, added) in &*self.failures.left_out.borrow() {
-            let row = snapshot.watch(&ScriptHash::of(spk))?;
-            if row.is_none_or(|row| !row.coverage.pending || row.added != *added) {
-                kept.remove(spk);
+            let script = ScriptHash::of(spk);
+            let row = snapshot.watch(&script)?;
+            if let Some(row) = row.filter(|row| row.coverage.pending && row.added == added.at) {
+                kept.insert(spk.clone(), Added::of(&row));
+                untold.extend(row.coverage.is_awaited().then_some(script));
             }
         }
         self.failures.left_out.send_if_modified(|known| {
-            let is_changed = known.len() != kept.len();
+            let is_changed = *known != kept;
             *known = kept;
             is_changed
         });
-        Ok(())
+        Ok(untold)
     }
 
     /// Scripts that wait, at most `limit` and as many as fit into a request. Those of a descriptor
@@ -279,7 +303,8 @@ impl BaselineTask {
                 if !is_derived(&snapshot, &row, &mut derived)? && !row.listed {
                     continue;
                 }
-                if left_out.get(&row.spk) == Some(&row.added) || later.contains(&row.spk) {
+                let is_left_out = left_out.get(&row.spk).is_some_and(|it| it.at == row.added);
+                if is_left_out || later.contains(&row.spk) {
                     continue;
                 }
                 let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else {
@@ -288,7 +313,8 @@ impl BaselineTask {
                 room = left;
                 let descriptors = row.derivations.iter().map(|it| it.descriptor);
                 gathered.descriptors.extend(descriptors);
-                gathered.waiting.push((row.spk, row.added));
+                let added = Added::of(&row);
+                gathered.waiting.push((row.spk, added));
             }
             Ok(gathered)
         })

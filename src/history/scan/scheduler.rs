@@ -136,7 +136,7 @@ fn survey(snapshot: &Snapshot<'_>, scan: &ScanId) -> Result<(u32, bool), StoreEr
             continue;
         };
         reach = reach.max(coverage.from_height);
-        if coverage.pending {
+        if coverage.is_awaited() {
             return Ok((reach, true));
         }
     }

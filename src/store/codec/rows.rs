@@ -28,7 +28,7 @@ value_of_fields!(WalletRow: text, label, added, baseline);
 value_of_fields!(KeychainRow: last_used, reserved, window, watched_to, derived, first);
 value_of_fields!(
     DescriptorRow: keychains, is_ranged, gap_limit, depths, from_height, awaited, held, balance, utxo_count,
-    tx_count, updated
+    tx_count, updated; left_out
 );
 value_of_variants!(Keychain, "keychain":
     0 => External,
@@ -84,17 +84,22 @@ const PENDING: u8 = 2;
 const SCANS: u8 = 4;
 /// Since format 5: what a baseline has brought so far follows.
 const STAGED: u8 = 8;
+/// Since format 8, both.
+const LEFT_OUT: u8 = 16;
+const IN_PORTIONS: u8 = 32;
 
 impl StoredValue for Coverage {
     fn encode(&self, out: &mut Out) {
-        let complete = if self.utxos_complete {
-            UTXOS_COMPLETE
-        } else {
-            0
-        };
-        let pending = if self.pending { PENDING } else { 0 };
-        let staged = if self.staged.is_some() { STAGED } else { 0 };
-        out.put(&self.from_height).tag(complete | pending | staged);
+        let flags = [
+            (self.utxos_complete, UTXOS_COMPLETE),
+            (self.pending, PENDING),
+            (self.staged.is_some(), STAGED),
+            (self.left_out, LEFT_OUT),
+            (self.in_portions, IN_PORTIONS),
+        ];
+        let set = flags.iter().filter(|(is_set, _)| *is_set);
+        let flags = set.fold(0, |flags, (_, flag)| flags | flag);
+        out.put(&self.from_height).tag(flags);
         if let Some(staged) = &self.staged {
             out.part(staged);
         }
@@ -103,7 +108,7 @@ impl StoredValue for Coverage {
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let from_height = input.get()?;
         let flags = input.tag()?;
-        if flags & !(UTXOS_COMPLETE | PENDING | SCANS | STAGED) != 0 {
+        if flags & !(UTXOS_COMPLETE | PENDING | SCANS | STAGED | LEFT_OUT | IN_PORTIONS) != 0 {
             return Err(Malformed(format!("coverage flags {flags:#x} are unknown")));
         }
         if flags & SCANS != 0 {
@@ -117,6 +122,8 @@ impl StoredValue for Coverage {
                 0 => None,
                 _ => Some(input.part()?),
             },
+            left_out: flags & LEFT_OUT != 0,
+            in_portions: flags & IN_PORTIONS != 0,
         })
     }
 }
@@ -296,7 +303,7 @@ mod tests {
             from_height: 7,
             utxos_complete: true,
             pending: true,
-            staged: None,
+            ..Coverage::default()
         };
         assert_eq!(Coverage::from_bytes(&bytes(3, &[])).as_ref(), Ok(&coverage));
         let counted = Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0]));
@@ -304,6 +311,6 @@ mod tests {
         assert_eq!(coverage.to_bytes(), bytes(3, &[]));
         assert!(Coverage::from_bytes(&bytes(7, &[])).is_err());
         assert!(Coverage::from_bytes(&bytes(8, &[])).is_err());
-        assert!(Coverage::from_bytes(&bytes(16, &[])).is_err());
+        assert!(Coverage::from_bytes(&bytes(64, &[])).is_err());
     }
 }

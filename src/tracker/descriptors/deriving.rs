@@ -206,6 +206,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             utxo_count: 0,
             tx_count: 0,
             updated: self.changes.now(),
+            left_out: Vec::new(),
         }
     }
 
@@ -228,15 +229,13 @@ impl<V: View> TransitionBuilder<'_, V> {
             Baseline::IfMissing => !watch.coverage.utxos_complete,
             Baseline::Refresh => true,
         };
-        let mut awaited = u64::from(has_past);
         if is_wanted {
-            awaited += u64::from(!watch.coverage.utxos_complete);
             if !watch.coverage.pending && !watch.coverage.utxos_complete {
                 watch.coverage.staged = Some(Staged::default());
             }
             watch.coverage.pending = true;
         }
-        let is_used = watch.outputs > 0;
+        let (is_used, coverage) = (watch.outputs > 0, watch.coverage.clone());
         let fingerprint = self.tracker.fingerprints.script(&watch.spk);
         if is_new {
             let newest = &mut self.tracker.newest_coverage;
@@ -245,17 +244,21 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         self.changes.watches(script)?.set(Some(watch));
         self.changes.derivations(place)?.set(Some(script));
+        let waits = self.awaits_baseline(&place)? && !coverage.utxos_complete;
         if let Some(row) = self.changes.descriptors(place.descriptor)?.edit()
             && let Some(keychain) = row.keychain_mut(place.keychain)
         {
             keychain.derived = place.index.saturating_add(1);
             // Of scripts that come later only the join is awaited: their baseline is not.
-            let awaited = match place.index < keychain.first {
-                true => awaited,
-                false => u64::from(has_past),
-            };
-            row.awaited = row.awaited.saturating_add(awaited);
-            if has_past {
+            let is_first = place.index < keychain.first;
+            if waits && coverage.left_out {
+                row.left_out.push(place);
+                row.left_out.sort_unstable();
+            } else if waits && is_first || coverage.in_portions {
+                row.awaited = row.awaited.saturating_add(1);
+            }
+            row.awaited = row.awaited.saturating_add(u64::from(has_past));
+            if has_past || coverage.in_portions {
                 // What it brings is told as a whole.
                 row.held.get_or_insert(row.balance);
             }

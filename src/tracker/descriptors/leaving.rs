@@ -25,6 +25,7 @@ impl Tracker {
         builder.changes.descriptors(descriptor)?.set(None);
         builder.changes.wallets(descriptor)?.set(None);
         builder.changes.leaving(descriptor)?.set(Some(()));
+        builder.cancel_scans_of(descriptor)?;
         let subject = Subject::Descriptor(descriptor);
         builder.finish(Vec::new(), vec![EventKind::Unwatched { subject }], |_| {
             Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()))

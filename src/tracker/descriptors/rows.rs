@@ -1,6 +1,6 @@
 //! The rows of descriptors.
 
-use super::{Keychain, LOOKAHEAD};
+use super::{Derivation, Keychain, LOOKAHEAD};
 use crate::tracker::{Balance, Baseline};
 
 /// A descriptor as it was asked for.
@@ -38,6 +38,9 @@ pub struct DescriptorRow {
     pub tx_count: u64,
     /// Time of the last change of balance or history.
     pub updated: u64,
+    /// Scripts whose past the node cannot tell, ascending: it is not awaited, and not in the
+    /// balance.
+    pub left_out: Vec<Derivation>,
 }
 
 impl DescriptorRow {
@@ -90,8 +93,11 @@ impl DescriptorRow {
 /// Indexes of a keychain. Those that end something are the first one behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeychainRow {
+    /// While a use that was taken back is followed by a look for the one before it: an index that
+    /// this is not above.
     pub last_used: Option<u32>,
-    /// First index that was never reserved, nor is below one that was.
+    /// First index that was never reserved, nor is below one that was. One whose use was taken back
+    /// counts as reserved.
     pub reserved: u32,
     /// `gap_limit` beyond the last use and the last reservation there ever was.
     pub window: u32,

@@ -1,8 +1,11 @@
 //! Which indexes are used, and how far a descriptor looks.
 
 use super::{Derivation, DescriptorId, DescriptorRow, Keychain, LOOKAHEAD};
+use crate::tracker::event::Cause;
 use crate::tracker::transition::TransitionBuilder;
-use crate::tracker::{ApplyError, Baseline, FollowUp, ScriptHash, View};
+use crate::tracker::{
+    ApplyError, Baseline, Coverage, FollowUp, ScriptHash, Tracker, Transition, View, WatchRow,
+};
 
 impl DescriptorRow {
     /// An index is used or reserved: the window reaches the gap limit beyond it.
@@ -47,10 +50,56 @@ impl DescriptorRow {
         let row = self.keychain(place.keychain);
         row.is_some_and(|row| place.index < row.first.max(row.watched_to))
     }
+
+    /// Whether it does so while this much of that is known; if not by itself (`waits`), then while
+    /// it comes in portions.
+    fn awaits(&self, place: &Derivation, known: &Coverage, waits: bool) -> bool {
+        known.in_portions || waits && !known.left_out && self.counts(place)
+    }
 }
 
 /// Indexes end here: those above are hardened (BIP 32).
 const END: u32 = 1 << 31;
+
+impl Tracker {
+    /// What a script owned is not awaited any more, unless some of it has come already.
+    pub(in crate::tracker) fn leave_out(
+        &mut self,
+        view: &impl View,
+        script: ScriptHash,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let watch = builder.changes.watch(&script)?.cloned();
+        let leaves_out = |watch: &WatchRow| {
+            let coverage = &watch.coverage;
+            coverage.is_awaited() && !coverage.utxos_complete && !coverage.in_portions
+        };
+        let Some(mut watch) = watch.filter(leaves_out) else {
+            return Ok(Transition::default());
+        };
+        let (before, places) = (watch.coverage.clone(), watch.derivations.clone());
+        watch.coverage.left_out = true;
+        builder.changes.watches(script)?.set(Some(watch));
+        for place in &places {
+            if !builder.awaits_baseline(place)? {
+                continue;
+            }
+            if let Some(row) = builder.changes.descriptors(place.descriptor)?.edit() {
+                if row.awaits(place, &before, true) {
+                    row.awaited = row.awaited.saturating_sub(1);
+                }
+                row.left_out.push(*place);
+                row.left_out.sort_unstable();
+            }
+        }
+        builder.go_on_without(places)?;
+        builder.follow_ups.push(FollowUp::Scans);
+        let tip = builder.tracker.tip;
+        let hash = tip.map_or_else(bitcoin::hashes::Hash::all_zeros, |tip| tip.hash);
+        builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(hash))
+    }
+}
 
 impl<V: View> TransitionBuilder<'_, V> {
     /// Follows the uses that have begun or ended in this transition.
@@ -86,29 +135,57 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.advance(descriptor, place.keychain)
     }
 
-    /// If it was the last one, the one before it is looked for: it is no farther than the
-    /// lookahead, unless a range was asked for.
+    /// If it was the last one, the one before it is looked for. It is not given to anybody again:
+    /// somebody may have it.
     fn use_ends(&mut self, place: &Derivation) -> Result<(), ApplyError> {
-        let row = self.changes.descriptor(&place.descriptor)?;
-        let keychain = row.and_then(|row| row.keychain(place.keychain));
-        if keychain.is_none_or(|row| row.last_used != Some(place.index)) {
+        let row = self.changes.descriptors(place.descriptor)?.edit();
+        let Some(indexes) = row.and_then(|row| row.keychain_mut(place.keychain)) else {
+            return Ok(());
+        };
+        if indexes.last_used != Some(place.index) {
             return Ok(());
         }
-        let mut last_used = None;
-        for index in (0..place.index).rev() {
-            let script = self.changes.derivation(&Derivation { index, ..*place })?;
-            let Some(script) = script.copied() else {
-                continue;
-            };
-            let watch = self.changes.watch(&script)?;
-            if watch.is_some_and(|watch| watch.outputs > 0) {
-                last_used = Some(index);
+        indexes.reserved = indexes.next_index();
+        self.find_last_used(place.descriptor, place.keychain)
+    }
+
+    /// Looks from the last used index down to one that is, a portion of them; the rest is left for
+    /// [`Self::advance_portion`].
+    fn find_last_used(
+        &mut self,
+        descriptor: DescriptorId,
+        keychain: Keychain,
+    ) -> Result<(), ApplyError> {
+        let row = self.changes.descriptor(&descriptor)?;
+        let Some(last_used) = row.and_then(|row| row.keychain(keychain)?.last_used) else {
+            return Ok(());
+        };
+        let (mut index, mut room) = (Some(last_used), self.tracker.portion);
+        while let Some(at) = index {
+            if room == 0 {
+                self.tracker.advancing.insert((descriptor, keychain));
                 break;
             }
+            let place = Derivation {
+                descriptor,
+                keychain,
+                index: at,
+            };
+            let script = self.changes.derivation(&place)?.copied();
+            let watch = match script {
+                Some(script) => self.changes.watch(&script)?,
+                None => None,
+            };
+            if watch.is_some_and(|watch| watch.outputs > 0) {
+                break;
+            }
+            (index, room) = (at.checked_sub(1), room - 1);
         }
-        let row = self.changes.descriptors(place.descriptor)?.edit();
-        if let Some(keychain) = row.and_then(|row| row.keychain_mut(place.keychain)) {
-            keychain.last_used = last_used;
+        if index != Some(last_used)
+            && let Some(row) = self.changes.descriptors(descriptor)?.edit()
+            && let Some(indexes) = row.keychain_mut(keychain)
+        {
+            indexes.last_used = index;
         }
         Ok(())
     }
@@ -150,7 +227,9 @@ impl<V: View> TransitionBuilder<'_, V> {
                 None => None,
             };
             let coverage = watch.map(|watch| &watch.coverage);
-            let Some(coverage) = coverage.filter(|it| it.utxos_complete || !is_wanted) else {
+            let is_enough =
+                |it: &&Coverage| it.utxos_complete || !is_wanted || row.left_out.contains(&place);
+            let Some(coverage) = coverage.filter(is_enough) else {
                 break;
             };
             row.from_height = row.from_height.max(coverage.from_height);
@@ -171,6 +250,7 @@ impl<V: View> TransitionBuilder<'_, V> {
     /// Goes on with what [`Self::advance`] has left, which takes `room`.
     pub(super) fn advance_portion(&mut self, room: &mut usize) -> Result<(), ApplyError> {
         if let Some((descriptor, keychain)) = self.tracker.advancing.pop_first() {
+            self.find_last_used(descriptor, keychain)?;
             self.advance(descriptor, keychain)?;
             *room = 0;
         }
@@ -199,33 +279,64 @@ impl<V: View> TransitionBuilder<'_, V> {
     }
 
     /// Whether the past of its scripts is asked for.
-    fn awaits_baseline(&mut self, place: &Derivation) -> Result<bool, ApplyError> {
+    pub(super) fn awaits_baseline(&mut self, place: &Derivation) -> Result<bool, ApplyError> {
         let wallet = self.changes.wallet(&place.descriptor)?;
         Ok(wallet.is_some_and(|wallet| wallet.baseline != Baseline::Skip))
     }
 
-    /// What a script owned before it was watched is known now.
-    pub fn past_known(&mut self, script: &ScriptHash) -> Result<(), ApplyError> {
+    /// What a script owned before it was watched is known now. Until now that was so much of it:
+    /// `before`.
+    pub fn past_known(&mut self, script: &ScriptHash, before: &Coverage) -> Result<(), ApplyError> {
         let Some(watch) = self.changes.watch(script)? else {
             return Ok(());
         };
         let (places, from_height) = (watch.derivations.clone(), watch.coverage.from_height);
-        for place in places {
-            if !self.awaits_baseline(&place)? {
-                continue;
-            }
+        // A window may move with the first of them over the next.
+        for place in &places {
+            let waits = self.awaits_baseline(place)?;
             let Some(row) = self.changes.descriptors(place.descriptor)?.edit() else {
                 continue;
             };
-            if row.counts(&place) {
+            if row.awaits(place, before, waits) {
                 row.awaited = row.awaited.saturating_sub(1);
             }
+            row.left_out.retain(|it| it != place);
             let keychain = row.keychain(place.keychain);
-            if keychain.is_some_and(|it| place.index < it.watched_to) {
+            if waits && keychain.is_some_and(|it| place.index < it.watched_to) {
                 row.from_height = row.from_height.max(from_height);
             }
+        }
+        self.go_on_without(places)
+    }
+
+    /// The scripts at these places are awaited no more.
+    fn go_on_without(&mut self, places: Vec<Derivation>) -> Result<(), ApplyError> {
+        for place in places {
             self.advance(place.descriptor, place.keychain)?;
             self.show_if_whole(place.descriptor)?;
+        }
+        Ok(())
+    }
+
+    /// The outputs of a script begin to come in portions, set aside: its descriptors tell no
+    /// balance before all are there.
+    pub fn come_in_portions(&mut self, script: &ScriptHash) -> Result<(), ApplyError> {
+        let watch = self.changes.watches(*script)?.edit();
+        let Some(watch) = watch.filter(|watch| watch.coverage.staged.is_some()) else {
+            return Ok(());
+        };
+        let (before, places) = (watch.coverage.clone(), watch.derivations.clone());
+        (watch.coverage.in_portions, watch.coverage.left_out) = (true, false);
+        for place in places {
+            let waits = self.awaits_baseline(&place)?;
+            let Some(row) = self.changes.descriptors(place.descriptor)?.edit() else {
+                continue;
+            };
+            if !row.awaits(&place, &before, waits) {
+                row.awaited = row.awaited.saturating_add(1);
+            }
+            row.left_out.retain(|it| *it != place);
+            row.held.get_or_insert(row.balance);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Btc, CoverageShape, events::keychain, object, seconds};
+use crate::remedy::Remedy;
 use crate::tracker::{
     Baseline, Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow, WatchRow,
 };
@@ -11,15 +12,33 @@ impl CoverageShape {
     /// Of all scripts of a descriptor below `watched_to`.
     pub fn of_descriptor(row: &DescriptorRow, wallet: &WalletRow, is_in_scan: bool) -> Self {
         let is_pending = row.is_pending();
-        let utxos_complete = wallet.baseline != Baseline::Skip && !is_pending;
+        let is_told = !is_pending && row.left_out.is_empty();
+        let utxos_complete = wallet.baseline != Baseline::Skip && is_told;
         let whole = utxos_complete || row.from_height == 0;
         Self {
             from_height: (row.from_height < u32::MAX).then_some(row.from_height),
             complete: whole && !is_pending && !is_in_scan,
             utxos_complete,
             pending: is_pending || is_in_scan,
+            note: left_out(row),
         }
     }
+}
+
+/// The node cannot tell what some of its scripts owned: the first of them, and what to do.
+fn left_out(row: &DescriptorRow) -> Option<String> {
+    let first = row.left_out.first()?;
+    let Derivation {
+        descriptor, index, ..
+    } = first;
+    let keychain = keychain(first.keychain);
+    let what = format!(
+        "bitcoind cannot tell what {keychain}/{index} owned when it was added ({} such addresses): that is too much for one answer",
+        row.left_out.len()
+    );
+    let descriptor = descriptor.to_string();
+    let remedy = Remedy::WatchDescriptorFromNow { descriptor };
+    Some(format!("{what}: {remedy}"))
 }
 
 /// One element of `GET /descriptors`, and the answer to `POST /descriptors`.

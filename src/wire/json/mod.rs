@@ -118,13 +118,16 @@ impl From<BlockId> for Block {
 }
 
 /// `complete`: the balance is whole. `from_height`: first height from which every transaction is
-/// known; `null` before the first block.
+/// known; `null` before the first block. `note`: why it does not become complete by itself, and
+/// what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CoverageShape {
     pub from_height: Option<u32>,
     pub complete: bool,
     pub utxos_complete: bool,
     pub pending: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl CoverageShape {
@@ -136,6 +139,7 @@ impl CoverageShape {
             complete: whole && !coverage.pending && !is_in_scan,
             utxos_complete: coverage.utxos_complete,
             pending: coverage.pending || is_in_scan,
+            note: None,
         }
     }
 }

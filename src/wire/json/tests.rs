@@ -345,7 +345,7 @@ fn a_balance_looks_as_specified() {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            staged: None,
+            ..Coverage::default()
         },
         balance: tracker::Balance {
             confirmed: 5_000_000_000,
@@ -381,7 +381,7 @@ fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() 
             from_height,
             utxos_complete,
             pending,
-            staged: None,
+            ..Coverage::default()
         };
         CoverageShape::new(&coverage, false).complete
     };
@@ -391,7 +391,7 @@ fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() 
         from_height: 5,
         utxos_complete: true,
         pending: false,
-        staged: None,
+        ..Coverage::default()
     };
     let scanned = CoverageShape::new(&coverage, true);
     assert!(

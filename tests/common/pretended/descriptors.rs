@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use bitcoin::ScriptBuf;
 use satwatch::tracker::{
     Balance, Baseline, Derivation, DescriptorId, DescriptorRequest, DescriptorRow, Keychain,
-    KeychainRow, MemoryView, OutputRow, ScriptHash, Status, Touch,
+    KeychainRow, MemoryView, OutputRow, ScriptHash, Staged, Status, Touch,
 };
 
 use super::laws::{Kept, Truth};
@@ -172,7 +172,7 @@ impl Kept<'_> {
         assert_eq!(asked, known, "what was asked for goes with the descriptor");
         for wallet in wallets {
             let descriptor = Descriptor::new(self.view, *wallet);
-            descriptor.check_indexes();
+            descriptor.check_indexes(is_settled);
             descriptor.check_coverage(is_settled);
             descriptor.check_sums();
             descriptor.check_nets();
@@ -234,6 +234,12 @@ impl<'a> Descriptor<'a> {
         row.coverage.utxos_complete
     }
 
+    /// Or is left out.
+    fn is_known(&self, place: &Derivation) -> bool {
+        let row = &self.view.watches[&self.script(place)];
+        row.coverage.utxos_complete || row.coverage.left_out
+    }
+
     fn is_wanted(&self) -> bool {
         self.view.wallets[&self.wallet.id()].baseline != Baseline::Skip
     }
@@ -249,7 +255,7 @@ impl<'a> Descriptor<'a> {
         places.all(|place| self.is_complete(&place) && !self.view.joining.contains_key(&place))
     }
 
-    fn check_indexes(&self) {
+    fn check_indexes(&self, is_settled: bool) {
         assert_eq!(self.row.keychains.len(), self.wallet.keychains());
         let known = self.view.derivations.keys();
         let known = known.filter(|place| place.descriptor == self.wallet.id());
@@ -266,7 +272,10 @@ impl<'a> Descriptor<'a> {
                 self.view.watches[&script].outputs > 0
             };
             let used = (0..row.derived).rfind(is_used);
-            assert_eq!(row.last_used, used, "the last index that is used");
+            match is_settled {
+                true => assert_eq!(row.last_used, used, "the last index that is used"),
+                false => assert!(row.last_used >= used, "it is looked for: {row:?}"),
+            }
             let next = row.next_index();
             assert!(next >= used.map_or(0, |index| index + 1) && next >= row.reserved);
             assert!(row.window >= next + gap_limit, "the window: {row:?}");
@@ -280,7 +289,21 @@ impl<'a> Descriptor<'a> {
             let row = self.row.keychain(place.keychain).expect("it is there");
             awaited += u64::from(self.view.joining.contains_key(&place));
             let counts = place.index < row.first.max(row.watched_to);
-            awaited += u64::from(self.is_wanted() && counts && !self.is_complete(&place));
+            let coverage = &self.view.watches[&self.script(&place)].coverage;
+            let is_wanted = self.is_wanted() && !self.is_complete(&place);
+            let is_left_out = is_wanted && coverage.left_out;
+            assert_eq!(
+                self.row.left_out.contains(&place),
+                is_left_out,
+                "whether {place:?} is left out"
+            );
+            let is_awaited = is_wanted && counts && !is_left_out;
+            awaited += u64::from(is_awaited || coverage.in_portions);
+            let staged = coverage.staged.unwrap_or_default();
+            assert!(
+                staged == Staged::default() || self.row.held.is_some(),
+                "what comes in portions is told as a whole"
+            );
         }
         assert_eq!(
             self.row.awaited, awaited,
@@ -297,7 +320,7 @@ impl<'a> Descriptor<'a> {
             let place = |index| self.wallet.place(keychain, index);
             if is_settled && row.watched_to < row.window.min(row.derived) {
                 assert!(
-                    self.is_wanted() && !self.is_complete(&place(row.watched_to)),
+                    self.is_wanted() && !self.is_known(&place(row.watched_to)),
                     "of all below more is known: {row:?}"
                 );
             }
