@@ -34,7 +34,7 @@ fn what_was_started_goes_on_until_it_is_ended() {
     let kit: Value = serde_json::from_slice(&up.stdout).expect("one JSON object");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let (url, folder) = (text(&kit["url"]), text(&kit["folder"]));
-    let asked = crate::common::request("GET", &format!("{url}/health/ready"), &[], None);
+    let asked = crate::common::daemon::request("GET", &format!("{url}/health/ready"), &[], None);
     assert_eq!(asked.expect("it answers").status, 200);
     let alive = |pid: &Value| Path::new(&format!("/proc/{pid}")).exists();
     assert!(alive(&kit["pid"]) && alive(&kit["node"]["pid"]));

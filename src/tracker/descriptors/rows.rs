@@ -138,6 +138,7 @@ mod tests {
             awaited: 0,
             held: None,
             balance: Balance::default(),
+            left_out: Vec::new(),
             utxo_count: 0,
             tx_count: 0,
             updated: 0,
