@@ -1,21 +1,66 @@
-// Bringing the document in line with the page's state, touching only what differs: focus, selection and announcements survive.
+// Bringing the document in line with the page's state, touching only what differs: focus, selection
+// and announcements survive.
+
+export const element = (id) => document.getElementById(id);
 
 /// Brings the children of `list` in line with `items`, touching only what differs.
 export function arrange(list, items, make, update) {
-  for (const item of items) item.node ??= make(item);
-  const nodes = new Set(items.map((item) => item.node));
+  const nodes = new Set();
+  for (const item of items) nodes.add((item.node ??= make(item)));
   for (const child of [...list.children]) if (!nodes.has(child)) child.remove();
-  items.forEach((item, index) => {
+  let place = list.firstElementChild;
+  for (const item of items) {
     update(item);
-    if (list.children[index] !== item.node) list.insertBefore(item.node, list.children[index] ?? null);
-  });
+    if (place === item.node) place = place.nextElementSibling;
+    else list.insertBefore(item.node, place);
+  }
 }
 
 /// A copy of the one element in a <template>.
-export const copyOf = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
+export const copyOf = (id) => element(id).content.firstElementChild.cloneNode(true);
 
 /// Writing the same text again would make a screen reader say it again.
 export function setText(node, selector, text) {
   const target = node.querySelector(selector);
-  if (target.textContent !== text) target.textContent = text;
+  if (target.textContent !== String(text)) target.textContent = text;
+}
+
+export const say = (id, text) => setText(document, `#${id}`, text);
+
+export function show(id, whether) {
+  const node = element(id);
+  if (node.hidden === Boolean(whether)) node.hidden = !whether;
+}
+
+/// An element, named as in "p.note", with its text or properties, and children; text stays text.
+export function make(name, properties = {}, ...children) {
+  const [tag, ...classes] = name.split(".");
+  const node = Object.assign(document.createElement(tag), { className: classes.join(" ") });
+  Object.assign(node, typeof properties === "object" ? properties : { textContent: properties });
+  node.append(...children.filter((child) => child || child === 0));
+  return node;
+}
+
+export const button = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+
+/// An attribute, written only if it differs.
+export function mark(node, name, value) {
+  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
+/// Disables what the token may not do.
+export function bar(control, barred, busy = false) {
+  control.classList.toggle("barred", barred);
+  control.disabled = barred || busy;
+}
+
+/// Asks before something that cannot be undone. Resolves to whether it is to be done.
+export function confirmed(question, details, doing) {
+  const dialog = element("confirm");
+  setText(dialog, "h2", question);
+  setText(dialog, "p", details);
+  setText(dialog, ".main", doing);
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }

@@ -2,13 +2,12 @@
 //
 // The token goes into one request, and the field is emptied; what speaks afterwards is a session (./session.js).
 
-import { setText } from "./dom.js";
+import { element, setText } from "./dom.js";
 import { call } from "./rest.js";
 import { keepPageKey, onOtherTab, pageKey } from "./session.js";
 
 const OVER = "You are not logged in any more: your token was revoked or has expired. Log in again.";
 
-const element = (id) => document.getElementById(id);
 let page; // What app.js does: {changed, connect, leave}.
 let who = null; // The token that speaks: {name, scopes, expires}, the widest scope last.
 let sent = null; // The key that the connection began with.
@@ -45,7 +44,7 @@ export async function connected() {
   if (!takeFocus) return;
   takeFocus = false;
   // After what it disables or not.
-  requestAnimationFrame(() => (may("watch") ? element("address") : element("addresses-title")).focus());
+  requestAnimationFrame(() => (may("watch") ? element("address") : element("watching-title")).focus());
 }
 
 /// The connection, or a request, was refused for want of a token.
@@ -57,8 +56,21 @@ export function refused() {
 /// Whether it is the answer to somebody who is not logged in (any more).
 export function seen(error) {
   if (error.code !== "unauthorized") return false;
-  refused();
+  // Another tab that logs out says so a moment later, and the connection ends, too.
+  const key = sent;
+  setTimeout(() => key === sent && !isWanted() && refused(), 500);
   return true;
+}
+
+/// Does something that the daemon may refuse; `failed` hears why, in words.
+export async function attempt(work, failed) {
+  try {
+    return await work();
+  } catch (error) {
+    if (!seen(error)) failed(error.message);
+  } finally {
+    page.changed();
+  }
 }
 
 export const isWanted = () => !element("login").hidden;

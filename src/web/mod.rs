@@ -1,7 +1,7 @@
 //! The web page, embedded in the binary: plain files, no build step, nothing from elsewhere.
 //!
 //! The page talks to the daemon's own REST and Socket.IO at the origin that served it. Laws:
-//! - every file that a file refers to is in [`FILES`], and no file refers to another origin;
+//! - every file that a file refers to is among [`files`], and no file refers to another origin;
 //! - markup holds no script and no style, so that [`CONTENT_SECURITY_POLICY`] can forbid both;
 //! - text from outside enters the document as text only (the policy makes the browser refuse
 //!   anything else).
@@ -34,27 +34,17 @@ const fn asset_of(content_type: &'static str, body: &'static str) -> Asset {
     Asset { content_type, body }
 }
 
+/// Request path and file of each module of the page.
+macro_rules! modules {
+    ($($name:literal)*) => {
+        [$((concat!("/", $name), asset_of(JAVASCRIPT, include_str!($name)))),*]
+    };
+}
+
 /// Request path and file.
-const FILES: [(&str, Asset); 12] = [
+const FILES: [(&str, Asset); 4] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
-    ("/app.js", asset_of(JAVASCRIPT, include_str!("app.js"))),
-    ("/dom.js", asset_of(JAVASCRIPT, include_str!("dom.js"))),
-    ("/login.js", asset_of(JAVASCRIPT, include_str!("login.js"))),
-    (
-        "/polling.js",
-        asset_of(JAVASCRIPT, include_str!("polling.js")),
-    ),
-    ("/rest.js", asset_of(JAVASCRIPT, include_str!("rest.js"))),
-    (
-        "/session.js",
-        asset_of(JAVASCRIPT, include_str!("session.js")),
-    ),
-    (
-        "/socket.js",
-        asset_of(JAVASCRIPT, include_str!("socket.js")),
-    ),
-    ("/words.js", asset_of(JAVASCRIPT, include_str!("words.js"))),
     (
         "/style.css",
         asset_of("text/css; charset=utf-8", include_str!("style.css")),
@@ -65,12 +55,23 @@ const FILES: [(&str, Asset); 12] = [
     ),
 ];
 
+const MODULES: [(&str, Asset); 25] = modules! {
+    "alerts.js" "app.js" "away.js" "chart.js" "deliveries.js" "detail.js" "dom.js" "feed.js"
+    "list.js" "log.js" "login.js" "node.js" "parts.js" "polling.js" "prefs.js" "qr.js"
+    "receive.js" "rest.js" "scan.js" "session.js" "socket.js" "state.js" "sync.js" "truth.js"
+    "words.js"
+};
+
+/// All of them, with their request paths.
+pub fn files() -> impl Iterator<Item = (&'static str, Asset)> {
+    FILES.into_iter().chain(MODULES)
+}
+
 /// The file served at a request path (without query), if there is one.
 pub fn asset(path: &str) -> Option<Asset> {
-    FILES
-        .iter()
+    files()
         .find(|(served, _)| *served == path)
-        .map(|(_, asset)| *asset)
+        .map(|(_, asset)| asset)
 }
 
 #[cfg(test)]
@@ -95,8 +96,7 @@ mod tests {
 
     #[test]
     fn every_file_that_is_referred_to_is_served() {
-        let found: Vec<_> = FILES
-            .iter()
+        let found: Vec<_> = files()
             .flat_map(|(_, file)| references(file.body))
             .collect();
         for reference in &found {
@@ -105,23 +105,22 @@ mod tests {
                 "{reference} is referred to, but not served"
             );
         }
-        for name in [
-            "app.js",
-            "style.css",
-            "icon.svg",
-            "dom.js",
-            "login.js",
-            "polling.js",
-            "rest.js",
-            "session.js",
-            "socket.js",
-            "words.js",
-        ] {
+        for (path, _) in files() {
+            let name = path.trim_start_matches('/');
+            let is_page = asset(path) == Some(INDEX);
             assert!(
-                found.contains(&name),
+                is_page || found.contains(&name),
                 "{name} is served, but nothing refers to it"
             );
         }
+    }
+
+    /// So that it does not grow unseen.
+    #[test]
+    fn the_page_stays_small() {
+        let sizes = files().filter(|(path, _)| *path != "/realtime_client.html");
+        let size: usize = sizes.map(|(_, file)| file.body.len()).sum();
+        assert!(size <= 132 * 1024, "{size} bytes");
     }
 
     #[test]
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn nothing_comes_from_elsewhere() {
-        for (path, file) in FILES {
+        for (path, file) in files() {
             let body = file
                 .body
                 .replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
@@ -182,7 +181,7 @@ mod tests {
             page.matches("<script").count(),
             page.matches("<script type=\"module\" src=").count()
         );
-        for (path, file) in FILES {
+        for (path, file) in files() {
             for marker in [
                 "innerHTML",
                 "outerHTML",

@@ -4,13 +4,18 @@ import { pageKey } from "./session.js";
 
 export const here = new URL(".", location.href);
 
-/// A REST call. Rejects with a sentence for the person, and the `code` of the daemon's refusal.
-export async function call(method, path, body) {
+/// A REST call. Rejects with a sentence for the person, the `code` of the daemon's refusal and
+/// whatever else it says, such as a `cursor` to go on from.
+export async function call(method, path, body, { signal, seconds = 15 } = {}) {
   const headers = {};
   const key = pageKey();
   if (key) headers["Satwatch-Page"] = key;
   if (body) headers["Content-Type"] = "application/json";
-  const options = { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(15_000) };
+  const timeout = AbortSignal.timeout(seconds * 1000);
+  const ended = new AbortController();
+  for (const one of [timeout, signal]) one?.addEventListener("abort", () => ended.abort());
+  if (signal?.aborted) ended.abort();
+  const options = { method, headers, body: body && JSON.stringify(body), signal: ended.signal };
   let answer, data;
   try {
     answer = await fetch(new URL(path, here), options);
@@ -18,6 +23,16 @@ export async function call(method, path, body) {
   } catch {
     throw new Error(answer ? `satwatch answered ${answer.status} with something unreadable.` : "satwatch cannot be reached. Is it running?");
   }
-  if (!answer.ok) throw Object.assign(new Error(data.error ?? `satwatch answered ${answer.status}.`), { code: data.code });
-  return data;
+  if (answer.ok) return data;
+  const { error = `satwatch answered ${answer.status}.`, ...rest } = data;
+  throw Object.assign(new Error(error), rest, { status: answer.status });
+}
+
+/// Calls for several things, a few at a time.
+export async function each(items, limit, work) {
+  const rest = [...items];
+  const one = async () => {
+    while (rest.length > 0) await work(rest.shift());
+  };
+  await Promise.all(Array.from({ length: limit }, one));
 }

@@ -1,55 +1,83 @@
 // How the page writes amounts, states and times.
 
-/// Satoshi as BTC, exactly: no floating-point number is ever involved. A dash for what is not a whole number.
+import { prefs } from "./prefs.js";
+
+const THIN = "\u202f"; // Between groups of digits; it neither breaks nor stretches.
+const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, THIN);
+
+/// Satoshi as BTC, exactly: no floating-point number is ever involved. A dash for what is not a
+/// whole number.
 export function btc(satoshi, signed = false) {
   if (!Number.isSafeInteger(satoshi)) return "–";
-  const amount = BigInt(satoshi);
-  const digits = String(amount < 0n ? -amount : amount).padStart(9, "0");
-  const sign = amount < 0n ? "−" : signed && amount > 0n ? "+" : "";
-  return `${sign}${digits.slice(0, -8)}.${digits.slice(-8)}`;
+  const digits = String(Math.abs(satoshi)).padStart(9, "0");
+  const [whole, part] = [digits.slice(0, -8), digits.slice(-8)];
+  return `${sign(satoshi, signed)}${grouped(whole)}.${part.slice(0, 3)}${THIN}${part.slice(3, 6)}${THIN}${part.slice(6)}`;
 }
 
-/// How a transaction stands now.
-export function statusWords({ status, block_height: height }) {
-  if (status === "confirmed") return height == null ? "confirmed" : `in block ${height}`;
-  const words = { mempool: "unconfirmed", replaced: "replaced", conflicted: "in conflict with a block", evicted: "dropped by the node" };
-  return words[status] ?? String(status ?? "");
+const sign = (satoshi, signed) => (satoshi < 0 ? "−" : signed && satoshi > 0 ? "+" : "");
+
+/// An amount in the unit that the person chose, or dots while amounts are hidden.
+export function amount(satoshi, signed = false) {
+  if (!Number.isSafeInteger(satoshi)) return "–";
+  if (prefs.hidden) return "••••";
+  return prefs.unit === "sat" ? sign(satoshi, signed) + grouped(String(Math.abs(satoshi))) : btc(satoshi, signed);
+}
+
+/// Without zeros at the end, where there is little room.
+export const brief = (satoshi, signed) => amount(satoshi, signed).replace(/\.?[0\u202f]+$/, (end, at, text) => (text.slice(0, at + 1).includes(".") ? "" : end));
+export const unit = () => (prefs.unit === "sat" ? "sat" : "BTC");
+export const amountUnit = (satoshi, signed) => `${amount(satoshi, signed)} ${unit()}`;
+
+/// What a person typed, in their unit, as satoshi; null for what is no amount.
+export function satoshiOf(text) {
+  const clean = text.replace(/[\s_']/g, "").replace(",", ".");
+  if (prefs.unit === "sat") return /^\d{1,16}$/.test(clean) ? Number(clean) : null;
+  const [, whole, part = ""] = /^(\d{1,8})(?:\.(\d{1,8}))?$/.exec(clean) ?? [];
+  return whole === undefined ? null : Number(whole + part.padEnd(8, "0"));
+}
+
+/// Satoshi as a BIP 21 link has them.
+export function plainBtc(satoshi) {
+  const digits = String(satoshi).padStart(9, "0");
+  return `${digits.slice(0, -8)}.${digits.slice(-8)}`.replace(/\.?0+$/, "");
 }
 
 /// It moves no coins any more.
 export const isGone = (tx) => ["replaced", "conflicted", "evicted"].includes(tx.status);
 
-/// What happened to it: title and explanation.
-export function updateWords(update) {
-  const count = update.confirmations > 1 ? `, ${update.confirmations} confirmations` : "";
-  // What the previous status makes of "mempool"; the same one says that the amounts are new.
-  const unconfirmed = {
-    mempool: ["Amount corrected", "more of it concerns this address"],
-    confirmed: ["Unconfirmed again", "its block was undone"],
-  };
+/// How a payment stands: words, how many of six bars are full, and what the row looks like.
+export function standing(tx, tip) {
+  if (tx.status === "confirmed") {
+    const depth = Math.max(1, tx.block_height && tip ? tip.height - tx.block_height + 1 : (tx.confirmations ?? 1));
+    return depth < 6 ? { words: `${depth} of 6 confirmations`, bars: depth, look: "young" } : { words: "confirmed", bars: 6, look: "done" };
+  }
+  if (tx.status === "mempool") {
+    if (tx.previous === "confirmed") return { words: "back in the mempool, its block was undone", bars: 0, look: "back" };
+    if (tx.previous && tx.previous !== "mempool") return { words: "back in the mempool", bars: 0, look: "back" };
+    return { words: tx.replaceable ? "seen, can still be replaced" : "seen, not in a block yet", bars: 0, look: "seen" };
+  }
   const words = {
-    confirmed: ["Confirmed", statusWords(update) + count],
-    mempool: unconfirmed[update.previous_status] ?? ["Unconfirmed again", "it is back in the mempool"],
-    replaced: ["Replaced", update.replaced_by ? `by ${short(update.replaced_by)}` : ""],
-    conflicted: ["Cancelled", "a block spends the same coins"],
-    evicted: ["Dropped", "no longer in the node's mempool"],
+    replaced: `replaced${tx.replaced_by ? ` by ${short(tx.replaced_by)}` : ""}`,
+    conflicted: "cancelled, a block spends the same coins",
+    evicted: "dropped by the node",
   };
-  return words[update.status] ?? ["Changed", statusWords(update)];
+  return { words: words[tx.status] ?? String(tx.status ?? ""), bars: 0, look: "gone" };
 }
 
-/// What, in the answer of GET /status, keeps payments from being seen, if anything.
-export function trouble(daemon) {
-  if (daemon.realtime_monitoring === false) return "Monitoring is stopped: payments are not seen until it starts again.";
-  if (daemon.service_available === false) return "The Bitcoin node does not answer: balances are as of the block above, new payments are not seen.";
-  if (daemon.following === false) return `Not up to date with the Bitcoin node. ${daemon.not_following_because ?? ""}`;
-  return "";
-}
+export const direction = (net) => (net > 0 ? "in" : net < 0 ? "out" : "self");
 
 export function ago(seconds) {
   if (seconds < 60) return "just now";
-  if (seconds < 7200) return `${Math.floor(seconds / 60)} min ago`;
-  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
+  return `${span(seconds)} ago`;
 }
+
+export function span(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} days`;
+}
+
+export const count = (number, one, many = `${one}s`) => `${grouped(String(number))} ${number === 1 ? one : many}`;
 
 export function clock(seconds) {
   const then = new Date(seconds * 1000);
@@ -57,4 +85,6 @@ export function clock(seconds) {
   return (today ? "" : `${then.toLocaleDateString()} `) + then.toLocaleTimeString();
 }
 
-export const short = (hash) => `${hash.slice(0, 8)}…${hash.slice(-8)}`;
+export const short = (text) => (text.length > 20 ? `${text.slice(0, 8)}…${text.slice(-6)}` : text);
+export const now = () => Date.now() / 1000;
+export const height = (number) => grouped(String(number));

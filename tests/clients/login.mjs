@@ -93,12 +93,12 @@ async function whole(page) {
   await keepsNoToken(page);
   await page.keyboard.type(address);
   await page.keyboard.press("Enter");
-  const card = page.locator(`#addresses [data-address="${address}"]`);
+  const card = page.locator(`#list [data-key="${address}"]`);
   await card.waitFor();
 
   await page.reload();
   await connected(page);
-  await card.filter({ hasText: /\d\.\d{8}/ }).waitFor();
+  await card.filter({ hasText: /\d\.\d{3}/ }).waitFor();
   await page.evaluate(() => (window.same = true));
   console.log("RESTART");
   await page.locator("#connection").filter({ hasText: "Reconnecting" }).waitFor();
@@ -113,13 +113,13 @@ async function whole(page) {
   check("the cookie was taken back", !(await sessionCookie()));
   await other.reload();
   check("logging out lasts", (await wanted(other)) === "");
-  check("a page that lost its addresses has none", (await page.locator("#addresses > li").count()) <= 1);
+  check("a page that lost its addresses has none", (await page.locator("#list > li").count()) <= 1);
 
   await page.bringToFront();
   await logIn(page, token);
   await connected(page);
   await connected(other);
-  await card.filter({ hasText: /\d\.\d{8}/ }).waitFor();
+  await card.filter({ hasText: /\d\.\d{3}/ }).waitFor();
   console.log("REVOKE");
   const revoked = await wanted(page);
   await wanted(other);
@@ -143,13 +143,15 @@ async function reader(page) {
   await logIn(page, token);
   await connected(page);
   await page.getByRole("button", { name: "Start monitoring" }).waitFor();
-  await page.getByRole("button", { name: "Show the address" }).click();
-  await page.locator(`#addresses [data-address="${address}"]`).filter({ hasText: /\d\.\d{8}/ }).waitFor();
+  await page.locator(`#list [data-key="${address}"]`).filter({ hasText: /\d\.\d{3}/ }).waitFor();
   const disabled = (locator) => locator.isDisabled();
+  // Searching is allowed to everybody.
+  await page.getByLabel("add an address").fill("bcrt1qsomethingelsethatisnotwatched");
+  await page.getByRole("button", { name: "Watch", exact: true }).waitFor();
   return {
     who: await page.locator("#who-text").textContent(),
     disabled: [
-      await disabled(page.getByLabel("Bitcoin address")),
+      await disabled(page.getByLabel("Label (optional)")),
       await disabled(page.getByRole("button", { name: "Watch", exact: true })),
       await disabled(page.getByRole("button", { name: "Start monitoring" })),
     ],

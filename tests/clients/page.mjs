@@ -52,11 +52,11 @@ async function use(page) {
   if (!policy.includes("default-src 'none'")) faults.push(`the page comes without its content security policy: "${policy}"`);
   await page.locator('body[data-connection="connected"]').waitFor();
 
-  await page.getByLabel("Bitcoin address").fill(address);
-  await page.getByLabel("Label").fill("test");
+  await page.getByLabel("add an address").fill(address);
+  await page.getByLabel("Label (optional)").fill("test");
   await page.getByRole("button", { name: "Watch", exact: true }).click();
-  const whole = page.locator(`#addresses [data-address="${address}"]:not(.partial)`);
-  await whole.filter({ hasText: /\d\.\d{8}/ }).waitFor();
+  const whole = page.locator(`#detail [data-key="${address}"]:not(.partial)`);
+  await whole.filter({ hasText: /\d\.\d{3}/ }).waitFor();
   const before = await look(page);
   console.log("READY");
   let payment = await nextPayment(page, before);
@@ -66,7 +66,7 @@ async function use(page) {
 
   if (flags.includes("--confirm")) {
     await page.waitForFunction(isConfirmed, { address, txid: payment.txid });
-    payment.status = await page.locator(`#feed [data-kind=received][data-txid="${payment.txid}"] .status`).textContent();
+    payment.status = await page.locator(`#feed [data-subject="${address}"][data-txid="${payment.txid}"] .status`).textContent();
   }
   if (flags.includes("--restart")) {
     await page.locator("#connection").filter({ hasText: "Reconnecting" }).waitFor();
@@ -97,14 +97,14 @@ async function nextPayment(page, before) {
 
 /// What a person sees. Amounts as text, in satoshi.
 async function look(page) {
-  const card = page.locator(`#addresses [data-address="${address}"]`);
+  const card = page.locator(`#detail [data-key="${address}"]`);
   const text = (locator) => locator.textContent();
-  const received = page.locator(`#feed [data-kind=received][data-address="${address}"]`);
+  const received = page.locator(`#feed [data-way=in][data-subject="${address}"]`);
   return {
     connection: await text(page.locator("#connection")),
     network: await text(page.locator("#network")),
-    height: Number(await text(page.locator("#height"))),
-    label: await text(card.locator(".label")),
+    height: Number(/block ([\d\u202f]+)/.exec(await text(page.locator("#following")))?.[1].replace(/\D/g, "")),
+    label: await text(card.locator("#detail-title")),
     balance: satoshi(await text(card.locator(".value"))),
     confirmed: satoshi(await text(card.locator(".confirmed"))),
     unconfirmed: satoshi(await text(card.locator(".unconfirmed"))),
@@ -125,9 +125,9 @@ function watchForFaults(page) {
   page.on("pageerror", (error) => fault(`exception in the page: ${error.message}`));
 }
 
-/// "−0.12345678" (also with "+" and "BTC") as satoshi, in digits.
+/// "−0.123 456 78" (also with "+") as satoshi, in digits.
 function satoshi(text) {
-  const found = /^([+−]?)(\d+)\.(\d{8})(?: BTC)?$/.exec(text.trim());
+  const found = /^([+−]?)(\d+)\.(\d{8})$/.exec(text.replace(/\s/g, ""));
   if (!found) throw new Error(`not an amount: "${text}"`);
   return String(BigInt(found[2] + found[3]) * (found[1] === "−" ? -1n : 1n));
 }
@@ -135,21 +135,20 @@ function satoshi(text) {
 // ---- run in the page
 
 function findPayment({ address, older }) {
-  const rows = [...document.querySelectorAll("#feed [data-kind=received]")];
-  const row = rows.findLast((row) => row.dataset.address === address && !older.includes(row.dataset.txid));
+  const rows = [...document.querySelectorAll("#feed [data-way=in]")];
+  const row = rows.findLast((row) => row.dataset.subject === address && !older.includes(row.dataset.txid));
   const text = (selector) => row.querySelector(selector).textContent;
   return row && { txid: row.dataset.txid, amount: text(".amount"), status: text(".status") };
 }
 
 /// In the feed and in the balance.
 function isConfirmed({ address, txid }) {
-  const status = document.querySelector(`#feed [data-kind=received][data-txid="${txid}"] .status`).textContent;
-  const told = document.querySelector(`#feed [data-kind=update][data-txid="${txid}"]`);
-  const unconfirmed = document.querySelector(`#addresses [data-address="${address}"] .unconfirmed`).textContent;
-  return status.startsWith("in block") && told !== null && unconfirmed === "0.00000000";
+  const status = document.querySelector(`#feed [data-subject="${address}"][data-txid="${txid}"] .status`).textContent;
+  const unconfirmed = document.querySelector(`#detail [data-key="${address}"] .unconfirmed`).textContent;
+  return status === "1 of 6 confirmations" && unconfirmed.replace(/\s/g, "") === "0.00000000";
 }
 
 function showsAtLeast({ address, expected }) {
-  const text = document.querySelector(`#addresses [data-address="${address}"] .value`).textContent;
+  const text = document.querySelector(`#detail [data-key="${address}"] .value`).textContent.replace(/\s/g, "");
   return /^\d+\.\d{8}$/.test(text) && BigInt(text.replace(".", "")) >= BigInt(expected);
 }

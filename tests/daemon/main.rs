@@ -35,6 +35,7 @@ mod mempool;
 mod moods;
 mod network;
 mod page;
+mod page_views;
 mod pause;
 mod proxies;
 mod refusals;

@@ -48,10 +48,10 @@ fn a_payment_appears_on_the_page() {
     let txid = node.pay(&address, 12_345_678);
     let seen = browser.seen();
 
-    assert_eq!(
-        seen["payment"],
-        json!({ "txid": txid, "amount": "12345678", "status": "unconfirmed" })
-    );
+    assert_eq!(seen["payment"]["txid"], txid, "{seen}");
+    assert_eq!(seen["payment"]["amount"], "12345678", "{seen}");
+    let status = seen["payment"]["status"].as_str().unwrap_or_default();
+    assert!(status.starts_with("seen, "), "{seen}");
     assert_eq!(
         seen["before"], "100000000",
         "the balance from before the address was added: {seen}"
@@ -84,10 +84,9 @@ fn a_confirmation_moves_the_amount_from_unconfirmed_to_confirmed() {
     node.mine(1);
     let seen = browser.seen();
 
-    let status = format!("in block {}", node.height());
     assert_eq!(
         seen["payment"],
-        json!({ "txid": txid, "amount": "12345678", "status": status })
+        json!({ "txid": txid, "amount": "12345678", "status": "1 of 6 confirmations" })
     );
     assert_eq!(
         (&seen["confirmed"], &seen["balance"]),
@@ -155,21 +154,7 @@ fn one_websocket_that_is_refused_does_not_leave_the_page_polling() {
 fn every_file_of_the_page_comes_with_its_type_and_policy() {
     let node = Node::start();
     let daemon = Daemon::start(&node);
-    for path in [
-        "/",
-        "/realtime_client.html",
-        "/app.js",
-        "/dom.js",
-        "/login.js",
-        "/polling.js",
-        "/rest.js",
-        "/session.js",
-        "/socket.js",
-        "/words.js",
-        "/style.css",
-        "/icon.svg",
-    ] {
-        let expected = satwatch::web::asset(path).expect("it is a file of the page");
+    for (path, expected) in satwatch::web::files() {
         let answer = daemon.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         assert_eq!(answer.text, expected.body, "{path}");

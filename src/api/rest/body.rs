@@ -78,8 +78,8 @@ impl AnswerBody {
         }
     }
 
-    /// In parts as they come, without end, of which about `weight` bytes are held at a time. It sees
-    /// to it itself that it ends with who asked, and says so.
+    /// In parts as they come, without end, of which about `weight` bytes are held at a time. It
+    /// sees to it itself that it ends with who asked, and says so.
     pub fn unending(
         parts: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static,
         weight: usize,

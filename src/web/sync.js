@@ -1,0 +1,254 @@
+// Keeping ./state.js in line with the daemon: what is watched is listed, the log is replayed from
+// where it was left and then followed, and what no event tells of is asked for again.
+//
+//     connected ─► replay from the saved cursor ─► list ─► read on, for good
+//
+// The list is read after the replay, so that old balances do not roll past. What is listed may be
+// newer than the next event; balances are absolute, and agree once the head is reached.
+
+import * as alerts from "./alerts.js";
+import * as away from "./away.js";
+import { LogReader } from "./log.js";
+import { prefs, read, write } from "./prefs.js";
+import { call, each } from "./rest.js";
+import { stored } from "./session.js";
+import { forget as unlist, freshen, keyOf, nameOf, put, putPayment, state, subjects, takeTip, touch, transactionsPath } from "./state.js";
+import { trouble } from "./truth.js";
+import { count, now } from "./words.js";
+
+const STORAGE_KEY = stored("place");
+const MOST_LISTED = 20_000;
+const FILLED_FROM = 40;
+const STATUS_SECONDS = 10;
+
+let page; // What app.js does: {seen, isConnected}.
+let listing = null; // The promise of the list that is being read.
+let listAgain = false;
+let listDue = true; // Once what was missed is replayed.
+let filled = false;
+let isPolling = false;
+let asked = 0; // When the status was asked for.
+let savedAt = 0;
+
+/// By polling, the connection itself keeps requests waiting, and browsers allow few to one host.
+const isWatched = () => !isPolling && (!document.hidden || prefs.sound || prefs.notify);
+const failed = (error) => page.seen(error);
+const calls = { heard, lost, failed, isWatched };
+/// Addresses and blocks in one, wallets in the other: the log gives both together to nobody.
+const readers = [new LogReader("", calls), new LogReader("descriptor=all&", { ...calls, isWatched: () => state.wallets > 0 && isWatched() })];
+
+export function setUp(calls) {
+  page = calls;
+  const place = read(STORAGE_KEY);
+  if (!Array.isArray(place?.cursors)) return;
+  readers.forEach((reader, at) => (reader.cursor = place.cursors[at] ?? null));
+  if (readers[0].cursor) away.since(place.time);
+}
+
+/// On each new connection, and after a sleep.
+export async function begin(polling = isPolling) {
+  isPolling = polling;
+  refreshStatus();
+  listDue = true;
+  if (readers.some((reader) => !reader.cursor)) await relist();
+  // Without a cursor it would read all that ever happened; the list that failed is tried again.
+  if (page.isConnected() && readers.every((reader) => reader.cursor)) for (const reader of readers) reader.start();
+}
+
+export function end() {
+  for (const reader of readers) reader.stop();
+  if (readers[0].cursor) away.since(now());
+}
+
+export function forget() {
+  for (const reader of readers) Object.assign(reader, { cursor: null, failing: 0 });
+  filled = false;
+  write(STORAGE_KEY, null);
+}
+
+export function hurry() {
+  for (const reader of readers) reader.hurry();
+}
+
+/// Since when the log cannot be read, in seconds; 0 if it can.
+export const failing = () => Math.max(...readers.map(({ failing }) => failing)) / 1000;
+
+export function save() {
+  if (!state.listed || readers.some((reader) => !reader.cursor)) return;
+  savedAt = Date.now();
+  write(STORAGE_KEY, { cursors: readers.map((reader) => reader.cursor), time: now() });
+}
+
+export function tick() {
+  if (Date.now() - savedAt > 5_000) save();
+  if (document.hidden) return;
+  if (now() - asked > (trouble(state.daemon) ? 3 : STATUS_SECONDS)) refreshStatus();
+}
+
+export async function refreshStatus() {
+  asked = now();
+  const before = state.tip;
+  try {
+    state.daemon = await call("GET", "status");
+    state.daemonAt = now();
+  } catch (error) {
+    return page.seen(error); // Anything else the truth line says already.
+  }
+  if (state.tip === before) takeTip(state.daemon.tip);
+  const { address_count: addresses, descriptor_count: wallets } = state.daemon;
+  if (state.listed && (addresses !== state.total || wallets !== state.wallets)) relist(); // Somebody else added or removed some.
+  touch();
+}
+
+// ---- the list
+
+/// The whole list anew: what is gone from it goes, what is new comes.
+export function relist() {
+  listAgain = listing !== null;
+  listing ??= readList().finally(() => {
+    listing = null;
+    if (listAgain) relist();
+  });
+  return listing;
+}
+
+async function readList() {
+  listDue = false;
+  try {
+    const found = new Set();
+    const first = await pages("descriptors", "descriptor", found);
+    const second = await pages("addresses", "address", found);
+    for (const [key, { addedAt: mine }] of subjects) if (!found.has(key) && !(mine > now() - 5)) unlist(key);
+    state.listed = true;
+    // What comes later than the first answer is told by the log, from there on.
+    for (const reader of readers) reader.cursor ??= first.cursor;
+    state.total = second.total;
+    touch();
+    if (!filled) await fill();
+  } catch (error) {
+    if (!page.seen(error)) setTimeout(() => page.isConnected() && begin(), 2_000);
+  }
+}
+
+async function pages(name, kind, found) {
+  let after = "";
+  let first;
+  do {
+    const page = await call("GET", `${name}?limit=1000${after}`);
+    first ??= page;
+    for (const data of page[name]) {
+      const key = data[kind === "address" ? "address" : "descriptor_id"];
+      found.add(key);
+      put(kind, key, data);
+    }
+    touch();
+    after = page.next && found.size < MOST_LISTED && `&after=${encodeURIComponent(page.next)}`;
+  } while (after);
+  return first;
+}
+
+/// Payments from before the page was open, of those where something happened last.
+async function fill() {
+  filled = true;
+  const recent = [...subjects.values()].filter(({ kind, count }) => kind === "descriptor" || count > 0);
+  recent.sort((a, b) => (a.kind === b.kind ? b.added - a.added : a.kind === "descriptor" ? -1 : 1));
+  await each(recent.slice(0, FILLED_FROM), 3, (subject) => readTransactions(subject));
+}
+
+/// Its latest transactions into the feed. Answers that an event overtook are asked for again.
+export async function readTransactions(subject, tries = 3) {
+  const { version } = subject;
+  const { transactions } = await call("GET", `${transactionsPath(subject)}?limit=20`).catch(() => ({ transactions: [] }));
+  if (subjects.get(subject.key) !== subject) return;
+  if (subject.version !== version) return tries > 1 && readTransactions(subject, tries - 1);
+  const about = subject.kind === "descriptor" ? { descriptor_id: subject.key } : { address: subject.key };
+  for (const tx of transactions) putPayment(about, tx, false);
+  touch();
+}
+
+// ---- events
+
+const handlers = {
+  new_transactions(data, news) {
+    for (const tx of data.transactions) {
+      const put = putPayment(data, tx, true, data.timestamp);
+      if (!put) continue;
+      news.push(put.payment);
+      away.happened(put.payment.id);
+    }
+  },
+  transaction_update(data, news) {
+    const put = putPayment(data, data, false, data.first_seen);
+    if (!put) return;
+    // A deeper confirmation alone is nothing that a person has to be told of.
+    const isDeeper = data.status === "confirmed" && data.previous_status === "confirmed";
+    if (isDeeper) return;
+    away.happened(put.payment.id);
+    news.push({ ...put.payment, update: true });
+  },
+  balance_change(data) {
+    const subject = subjects.get(keyOf(data));
+    if (!subject) return;
+    const { new_balance: balance, confirmed_balance, unconfirmed_balance } = data;
+    put(subject.kind, subject.key, { balance, confirmed_balance, unconfirmed_balance });
+  },
+  scan_complete(data) {
+    away.happened(`scan ${data.scan_id}`, `History of ${nameOf(keyOf(data))} read`);
+    const subject = subjects.get(keyOf(data));
+    if (subject) readTransactions(subject);
+  },
+  unwatched(data) {
+    away.happened(`gone ${keyOf(data)}`, `${nameOf(keyOf(data))} is no longer watched`);
+    unlist(keyOf(data));
+  },
+  label_change(data) {
+    const subject = subjects.get(keyOf(data));
+    if (subject) put(subject.kind, subject.key, { label: data.label });
+  },
+  block(data) {
+    takeTip({ height: data.height, hash: data.hash, time: data.time });
+    state.daemonAt = 0; // The status is from before it.
+    asked = Math.min(asked, now() - STATUS_SECONDS + 1);
+    for (const subject of subjects.values()) if (subject.immature > 0) subject.stale = true;
+  },
+  reorg(data) {
+    takeTip(data.tip);
+    away.happened(`reorg ${data.cursor}`, `The chain was reorganised: ${count(data.depth, "block")} undone`);
+    asked = 0;
+  },
+};
+
+function heard(events, isCurrent) {
+  const news = [];
+  let unknown = false;
+  state.heard += events.length;
+  for (const { event, data } of events) {
+    const subject = subjects.get(keyOf(data));
+    if (subject) {
+      subject.version += 1;
+      // No event tells how the balance is split, nor what is covered.
+      if (event !== "label_change") subject.stale = true;
+    } else if (keyOf(data) && event !== "unwatched") unknown = true;
+    handlers[event]?.(data, news);
+  }
+  if (news.length > 0) alerts.tell(news);
+  if (isCurrent && readers.every(({ current }) => current)) {
+    away.caughtUp();
+    if (listDue || (unknown && subjects.size < MOST_LISTED)) relist();
+  }
+  touch();
+}
+
+/// The cursor is of no use any more (the store is another one, or what came after it was deleted):
+/// begins anew, and says so.
+function lost(error) {
+  away.lost(error.message);
+  for (const reader of readers) Object.assign(reader, { cursor: null });
+  filled = false;
+  begin();
+}
+
+/// Those of what is looked at that have to be asked for again.
+export function freshenShown(shown) {
+  if (page?.isConnected()) for (const subject of shown) freshen(subject);
+}
