@@ -239,6 +239,8 @@ pub enum EventKind {
         transactions: u64,
     },
     /// The script is not watched any more; the last event about it, unless somebody adds it again.
+    /// If it says where it stands in descriptors, it was taken off the list of addresses, and stays
+    /// watched for these.
     Unwatched { subject: Subject },
     /// A block was connected; the last event that it causes.
     Block {

@@ -32,15 +32,16 @@ impl Tracker {
             // Of an add that was not finished nobody was told, but of payments.
             let is_told = is_added || (row.tx_count, row.utxo_count) != (0, 0);
             let leaving = &builder.tracker.leaving;
-            let is_left = |place: &Derivation| leaving.contains(&place.descriptor);
-            if !row.derivations.iter().all(is_left) {
-                // It is watched for its descriptors still. Its subscribers are told all the same:
-                // when it goes with those, they may not be.
+            let stays = |place: &&Derivation| !leaving.contains(&place.descriptor);
+            let staying: Vec<_> = row.derivations.iter().filter(stays).copied().collect();
+            if !staying.is_empty() {
+                // It is watched for its descriptors still. Its subscribers are told all the same,
+                // and for which: when it goes with those, they may not be.
                 row.listed = false;
                 let depths = std::mem::replace(&mut row.depths, vec![1]);
                 let spk = row.spk.clone();
                 builder.tracker.uncount_depths(&depths);
-                told.extend(is_told.then(|| unwatched(*script, spk)));
+                told.extend(is_told.then(|| unwatched(*script, spk, staying)));
                 continue;
             }
             for place in row.derivations.clone() {
@@ -93,11 +94,12 @@ impl Tracker {
     }
 }
 
-fn unwatched(script: ScriptHash, spk: ScriptBuf) -> EventKind {
+/// `derivations`: where it stands in descriptors, for which it stays watched.
+fn unwatched(script: ScriptHash, spk: ScriptBuf, derivations: Vec<Derivation>) -> EventKind {
     let subject = Subject::Script {
         spk,
         script,
-        derivations: Vec::new(),
+        derivations,
     };
     EventKind::Unwatched { subject }
 }
@@ -125,7 +127,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             self.changes.forgetting(script)?.set(Some(()));
             self.tracker.forgetting.insert(script);
         }
-        Ok(Some(unwatched(script, row.spk)))
+        Ok(Some(unwatched(script, row.spk, Vec::new())))
     }
 
     /// Removes the outputs of a script and its part in scans and transactions. At most about `room`

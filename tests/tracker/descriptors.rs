@@ -454,7 +454,7 @@ fn a_wallet_that_was_removed_while_it_was_joined_joins_anew() {
 }
 
 #[test]
-fn unwatching_an_address_of_a_wallet_only_takes_its_mark() {
+fn unwatching_an_address_of_a_wallet_only_takes_its_mark_and_says_for_whom_it_stays() {
     let mut world = with_wallet(3);
     watch_by_itself(&mut world, 1);
     let _ = world.mine(1, &[]);

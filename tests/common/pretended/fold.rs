@@ -73,7 +73,7 @@ impl Fold {
 
     /// An event about a script says where it stands in the descriptors that are watched.
     fn check_places(&self, event: &Event) {
-        let ends = matches!(event.kind, EventKind::Unwatched { .. });
+        let ends = matches!(&event.kind, EventKind::Unwatched { subject } if !stays(subject));
         let Some(Subject::Script {
             script,
             derivations,
@@ -153,6 +153,7 @@ impl Fold {
             }
             EventKind::TransactionUpdate { .. } => self.add_update(event),
             EventKind::ScanComplete { .. } => {}
+            EventKind::Unwatched { subject } if stays(subject) => {}
             EventKind::Unwatched { subject } => {
                 let subject = subject.id();
                 self.balances.remove(&subject);
@@ -237,4 +238,9 @@ fn check_growth(diff: &Diff<DescriptorRow>) {
 /// The phase as the table of legal changes calls it.
 fn word(phase: Phase) -> String {
     format!("{phase:?}").to_lowercase()
+}
+
+/// Whether a script that is unwatched stays watched for descriptors, as the event says.
+fn stays(subject: &Subject) -> bool {
+    matches!(subject, Subject::Script { derivations, .. } if !derivations.is_empty())
 }
