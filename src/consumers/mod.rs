@@ -56,6 +56,6 @@ mod tests;
 
 pub use consumer::Consumer;
 pub use lag::{LOOK_MOST, Unread};
-pub use lease::{EndReason, Lease, LeaseId};
+pub use lease::{EndReason, Lease, LeaseId, Leases};
 pub use name::consumer_name;
 pub use registry::{Consumers, Defined};

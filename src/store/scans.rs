@@ -4,7 +4,7 @@ use super::codec::Malformed;
 use super::codec::keys::{
     parse_number_key, parse_scan_of_key, parse_scan_script_key, parse_script_scan_key,
 };
-use super::families::{OPEN_SCANS, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS};
+use super::families::{DESCRIPTOR_SCANS, OPEN_SCANS, SCAN_SCRIPTS, SCANS, SCRIPT_SCANS};
 use super::{Snapshot, StoreError};
 use crate::tracker::{DescriptorId, ScanId, ScanRow, ScanState, ScriptHash};
 
@@ -53,9 +53,13 @@ impl Snapshot<'_> {
     /// Whether a history scan of a descriptor has not ended; also one into which none of its
     /// scripts has come yet.
     pub fn is_descriptor_in_scan(&self, descriptor: &DescriptorId) -> Result<bool, StoreError> {
-        for scan in self.open_scans()? {
+        // Those of addresses, of which there may be many more, are not looked at.
+        for scan in self.keys(DESCRIPTOR_SCANS, &[], None, parse_number_key) {
+            let scan = ScanId(scan?);
             let of_descriptor = self.descriptor_scan(&scan)?;
-            if of_descriptor.is_some_and(|it| it.descriptor == *descriptor) {
+            if of_descriptor.is_some_and(|it| it.descriptor == *descriptor)
+                && self.is_open(&scan)?
+            {
                 return Ok(true);
             }
         }

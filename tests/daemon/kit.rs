@@ -36,7 +36,11 @@ fn what_was_started_goes_on_until_it_is_ended() {
     let (url, folder) = (text(&kit["url"]), text(&kit["folder"]));
     let asked = crate::common::daemon::request("GET", &format!("{url}/health/ready"), &[], None);
     assert_eq!(asked.expect("it answers").status, 200);
-    let alive = |pid: &Value| Path::new(&format!("/proc/{pid}")).exists();
+    // One that has ended and waits for its parent has no command line.
+    let alive = |pid: &Value| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+        line.is_ok_and(|line| !line.is_empty())
+    };
     assert!(alive(&kit["pid"]) && alive(&kit["node"]["pid"]));
     let down = script("down.sh", &[&folder]);
     assert!(down.status.success(), "{}", said(&down));

@@ -289,8 +289,8 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
     if world.late.is_none() {
         world.check();
     }
-    // A coinbase that came again is restored by its block: what the tracker does not see go and come
-    // back, it does not see restored.
+    // A coinbase that came again is restored by its block: what the tracker does not see go and
+    // come back, it does not see restored.
     let is_repeated = |block: &Block| world.repeated.contains(&block.txdata[0].compute_txid());
     let restores = world.late.is_some() && stale.iter().any(is_repeated);
     for (index, block) in stale.into_iter().enumerate() {

@@ -122,13 +122,15 @@ fn a_wallet_goes_on_without_a_script_whose_outputs_cannot_be_told() {
     assert_eq!(balances(&left.events, A), ["balance 0>700"]);
     assert!(world.leave_out(bad).changes.is_empty(), "once");
     let whole = |row: &DescriptorRow| (row.is_pending(), row.keychains[0].watched_to);
-    assert_eq!(whole(world.row(A)), (false, 5), "the window");
+    assert_eq!(whole(world.row(A)), (false, 6), "the window");
+    assert_eq!(world.row(A).keychains[0].next_index(), 3, "it is used");
     assert_eq!(world.row(A).left_out, [A.place(EXTERNAL, 2)]);
 
     // Another wallet that has it does not wait for it either.
     let _ = world.add_wallet(B, 3, Baseline::IfMissing);
     world.scan_without(bad);
-    assert_eq!(whole(world.row(B)), (false, 3));
+    assert_eq!(whole(world.row(B)), (false, 5));
+    assert_eq!(world.row(B).keychains[0].next_index(), 2);
     assert_eq!(world.row(B).left_out, [B.place(EXTERNAL, 1)]);
     world.restart();
     world.check();

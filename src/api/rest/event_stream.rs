@@ -29,7 +29,7 @@ use super::events::{EventQueries, Named, ONE_READER};
 use super::reading;
 use super::respond::{self, Answer};
 use crate::auth::{Principal, Scope, Waits};
-use crate::consumers::{Consumer, Consumers, Lease};
+use crate::consumers::{Consumer, Consumers, Lease, Leases};
 use crate::events::{Given, PageError, Reader};
 use crate::limits::Held;
 use crate::reads::Reads;
@@ -41,6 +41,8 @@ use crate::wire::request::Request;
 const BEAT: Duration = Duration::from_secs(15);
 /// Milliseconds after which a browser comes back.
 const RETRY: u32 = 1000;
+/// The same when it was told why its stream ended.
+const RETRY_REFUSED: u32 = 60_000;
 /// Events that are ready are sent together up to so many bytes.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// nginx passes on at once what has this header.
@@ -81,7 +83,9 @@ pub async fn stream_events(
     let begun = match query.consumer {
         Some(name) => {
             reading::check_named(&query.address, &query.descriptor)?;
-            let opened = reading::open(events, consumers, &name, after).await;
+            // A browser comes back before the connection that it lost is seen to have ended.
+            let take = Leases::take_over;
+            let opened = reading::open(events, consumers, &name, after, take).await;
             opened.map(|(consumer, lease, from)| (Of::Consumer(consumer, Arc::new(lease)), from))
         }
         None => {
@@ -158,10 +162,10 @@ impl Of {
         Box::pin(async move {
             tokio::select! {
                 refusal = token => refusal,
-                () = lease.ended() => match consumer.leases.ended(lease.id()) {
-                    Some(reason) => reason.error(&consumer.name),
-                    None => ApiError::stopping(),
-                },
+                () = lease.ended() => {
+                    let reason = consumer.leases.ended(lease.id());
+                    reason.map_or_else(ApiError::stopping, |reason| reason.error(&consumer.name))
+                }
             }
         })
     }
@@ -242,11 +246,13 @@ impl EventStream {
 
     /// All that is wanted up to there was given.
     fn cursor(&self) -> String {
-        let encoder = &self.reads.encoder;
-        encoder.cursor(encoder.starts.not_skipped(self.reader.place()))
+        self.reads.encoder.cursor(self.reader.place())
     }
 }
 
+/// A browser that does not close the stream comes back late, so that two that read for one consumer
+/// do not take it from each other again and again.
 fn refused(refusal: &ApiError) -> Bytes {
-    format!("event: satwatch_error\ndata: {}\n\n", to_text(refusal)).into()
+    let data = to_text(refusal);
+    format!("retry: {RETRY_REFUSED}\nevent: satwatch_error\ndata: {data}\n\n").into()
 }

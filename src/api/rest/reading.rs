@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::{EventQueries, LIMIT_DEFAULT, ReadEvents};
 use super::respond::Answer;
-use crate::consumers::{Consumer, Consumers, Lease, Unread, consumer_name};
+use crate::consumers::{Consumer, Consumers, EndReason, Lease, Leases, Unread, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
 use crate::store::StoreError;
@@ -25,7 +25,8 @@ pub async fn consumer_events(
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     check_named(&query.address, &query.descriptor)?;
     let _place = events.place(wait)?;
-    let (consumer, lease, from) = open(events, consumers, name, query.after).await?;
+    let (consumer, lease, from) =
+        open(events, consumers, name, query.after, Leases::acquire).await?;
     let reads = &events.reads;
     let ended = lease.ended();
     let until = async move {
@@ -59,12 +60,14 @@ pub fn check_named(addresses: &[String], descriptors: &[String]) -> Result<(), A
     Ok(())
 }
 
-/// The one reader of a consumer, which reads after a cursor, or what is not acknowledged.
+/// The one reader of a consumer, which reads after a cursor, or what is not acknowledged. `lease`:
+/// how it becomes that.
 pub async fn open(
     events: &EventQueries,
     consumers: &Consumers,
     name: &str,
     after: Option<String>,
+    lease: fn(&Arc<Leases>) -> Result<Lease, EndReason>,
 ) -> Result<(Arc<Consumer>, Lease, u64), ApiError> {
     let consumer = consumers.get(consumer_name(name)?)?;
     let reads = &events.reads;
@@ -72,8 +75,7 @@ pub async fn open(
         Some(text) => Some(reads.run(move |view| cursors::place(view, &text)).await?),
         None => None,
     };
-    let lease = consumer.leases.acquire();
-    let lease = lease.map_err(|reason| reason.error(name))?;
+    let lease = lease(&consumer.leases).map_err(|reason| reason.error(name))?;
     let from = match after {
         Some(number) => number,
         None => begin_of(reads, &consumer).await?.after,

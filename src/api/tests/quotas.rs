@@ -10,7 +10,7 @@ use crate::clock::now_ms;
 struct Shared {
     daemon: Daemon,
     tokens: Vec<Token>,
-    texts: [TokenText; 2],
+    texts: [TokenText; 3],
 }
 
 impl Shared {
@@ -20,10 +20,14 @@ impl Shared {
         config.limits.consumers_per_token = consumers;
         let daemon = Daemon::with(config).await;
         let mut file = TokensFile::default();
-        let texts = ["one", "two"].map(|name| {
+        let scopes = [
+            ("one", Scope::Watch),
+            ("two", Scope::Watch),
+            ("owner", Scope::Admin),
+        ];
+        let texts = scopes.map(|(name, scope)| {
             let text = TokenText::random();
-            file.add(name, Scope::Watch, &text, None, now_ms())
-                .expect("new");
+            file.add(name, scope, &text, None, now_ms()).expect("new");
             text
         });
         let tokens = file.tokens;
@@ -111,6 +115,21 @@ async fn more_of_a_descriptor_is_watched_for_the_token_that_added_it_alone() {
     let labelled = wallet("0/*", json!({"label": "x"}));
     assert_eq!(shared.ask(1, "POST", "/descriptors", labelled).await.0, 200);
     assert_eq!(shared.ask(0, "POST", "/descriptors", more).await.0, 200);
+    // Whoever has all rights may, also when that token is gone; it counts for it still.
+    let most = wallet("0/*", json!({"range": [0, 199]}));
+    assert_eq!(shared.ask(2, "POST", "/descriptors", most).await.0, 200);
+    assert!(shared.addresses(0) >= 1200 && shared.addresses(2) == 0);
+    // One that no token has added counts for nobody.
+    let body = wallet("1/*", json!({})).to_string();
+    let (guard, in_force) = (
+        &shared.daemon.services.auth,
+        InForce::Tokens(shared.tokens.clone()),
+    );
+    guard.put_in_force(InForce::Open);
+    assert_eq!(shared.daemon.post("/descriptors", &body).await.0, 201);
+    guard.put_in_force(in_force);
+    let more = wallet("1/*", json!({"range": [0, 99]}));
+    assert_eq!(shared.ask(1, "POST", "/descriptors", more).await.0, 200);
 }
 
 #[tokio::test]

@@ -252,8 +252,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             // Of scripts that come later only the join is awaited: their baseline is not.
             let is_first = place.index < keychain.first;
             if waits && coverage.left_out {
-                row.left_out.push(place);
-                row.left_out.sort_unstable();
+                row.leave_out(place);
             } else if waits && is_first || coverage.in_portions {
                 row.awaited = row.awaited.saturating_add(1);
             }

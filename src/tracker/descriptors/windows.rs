@@ -17,6 +17,17 @@ impl DescriptorRow {
         }
     }
 
+    /// The node cannot tell what a script owned, because it is so much: it is used, though no
+    /// output of it is known, and its index is given to nobody.
+    pub(super) fn leave_out(&mut self, place: Derivation) {
+        self.left_out.push(place);
+        self.left_out.sort_unstable();
+        self.reach(place.keychain, place.index);
+        if let Some(indexes) = self.keychain_mut(place.keychain) {
+            indexes.reserved = indexes.reserved.max(place.index.saturating_add(1));
+        }
+    }
+
     /// How far its scripts are to be derived, if they are not.
     pub fn wants(&self, keychain: Keychain) -> Option<u32> {
         self.wants_beyond(keychain, LOOKAHEAD)
@@ -89,12 +100,12 @@ impl Tracker {
                 if row.awaits(place, &before, true) {
                     row.awaited = row.awaited.saturating_sub(1);
                 }
-                row.left_out.push(*place);
-                row.left_out.sort_unstable();
+                row.leave_out(*place);
             }
         }
         builder.go_on_without(places)?;
         builder.follow_ups.push(FollowUp::Scans);
+        builder.follow_ups.push(FollowUp::Derive);
         let tip = builder.tracker.tip;
         let hash = tip.map_or_else(bitcoin::hashes::Hash::all_zeros, |tip| tip.hash);
         builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(hash))

@@ -14,7 +14,7 @@ impl CoverageShape {
         let is_pending = row.is_pending();
         let is_told = !is_pending && row.left_out.is_empty();
         let utxos_complete = wallet.baseline != Baseline::Skip && is_told;
-        let whole = utxos_complete || row.from_height == 0;
+        let whole = row.left_out.is_empty() && (utxos_complete || row.from_height == 0);
         Self {
             from_height: (row.from_height < u32::MAX).then_some(row.from_height),
             complete: whole && !is_pending && !is_in_scan,

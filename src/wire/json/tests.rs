@@ -407,3 +407,40 @@ fn confirmations_count_from_the_tip_and_never_below_zero() {
     assert_eq!(confirmations(Some(block(7)), None), 0);
     assert_eq!(confirmations(None, Some(7)), 0);
 }
+
+/// What is said of the past of a wallet.
+#[test]
+fn a_wallet_without_one_of_its_addresses_is_not_complete() {
+    let descriptor = tracker::DescriptorId([7; 32]);
+    let wallet = tracker::WalletRow {
+        text: String::new(),
+        label: String::new(),
+        added: 0,
+        baseline: tracker::Baseline::IfMissing,
+    };
+    let mut row = tracker::DescriptorRow {
+        keychains: vec![tracker::KeychainRow::default()],
+        is_ranged: true,
+        gap_limit: 20,
+        depths: vec![1],
+        // Its history was scanned from the first block on.
+        from_height: 0,
+        awaited: 0,
+        held: None,
+        balance: tracker::Balance::default(),
+        utxo_count: 0,
+        tx_count: 0,
+        updated: 0,
+        left_out: Vec::new(),
+    };
+    let said = |row: &tracker::DescriptorRow| CoverageShape::of_descriptor(row, &wallet, false);
+    assert!(said(&row).complete && said(&row).note.is_none());
+    row.left_out.push(tracker::Derivation {
+        descriptor,
+        keychain: tracker::Keychain::External,
+        index: 3,
+    });
+    let without = said(&row);
+    assert!(!without.complete && !without.utxos_complete && !without.pending);
+    assert!(without.note.is_some_and(|note| note.contains("external/3")));
+}
