@@ -4,6 +4,7 @@
 mod derivation;
 mod derivation_oracle;
 mod inside;
+mod oracle;
 mod refusals;
 mod rest;
 mod scans;
