@@ -68,9 +68,11 @@ impl DescriptorRow {
         keychains.all(|it| self.wants_beyond(it, lookahead).is_none())
     }
 
-    /// Whether something of its past is awaited.
+    /// Whether something of its past is awaited, also of scripts that a use far away, or who asks
+    /// for a range, has brought into the window: more beyond it is no reason to wait.
     pub fn is_pending(&self) -> bool {
-        self.held.is_some() || self.awaited > 0
+        let is_behind = |it: &KeychainRow| it.watched_to < self.end(it.window);
+        self.held.is_some() || self.awaited > 0 || self.keychains.iter().any(is_behind)
     }
 
     /// Scripts that are watched or, since they are wanted, soon will be.

@@ -160,7 +160,7 @@ pub async fn descriptor(reads: &Reads, id: &str) -> Result<Answer, ApiError> {
 pub async fn remove_descriptor(descriptors: &Descriptors, id: &str) -> Result<Answer, ApiError> {
     let id = descriptor_id(id)?;
     let head = descriptors.remove(id).await?;
-    let message = "This descriptor is not watched any more, nor are its addresses but for those that were added by themselves.";
+    let message = "This descriptor is not watched any more, nor are its addresses but for those that were added by themselves or are of another one. The addresses that it gave away are forgotten: added again, it begins anew.";
     let removed = object! { descriptor_id: id.to_string(), message };
     let cursor = descriptors.scans.reads.encoder.cursor(head);
     Ok(respond::with_cursor(StatusCode::OK, &cursor, &removed))
