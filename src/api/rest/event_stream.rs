@@ -7,10 +7,10 @@
 //! A browser that loses its connection comes back with the last `id` in `Last-Event-ID`, which wins
 //! over `after`. So an `id` alone goes out where nothing happens, with the place of the reader: who
 //! comes back after quiet days asks for nothing that retention may have taken. What a browser could
-//! not read as an answer (the cursor is of no use, the token has ended, somebody else reads for the
-//! consumer) is told as an event, `satwatch_error`, and the stream ends. That event has no `id`:
-//! who does not understand it comes back with the same cursor and hears it again, and is never led
-//! over a gap.
+//! not read as an answer (the cursor is of no use, the token has ended, somebody else has taken the
+//! consumer over) is told as an event, `satwatch_error`, and the stream ends. That event has no
+//! `id`: who does not understand it comes back with the same cursor, a minute later, hears it
+//! again, and is never led over a gap.
 
 use std::pin::Pin;
 use std::sync::Arc;

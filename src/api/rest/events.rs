@@ -206,7 +206,6 @@ fn batch_answer(
 }
 
 /// Those of whom a request names some.
-#[derive(Clone)]
 pub struct Named {
     addresses: Vec<KnownAddress>,
     /// `None`: all.
