@@ -26,7 +26,7 @@ def check_of(job, path):
     name = path.name
     if job["consumer"]:
         body = wants[job["consumer"]["name"]]
-        consumer = Consumer("the consumer", log, body["addresses"], body["blocks"])
+        consumer = Consumer("the consumer", log, body["addresses"], body["blocks"], body["wallets"])
         consumer.first = 0
         check = ReadingCheck(name, path, consumer, rival=True)
         check.missing = lambda: consumer.missing() if body["alone"] else []

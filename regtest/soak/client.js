@@ -18,7 +18,8 @@ const CONTROL = new Set([
 
 const cursors = new Map(); // group -> up to there it has everything
 const live = new Set(); // groups that are subscribed on this connection
-const groupOf = new Map(); // address -> group
+const groupOf = new Map(); // address or wallet -> group
+const subjectOf = (data) => data.address ?? data.descriptor_id;
 for (const group of job.groups) for (const address of group.addresses) groupOf.set(address, group.name);
 
 function take(record) {
@@ -79,7 +80,8 @@ function subscribe(group, after) {
     if (!asked.has(group.name)) asked.set(group.name, []);
     asked.get(group.name).push(after === undefined);
     const options = after === undefined ? {} : { after };
-    if (!group.many) socket.emit("subscribe_address", { address: group.addresses[0], ...options });
+    if (group.descriptor) socket.emit("subscribe_descriptor", { descriptor_id: group.addresses[0], ...options });
+    else if (!group.many) socket.emit("subscribe_address", { address: group.addresses[0], ...options });
     else {
         socket.emit("subscribe_addresses", { addresses: group.addresses, ...options }, (answer) => {
             if (JSON.stringify(answer) !== JSON.stringify(group.answer)) write({ r: "bug", text: "the acknowledgement is not the answer" });
@@ -100,11 +102,11 @@ socket.on("disconnect", (reason) => write({ r: "disconnect", reason }));
 const replies = {
     connected: () => {},
     subscribed(data) {
-        const name = groupOf.get(data.address ?? data.addresses[0]);
+        const name = groupOf.get(subjectOf(data) ?? data.addresses[0]);
         const group = job.groups.find((group) => group.name === name);
         group.answer = data;
         const fresh = asked.get(name).shift();
-        const balances = (data.balances ?? (data.balance ? [data.balance] : [])).map((it) => [it.address, it.balance, it.cursor]);
+        const balances = (data.balances ?? (data.balance ? [data.balance] : [])).map((it) => [subjectOf(it), it.balance, it.cursor]);
         write({ r: "subscribed", group: name, cursor: data.cursor, fresh, balances, code: data.code });
         live.add(name);
     },
@@ -114,7 +116,7 @@ const replies = {
         write({ r: "unsubscribed", group: groupOf.get(data.address) });
     },
     caught_up(data) {
-        const first = data.address ?? (data.addresses ?? [])[0];
+        const first = subjectOf(data) ?? (data.addresses ?? [])[0];
         write({ r: "caught_up", group: first ? groupOf.get(first) : null, consumer: data.consumer, cursor: data.cursor });
     },
     lagged: (data) => write({ r: "lagged", cursor: data.cursor }),
@@ -134,7 +136,7 @@ socket.onAny((name, data, ...more) => {
     const raw = raws.get(`${name} ${data.cursor}`);
     raws.delete(`${name} ${data.cursor}`);
     if (raw === undefined) write({ r: "bug", text: `${name} ${data.cursor} came twice in one connection` });
-    write({ r: "event", group: data.address ? groupOf.get(data.address) : "blocks", name, cursor: data.cursor, raw });
+    write({ r: "event", group: subjectOf(data) ? groupOf.get(subjectOf(data)) : "blocks", name, cursor: data.cursor, raw });
     if (job.consumer && ++unacked >= job.consumer.every) {
         unacked = 0;
         acknowledge(data.cursor);

@@ -12,6 +12,10 @@ import socketio
 from wire import Records
 
 
+def subject_of(data):
+    return data.get("address") or data.get("descriptor_id")
+
+
 class Told(dict):
     """The data of an event, with its text as it came."""
 
@@ -75,7 +79,11 @@ class Client:
                 {"after": self.cursors[group["name"]]} if group["name"] in self.cursors else {}
             )
             self.asked.setdefault(group["name"], []).append(not options)
-            if group["many"]:
+            if group["descriptor"]:
+                await self.sio.emit(
+                    "subscribe_descriptor", {"descriptor_id": group["addresses"][0], **options}
+                )
+            elif group["many"]:
                 await self.sio.emit(
                     "subscribe_addresses", {"addresses": group["addresses"], **options}
                 )
@@ -101,7 +109,7 @@ class Client:
         reply = getattr(self, "_" + name, None)
         if reply:
             return reply(data)
-        group = self.group_of.get(data["address"]) if "address" in data else "blocks"
+        group = self.group_of.get(subject_of(data)) if subject_of(data) else "blocks"
         self._write(r="event", group=group, name=name, cursor=data["cursor"], raw=data.text)
         self.unacked += 1
         if self.job["consumer"] and self.unacked >= self.job["consumer"]["every"]:
@@ -126,9 +134,9 @@ class Client:
     _acked = _connected
 
     def _subscribed(self, data):
-        group = self.group_of[data["address"] if "address" in data else data["addresses"][0]]
+        group = self.group_of[subject_of(data) or data["addresses"][0]]
         balances = data.get("balances") or ([data["balance"]] if "balance" in data else [])
-        balances = [[it["address"], it["balance"], it["cursor"]] for it in balances]
+        balances = [[subject_of(it), it["balance"], it["cursor"]] for it in balances]
         fresh = self.asked[group].pop(0)
         self._write(
             r="subscribed",
@@ -143,7 +151,7 @@ class Client:
         self._write(r="subscribed", group="blocks", cursor=data["cursor"], fresh=True, balances=[])
 
     def _caught_up(self, data):
-        first = data.get("address") or (data.get("addresses") or [None])[0]
+        first = subject_of(data) or (data.get("addresses") or [None])[0]
         self._write(
             r="caught_up",
             group=self.group_of.get(first),

@@ -20,6 +20,7 @@ import threading
 import time
 
 from consumers import Consumer, ReadingCheck
+from log_check import is_wallet
 from process import Failure, Process
 from relay import Relay
 from streams import Check, ReaderCheck
@@ -73,7 +74,13 @@ class Client:
             **job,
         }
         self.job["groups"] = [
-            {"name": n, "addresses": list(of), "many": len(of) > 1} for n, of in groups.items()
+            {
+                "name": n,
+                "addresses": list(of),
+                "many": len(of) > 1,
+                "descriptor": is_wallet(of[0]),
+            }
+            for n, of in groups.items()
         ]
         self.check = None
 
@@ -170,9 +177,10 @@ class Crowd:
             made.update({"list": some[single:]} if listed else {})
             return {**made, **({"own": choice.sample(own, more)} if more else {})}
 
-        self._add("bulk", js, {"all": watched + own}, blocks=True)
+        wallets = {wallet.id: [wallet.id] for wallet in self.world.added_wallets()}
+        self._add("bulk", js, {"all": watched + own, **wallets}, blocks=True)
         self._add("js", js, groups(4, 6, 300), transports=["polling", "websocket"], blocks=True)
-        self._add("python", py, groups(4, 6, 300), blocks=True)
+        self._add("python", py, {**groups(4, 6, 300), **wallets}, blocks=True)
         self._add("slow", js, {"all": watched + choice.sample(own, 500)}, relay=True)
         self._add("polling", js, groups(3, 8, 200), transports=["polling"])
         fickle = choice.sample(watched, 8) + choice.sample(own, 30)
@@ -191,6 +199,7 @@ class Crowd:
             return choice.sample(watched, count) + choice.sample(own, more)
 
         self._read("shop", {"shop": js}, None, True, 5)
+        self._read("treasury", {"treasury": js}, [], False, 5, wallets=True)
         self._read("wallet", {"wallet": py}, some(8, 50), False, 7)
         self._read("rivals", {"rival-1": js, "rival-2": js}, some(8, 100), True, 3)
         self._read("second", {"second": js}, some(6, 20), False, 4)
@@ -201,13 +210,13 @@ class Crowd:
             hook.begin(define(self.daemon.port, name, hook.consumer.definition))
             self.hooks.append(hook)
 
-    def _consumer(self, name, addresses, blocks):
-        self.consumers.append(Consumer(name, self.log, addresses, blocks))
+    def _consumer(self, name, addresses, blocks, wallets=False):
+        self.consumers.append(Consumer(name, self.log, addresses, blocks, wallets))
         return self.consumers[-1]
 
-    def _read(self, name, readers, addresses, blocks, every, limit=0):
+    def _read(self, name, readers, addresses, blocks, every, limit=0, wallets=False):
         """A consumer and those who read it."""
-        consumer = self._consumer(name, addresses, blocks)
+        consumer = self._consumer(name, addresses, blocks, wallets)
         consumer.first = number(define(self.daemon.port, name, consumer.definition)["cursor"])
         for reader, program in readers.items():
             client = Client(
@@ -400,7 +409,8 @@ class Crowd:
             c.name: {
                 "addresses": c.addresses and sorted(c.addresses),
                 "blocks": c.blocks,
-                "alone": c.name in ("shop", "wallet", "desk"),
+                "wallets": c.wallets,
+                "alone": c.name in ("shop", "treasury", "wallet", "desk"),
             }
             for c in self.consumers
         }

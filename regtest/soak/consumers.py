@@ -8,17 +8,22 @@ the consumer wants. So what is repeated is what was not acknowledged.
 import bisect
 import collections
 
+from log_check import is_wallet
 from streams import Tail
 from wire import number
 
 
 class Consumer:
-    """`addresses`: None for all."""
+    """`addresses`: None for all. `wallets`: all of them, too."""
 
-    def __init__(self, name, log, addresses, blocks):
-        self.name, self.log, self.blocks = name, log, blocks
+    def __init__(self, name, log, addresses, blocks, wallets=False):
+        self.name, self.log, self.blocks, self.wallets = name, log, blocks, wallets
         self.addresses = None if addresses is None else set(addresses)
-        self.definition = {"addresses": addresses or "all", "blocks": blocks}
+        self.definition = {
+            "addresses": "all" if addresses is None else addresses,
+            "blocks": blocks,
+            **({"descriptors": "all"} if wallets else {}),
+        }
         """Where it began; numbers of the events it wants, as far as the log is known."""
         self.first, self.expected, self.known = None, [], 0
         """Events that some reader got, places that some reader acknowledged, and places at which
@@ -29,14 +34,16 @@ class Consumer:
     def extend(self):
         entries = self.log.entries
         for place in range(max(self.known, self.first), len(entries)):
-            address = entries[place][1]
-            if (
-                self.blocks
-                if address is None
-                else self.addresses is None or address in self.addresses
-            ):
+            if self.wants(entries[place][1]):
                 self.expected.append(place + 1)
         self.known = len(entries)
+
+    def wants(self, subject):
+        if subject is None:
+            return self.blocks
+        if is_wallet(subject):
+            return self.wallets
+        return self.addresses is None or subject in self.addresses
 
     def after(self, place):
         """The first event that it wants after this place."""

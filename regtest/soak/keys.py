@@ -13,9 +13,16 @@ KINDS = ("wpkh({})", "sh(wpkh({}))", "pkh({})", "rawtr({})", "wsh(pkh({}))", "sh
 
 
 def private_key(seed, index):
-    """As the regtest import format of a compressed key."""
-    secret = hashlib.sha256(f"satwatch soak {seed} {index}".encode()).digest()
-    data = b"\xef" + secret + b"\x01"
+    return import_format(hashlib.sha256(f"satwatch soak {seed} {index}".encode()).digest())
+
+
+def import_format(secret):
+    """Regtest's, of a compressed key."""
+    return base58check(b"\xef" + secret + b"\x01")
+
+
+def base58check(data):
+    """`data` does not begin with a zero byte."""
     data += sha256d(data)[:4]
     number, text = int.from_bytes(data, "big"), ""
     while number:
@@ -46,6 +53,10 @@ class Keys:
         """One address of each kind in `kinds`, each with a key of its own."""
         keys = [private_key(self.seed, self.used + i) for i in range(len(kinds))]
         self.used += len(kinds)
+        return self.of(keys, kinds)
+
+    def of(self, keys, kinds):
+        """The address of each key, of its kind."""
         plain = [
             self.derive([form.format(key) for key in keys]) for form in ("pkh({})", "wpkh({})")
         ]

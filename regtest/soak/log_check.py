@@ -36,6 +36,16 @@ def is_legal(told, status, corrected):
     return says == "yes" or (says.endswith("new amounts") and corrected)
 
 
+def subject_of(data):
+    """The address that an event is about, or the wallet; None for a block and a reorg."""
+    return data.get("address") or data.get("descriptor_id")
+
+
+def is_wallet(subject):
+    """By its text: 64 digits, no address of regtest has so many."""
+    return subject is not None and len(subject) == 64 and not subject.startswith("bcrt1")
+
+
 def facts(tx):
     return tx["status"], tx["block_hash"], tx["received"], tx["sent"]
 
@@ -86,7 +96,7 @@ class EventLog:
 
     def _page(self, daemon, after, limit):
         after = f"&after={self.cursors[after - 1]}" if after else ""
-        return entries_of(daemon.text(f"/events?limit={limit}{after}"))
+        return entries_of(daemon.text(f"/events?address=all&descriptor=all&limit={limit}{after}"))
 
     def _read_again(self, daemon, count):
         start = max(0, len(self.entries) - count)
@@ -107,7 +117,7 @@ class EventLog:
 
     def _take(self, cursor, event, text):
         data = json.loads(text)
-        self.entries.append((event, data.get("address"), text))
+        self.entries.append((event, subject_of(data), text))
         entry = {"cursor": cursor, "event": event, "data": data}
         self.cursors.append(cursor)
         if number(cursor) != len(self.entries):
@@ -128,20 +138,20 @@ class EventLog:
         if data["count"] != len(data["transactions"]) or not data["count"]:
             self._wrong(entry, "counts wrongly")
         for tx in data["transactions"]:
-            key = (data["address"], tx["txid"])
+            key = (subject_of(data), tx["txid"])
             if key in self.told:
                 self._wrong(entry, f"announces {tx['txid']} again")
             # One that returns from a stale block and falls with it may be news for a late address.
             if not is_legal("unknown", tx["status"], False) and not (
-                tx["status"] == "evicted" and data["address"] in self.late
+                tx["status"] == "evicted" and subject_of(data) in self.late
             ):
                 self._wrong(entry, f"announces {tx['txid']} as {tx['status']}")
             self._tell(entry, key, tx)
 
     def _transaction_update(self, entry, data):
-        key = (data["address"], data["txid"])
+        key = (subject_of(data), data["txid"])
         told, _, *amounts = self.told.get(key, (None, None))
-        if told is None and data["address"] in self.scanned:
+        if told is None and subject_of(data) in self.scanned:
             if data["previous_status"] != "confirmed":
                 self._wrong(
                     entry,
@@ -172,7 +182,7 @@ class EventLog:
             )
 
     def _balance_change(self, entry, data):
-        before = self.balances.get(data["address"], 0)
+        before = self.balances.get(subject_of(data), 0)
         if data["old_balance"] != before:
             self._wrong(entry, f"starts from {data['old_balance']}, told before was {before}")
         if (
@@ -182,22 +192,24 @@ class EventLog:
             self._wrong(entry, "has a wrong delta, or changes nothing")
         if data["confirmed_balance"] + data["unconfirmed_balance"] != data["new_balance"]:
             self._wrong(entry, "has parts that are not its sum")
-        self.balance_moves.setdefault(data["address"], []).append(
+        self.balance_moves.setdefault(subject_of(data), []).append(
             (len(self.entries), data["new_balance"])
         )
-        self.balances[data["address"]] = data["new_balance"]
+        self.balances[subject_of(data)] = data["new_balance"]
 
     def _scan_complete(self, entry, data):
-        key = (data["address"], data["scan_id"])
+        key = (subject_of(data), data["scan_id"])
         if key in self.completed:
             self._wrong(entry, "was told before")
-        if data["address"] not in self.scanned:
+        if subject_of(data) not in self.scanned:
             self._wrong(entry, "is about an address that was never scanned")
         self.completed.add(key)
 
     def _unwatched(self, entry, data):
-        """If it is added again, all begins anew."""
-        address = data["address"]
+        """If it is added again, all begins anew. An address of a wallet goes on."""
+        if data.get("owners"):
+            return
+        address = subject_of(data)
         self.told = {key: last for key, last in self.told.items() if key[0] != address}
         if self.balances.pop(address, 0):
             self.balance_moves[address].append((len(self.entries), 0))
@@ -256,7 +268,7 @@ class EventLog:
             ):
                 self._wrong(entry, "tells a block that the node never connected")
             for tx in data.get("transactions", [data] if event == "transaction_update" else []):
-                self._check_seen(entry, data["address"], tx, moment)
+                self._check_seen(entry, subject_of(data), tx, moment)
         self.checked = len(self.entries)
 
     def _check_seen(self, entry, address, tx, moment):
@@ -273,15 +285,18 @@ class EventLog:
         self._check_witness(truth.ledger)
         found, self.wrong = self.wrong, []
         daemon = truth.world.daemon
-        for address in truth.scripts.values():
-            text = address.text
-            balance, told = daemon.get(f"/balance/{text}")["balance"], self.balances.get(text, 0)
+        about = {address.text: f"/{{}}/{address.text}" for address in truth.scripts.values()}
+        for wallet in truth.world.added_wallets():
+            about[wallet.id] = f"/descriptors/{wallet.id}/{{}}"
+        for text, path in about.items():
+            balance, told = (
+                daemon.get(path.format("balance"))["balance"],
+                self.balances.get(text, 0),
+            )
             if balance != told:
-                found.append(f"{text}: the events end with {told}, /balance is {balance}")
-            listed = {
-                tx["txid"]: facts(tx)
-                for tx in daemon.get(f"/transactions/{text}?limit=5000")["transactions"]
-            }
+                found.append(f"{text}: the events end with {told}, its balance is {balance}")
+            said = daemon.get(path.format("transactions") + "?limit=5000")["transactions"]
+            listed = {tx["txid"]: facts(tx) for tx in said}
             told = {txid: last for (who, txid), last in self.told.items() if who == text}
             for txid in listed.keys() | told.keys():
                 if self._parted(text, listed.get(txid), told.get(txid)):

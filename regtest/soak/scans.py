@@ -5,6 +5,7 @@ addresses that are forgotten and added again.
 import json
 import time
 
+from log_check import is_wallet
 from process import Failure
 
 
@@ -68,7 +69,8 @@ def differences(world):
         if status["status"] != "complete" or status["percent"] != 100:
             found.append(f"scan {name} is {status}")
         for text in texts:
-            coverage = world.daemon.get(f"/balance/{text}")["coverage"]
+            path = f"/descriptors/{text}/balance" if is_wallet(text) else f"/balance/{text}"
+            coverage = world.daemon.get(path)["coverage"]
             # What a reorg took back below its start is not known from there on any more, and nobody
             # says so.
             if text in world.from_the_start and coverage["from_height"] > start:

@@ -8,6 +8,8 @@ spends of it, with what no mempool takes; reorgs by `invalidateblock` (no block 
 rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it does for
 blocks of a peer); restarts, kills and freezes of node and daemon; watches of new and of used
 addresses; stop and start; scans of their history, addresses that are forgotten and added again;
+wallets of three forms, two of which share scripts, that are paid near and far ahead, scanned,
+removed and added again, and give addresses away;
 moments in which every message is lost or late, and in which the node's answers are late or break
 off (proxy.py, rpc_proxy.py). Every ten steps, and at the end, there is a checkpoint: the daemon has
 60 seconds to say what the node says (truth.py), then the event log so far must hold together and
@@ -49,6 +51,7 @@ import clients
 import payments
 import restarts
 import scans
+import wallet_operations
 import webhooks
 from daemon import Daemon
 from log_check import AGAIN, EventLog
@@ -126,6 +129,9 @@ NEED_DAEMON = {
     scans.scan: 5,
     scans.cancel: 1,
     scans.forget: 2,
+    wallet_operations.add_late: 2,
+    wallet_operations.scan: 2,
+    wallet_operations.take_address: 4,
 }
 
 
@@ -174,11 +180,13 @@ class Soak:
         first = [address.text for address in self.world.watched]
         wait_until("the daemon has a tip", lambda: self.daemon.get("/status")["tip"])
         self.daemon.post("/add_addresses", {"addresses": first})
+        for wallet in self.world.wallets[:3]:
+            wallet_operations.add(self.world, wallet)
+        paths = [f"/balance/{text}" for text in first]
+        paths += [f"/descriptors/{wallet.id}/balance" for wallet in self.world.added_wallets()]
 
         def covered():
-            return all(
-                self.daemon.get(f"/balance/{text}")["coverage"]["complete"] for text in first
-            )
+            return all(self.daemon.get(path)["coverage"]["complete"] for path in paths)
 
         wait_until("the first addresses are covered", covered)
         self.world.from_the_start, self.world.watched_from = (
@@ -235,6 +243,7 @@ class Soak:
             raise Failure(f"the proxy ended: {self.proxy.failed!r}")
         begin = time.monotonic()
         truth, found = settle(world, SETTLE)
+        world.jumped = []
         took = time.monotonic() - begin
         self.slowest = max(self.slowest, took)
         self.events.read(self.daemon, len(self.events.entries) if last else None)
@@ -242,9 +251,11 @@ class Soak:
         found += scans.differences(world)
         found += self.events.differences(truth)
         found += self.crowd.differences(last)
+        if last and not found:
+            found += wallet_operations.audit(world)
         outputs = sum(map(len, truth.outputs.values()))
         line = (
-            f"checkpoint at height {truth.height} after {took:.1f} s: {len(truth.scripts)} addresses, {outputs} outputs, "
+            f"checkpoint at height {truth.height} after {took:.1f} s: {len(truth.scripts)} addresses and {len(world.added_wallets())} wallets, {outputs} outputs, "
             f"{len(truth.ledger.mempool)} in the mempool, {len(self.events.entries)} events, {len(found)} differences"
         )
         world.say(line)

@@ -17,7 +17,7 @@ class Truth:
     def __init__(self, world):
         world.ledger.refresh()
         self.world, self.ledger = world, world.ledger
-        self.scripts = {address.script: address for address in world.watched}
+        self.scripts = world.looked_at()
         """Watched too; of these only the sums are looked at here."""
         self.crowd = set(world.crowd.values())
         self.tip, self.height = self.ledger.tip, self.ledger.height
@@ -118,7 +118,7 @@ class Truth:
         if (status["tip"] or {}).get("hash") != self.tip:
             return [f"the daemon's tip is {status['tip']}, the node's {self.height} {self.tip}"]
         found = []
-        watched = len(self.scripts) + len(self.world.crowd)
+        watched = len(self.world.watched) + len(self.world.crowd)
         if status["address_count"] != watched:
             found.append(
                 f"/status counts {status['address_count']} addresses, {watched} are watched"
@@ -132,19 +132,29 @@ class Truth:
         if status["total_utxos"] != unspent:
             found.append(f"/status counts {status['total_utxos']} utxos, there are {unspent}")
         for script, address in self.scripts.items():
-            found += [
-                f"{address.text}: {what}" for what in self._address(daemon, script, address.text)
-            ]
+            found += self._subject(address.text, f"/{{}}/{address.text}", {script})
+        for wallet in self.world.added_wallets():
+            found += self._subject(wallet.id, f"/descriptors/{wallet.id}/{{}}", wallet.scripts())
+            found += given_away(daemon, wallet)
         return found
 
-    def _address(self, daemon, script, text):
-        balance = daemon.get(f"/balance/{text}")
-        outputs = self.outputs[script]
+    def _subject(self, text, path, scripts):
+        return [f"{text}: {what}" for what in self._about(text, path, scripts)]
+
+    def _about(self, text, path, scripts):
+        """An address, or a wallet with its scripts together."""
+        daemon = self.world.daemon
+        balance = daemon.get(path.format("balance"))
+        outputs = {}
+        for script in scripts:
+            outputs.update(self.outputs[script])
         free = [output for output in outputs.values() if output["spent_by"] is None]
+        confirmed = sum(self.confirmed[script] for script in scripts)
+        unconfirmed = sum(self.unconfirmed[script] for script in scripts)
         expected = {
-            "confirmed_balance": self.confirmed[script],
-            "unconfirmed_balance": self.unconfirmed[script],
-            "balance": self.confirmed[script] + self.unconfirmed[script],
+            "confirmed_balance": confirmed,
+            "unconfirmed_balance": unconfirmed,
+            "balance": confirmed + unconfirmed,
             "utxo_count": len(free),
             "immature": sum(output["value"] for output in free if not output["mature"]),
         }
@@ -161,7 +171,7 @@ class Truth:
             found.append(
                 f"/balance: coverage is {coverage}, watched since {self.world.watched_from}, known from {first}"
             )
-        said = daemon.get(f"/utxos/{text}?include_spent=true")
+        said = daemon.get(path.format("utxos") + "?include_spent=true&limit=5000")
         listed = {(output["tx_hash"], output["output_index"]): output for output in said["utxos"]}
         if len(listed) != said["count"] or len(said["utxos"]) != said["count"]:
             found.append(
@@ -169,7 +179,7 @@ class Truth:
             )
         for outpoint in listed.keys() | outputs.keys():
             found += self._output(outpoint, listed.get(outpoint), outputs.get(outpoint))
-        return found + self._transactions(daemon, script, text, coverage["from_height"])
+        return found + self._transactions(path, scripts, coverage["from_height"])
 
     @staticmethod
     def _output(outpoint, listed, expected):
@@ -180,13 +190,18 @@ class Truth:
             return [f"{name}: is listed as {listed}, the node has no such output"]
         return differing(name, {**listed, "spent_by": listed.get("spent_by")}, expected)
 
-    def _transactions(self, daemon, script, text, known_from):
-        said = daemon.get(f"/transactions/{text}?limit=5000")["transactions"]
+    def _transactions(self, path, scripts, known_from):
+        said = self.world.daemon.get(path.format("transactions") + "?limit=5000")["transactions"]
         listed = {tx["txid"]: tx for tx in said}
         found = [] if len(listed) == len(said) else ["/transactions lists a transaction twice"]
+        history = {}
+        for script in scripts:
+            for txid, (received, sent) in self.history[script].items():
+                before = history.get(txid, (0, 0))
+                history[txid] = (before[0] + received, before[1] + sent)
         for txid, tx in listed.items():
-            found += self._transaction(script, txid, tx, known_from)
-        for txid in self.history[script].keys() - listed.keys():
+            found += self._transaction(history, txid, tx, known_from)
+        for txid in history.keys() - listed.keys():
             height = self.ledger.confirmed.get(txid, (None,))[0]
             # What was before an address was watched is not known; from that height on, everything
             # is.
@@ -196,7 +211,7 @@ class Truth:
                 )
         return found
 
-    def _transaction(self, script, txid, listed, known_from):
+    def _transaction(self, history, txid, listed, known_from):
         name = f"/transactions {txid} (all known from {known_from})"
         if txid in self.ledger.confirmed:
             height, block = self.ledger.confirmed[txid]
@@ -215,7 +230,7 @@ class Truth:
             }
         else:
             return self._former(name, txid, listed)
-        received, sent = self.history[script].get(txid, (0, 0))
+        received, sent = history.get(txid, (0, 0))
         if (
             listed["status"] == "confirmed"
             and (known_from is None or height < known_from)
@@ -260,6 +275,16 @@ class Truth:
                 return True
             todo += [parent for parent, _ in self.ledger.txs[here].inputs]
         return False
+
+
+def given_away(daemon, wallet):
+    """Indexes that were given away stay given away."""
+    said = {(row["keychain"]): row for row in daemon.get(f"/descriptors/{wallet.id}")["keychains"]}
+    return [
+        f"{wallet.id}: {keychain}/{index} was given away, and {said[keychain]['next_index']} is the next"
+        for keychain, index in wallet.given
+        if said[keychain]["next_index"] <= index
+    ]
 
 
 def differing(name, said, expected):

@@ -9,6 +9,7 @@ from keys import KINDS, Keys
 from ledger import Ledger, apply, mature
 from node import RpcError
 from transaction import make_block
+from wallets import Wallet
 
 FIRST_WATCHED = 18
 PURSE = 6
@@ -26,6 +27,10 @@ class World:
         self.keys, self.ledger = Keys(node, seed), Ledger(node)
         self.step, self.random = 0, random.Random(f"{seed} 0")
         self.watched, self.unwatched, self.purse = [], [], []
+        """Wallets, of which some are added later; those that were paid far ahead since the last
+        checkpoint.
+        """
+        self.wallets, self.jumped = [], []
         """Texts of addresses that may have had a past when they were added."""
         self.late = set()
         """The crowd's own addresses (clients.py): text -> script."""
@@ -58,6 +63,13 @@ class World:
         self.purse = self.keys.make(["wpkh({})"] * PURSE)
         self.watched = self.keys.make([KINDS[i % len(KINDS)] for i in range(FIRST_WATCHED)])
         self.new_addresses(6)
+        first = Wallet(self, "first", "wpkh({})")
+        self.wallets = [
+            first,
+            first.first_keychain(),
+            Wallet(self, "second", "sh(wpkh({}))"),
+            Wallet(self, "late", "pkh({})"),
+        ]
         # Above height 122: a node of another make may refuse a transaction with lock time 21 below
         # it.
         for i in range(150):
@@ -137,6 +149,7 @@ class World:
     def owned_coins(self, confirmed_only=False):
         """Coins of addresses that are watched, or may be later."""
         scripts = {address.script for address in self.watched + self.unwatched}
+        scripts.update(*(wallet.scripts() for wallet in self.wallets))
         return [
             item
             for item in self.ledger.unspent(confirmed_only).items()
@@ -144,9 +157,21 @@ class World:
         ]
 
     def payee(self):
-        """Mostly a watched address."""
+        """Mostly a watched address, or one of a wallet."""
+        if self.wallets and self.random.random() < 0.3:
+            return self.random.choice(self.wallets).next_to_pay(self.random)
         pool = self.unwatched if self.unwatched and self.random.random() < 0.15 else self.watched
         return self.random.choice(pool)
+
+    def added_wallets(self):
+        return [wallet for wallet in self.wallets if wallet.added]
+
+    def looked_at(self):
+        """Watched addresses and those of wallets, each once."""
+        known = {address.script: address for address in self.watched}
+        for wallet in self.added_wallets():
+            known.update((address.script, address) for address in wallet.own().values())
+        return known
 
     def stranger(self):
         """A script that nobody will ever watch."""

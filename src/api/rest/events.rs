@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Network;
 use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
@@ -67,9 +68,8 @@ pub struct EventQueries {
 }
 
 impl EventQueries {
-    /// `GET /events?after=&address=&descriptor=&limit=&wait=`; `address` and `descriptor` may be
-    /// repeated. `asked`: when the
-    /// request came; the wait counts from there.
+    /// `GET /events?after=&address=&descriptor=&limit=&wait=`. `asked`: when the request came; the
+    /// wait counts from there.
     pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
@@ -94,15 +94,7 @@ impl EventQueries {
     ) -> Result<(Named, u64), ApiError> {
         let descriptors = wanted_descriptors(descriptors)?;
         let begun = self.reads.run_rows(texts.len(), move |view| {
-            let network = view.encoder.network;
-            let addresses = match &texts[..] {
-                [text] => vec![address::parse(text, network)?],
-                texts => address::parse_all(
-                    "address",
-                    texts.iter().map(|text| Ok(text.as_str())),
-                    network,
-                )?,
-            };
+            let addresses = wanted_addresses(&texts, view.encoder.network)?;
             let named = Named {
                 addresses,
                 descriptors,
@@ -207,7 +199,8 @@ fn batch_answer(
 
 /// Those of whom a request names some.
 pub struct Named {
-    addresses: Vec<KnownAddress>,
+    /// `None`: all, and blocks.
+    addresses: Option<Vec<KnownAddress>>,
     /// `None`: all.
     descriptors: Option<Vec<DescriptorId>>,
 }
@@ -215,15 +208,14 @@ pub struct Named {
 impl Named {
     /// Who names nobody gets everything.
     pub fn selection(&self) -> Selection {
-        if self.addresses.is_empty() && self.descriptors.as_ref().is_some_and(Vec::is_empty) {
+        let (addresses, descriptors) = (self.addresses.as_ref(), self.descriptors.as_ref());
+        if addresses.is_some_and(Vec::is_empty) && descriptors.is_some_and(Vec::is_empty) {
             return Selection::everything();
         }
-        let scripts = self.addresses.iter().map(|it| it.script).collect();
-        let descriptors = self.descriptors.as_ref();
         Selection {
-            scripts: Some(Arc::new(scripts)),
+            scripts: addresses.map(|all| Arc::new(all.iter().map(|it| it.script).collect())),
             descriptors: descriptors.map(|ids| Arc::new(ids.iter().copied().collect())),
-            blocks: false,
+            blocks: addresses.is_none(),
         }
     }
 
@@ -237,8 +229,24 @@ impl Named {
     }
 
     fn with_balances(&self, view: &StoreView<'_>, error: ApiError) -> ApiError {
+        let addresses = self.addresses.as_deref().unwrap_or_default();
         let descriptors = self.descriptors.as_deref().unwrap_or_default();
-        cursors::with_balances(view, error, &self.addresses, descriptors)
+        cursors::with_balances(view, error, addresses, descriptors)
+    }
+}
+
+/// `address`, which may be repeated, or once the word `all`.
+fn wanted_addresses(
+    texts: &[String],
+    network: Network,
+) -> Result<Option<Vec<KnownAddress>>, ApiError> {
+    match texts {
+        [all] if all == "all" => Ok(None),
+        [text] => Ok(Some(vec![address::parse(text, network)?])),
+        texts => {
+            let texts = texts.iter().map(|text| Ok(text.as_str()));
+            address::parse_all("address", texts, network).map(Some)
+        }
     }
 }
 
@@ -251,7 +259,7 @@ fn wanted_descriptors(texts: Vec<String>) -> Result<Option<Vec<DescriptorId>>, A
 /// The number after which to read: that of `after`, or the one before the first event. All that
 /// are named must be watched.
 fn begin(view: &StoreView<'_>, named: &Named, after: Option<&str>) -> Result<u64, ApiError> {
-    for address in &named.addresses {
+    for address in named.addresses.iter().flatten() {
         view.watched(address)?;
     }
     for id in named.descriptors.iter().flatten() {

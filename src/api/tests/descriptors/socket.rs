@@ -265,9 +265,15 @@ async fn the_log_tells_of_descriptors_to_who_names_them() {
         ["wallet", "wallet"]
     );
     assert_eq!(about("?descriptor=all").await, ["wallet", "wallet"]);
-    let mut both = about(&format!("?descriptor={id}&address={mine}")).await;
-    both.sort_unstable();
-    assert_eq!(both, [mine.as_str(), &mine, "wallet", "wallet"]);
+    assert_eq!(about("?address=all").await, [mine.clone(), mine.clone()]);
+    for query in [
+        format!("?descriptor={id}&address={mine}"),
+        "?address=all&descriptor=all".to_owned(),
+    ] {
+        let mut both = about(&query).await;
+        both.sort_unstable();
+        assert_eq!(both, [mine.as_str(), &mine, "wallet", "wallet"]);
+    }
     let (_, answer) = daemon.get("/events").await;
     let owned = &logged(&answer)[0].1;
     let owner = json!({"descriptor_id": id, "keychain": "external", "index": 0});
