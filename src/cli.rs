@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Flag, is_host_name};
+use crate::watch;
 
 /// Where settings are looked for when `--settings` is not given.
 const DEFAULT_SETTINGS: &str = "settings.toml";
@@ -55,6 +56,48 @@ pub enum Command {
     /// Make, list and revoke tokens; a running daemon notices
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print what happens to addresses and wallets as it comes, from the running daemon
+    Watch(WatchCommand),
+}
+
+/// What is to be watched, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct WatchCommand {
+    /// Addresses, descriptors, extended public keys, ids of descriptors; what is not watched yet is
+    /// added
+    #[arg(required = true, value_name = "ADDRESS|DESCRIPTOR")]
+    words: Vec<String>,
+    /// Where the daemon is [default: what server.listen says]
+    #[arg(long, value_parser = watch::parse_url)]
+    url: Option<String>,
+    /// File with a token [default: SATWATCH_TOKEN in the environment]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate to trust, in PEM, besides those of the system and server.tls.cert
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// JSON lines, as when standard output is no terminal
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<WatchCommand> for watch::Request {
+    fn from(command: WatchCommand) -> Self {
+        let WatchCommand {
+            words,
+            url,
+            token_file,
+            cacert,
+            json,
+        } = command;
+        Self {
+            words,
+            url,
+            token_file,
+            cacert,
+            json,
+        }
+    }
 }
 
 /// What is to be done with tokens.

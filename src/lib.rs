@@ -52,6 +52,7 @@
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! watch                    -> config (its sections), remedy
 //! app, cli, doctor, token  -> everything
 //! ```
 //!
@@ -59,8 +60,8 @@
 //! at its start; `api` reads `bitcoind::NodeStatus` through a watch channel because `/status` and
 //! `/health/ready` tell it.
 //!
-//! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; `main` is
-//! flags, logging and the exit code.
+//! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; [`watch`] is
+//! `satwatch watch`, a client; `main` is flags, logging and the exit code.
 
 pub mod access;
 pub mod api;
@@ -92,6 +93,7 @@ pub mod store;
 mod test_end;
 pub mod token;
 pub mod tracker;
+pub mod watch;
 pub mod web;
 pub mod webhooks;
 pub mod wire;

@@ -12,7 +12,7 @@ use satwatch::certificates::{self, CertificateFiles};
 use satwatch::cli::{CertCommand, Cli, Command};
 use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
-use satwatch::{app, doctor, open_files, token};
+use satwatch::{app, doctor, open_files, token, watch};
 use tracing_subscriber::EnvFilter;
 
 const WRONG_SETTINGS: u8 = 2;
@@ -35,37 +35,43 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_SETTINGS);
         }
     };
-    if let Command::Token(command) = cli.task() {
-        return match token::carry_out(&config, command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(stderr(), "{error:#}");
-                ExitCode::FAILURE
+    match cli.task() {
+        Command::Token(command) => ended(token::carry_out(&config, command)),
+        Command::Cert(CertCommand::New { hosts }) => ended(make_certificate(&config, &hosts)),
+        Command::Watch(command) => {
+            with_runtime(async { ended(watch::watch(&config, &command.into()).await) })
+        }
+        Command::Doctor => {
+            open_files::raise();
+            let (file, mut out) = (cli.settings_file(), stdout());
+            with_runtime(doctor::examine(&config, file, &mut out))
+        }
+        Command::Run => match app::credentials_problem(&config) {
+            Some(problem) => {
+                let _ = writeln!(stderr(), "{}", problem.what);
+                match problem.is_of_settings {
+                    true => ExitCode::from(WRONG_SETTINGS),
+                    false => ExitCode::FAILURE,
+                }
             }
-        };
+            None if cli.check() => check(&config, cli.settings_file()),
+            None => daemon(config, cli),
+        },
     }
-    if cli.task() == Command::Run
-        && let Some(problem) = app::credentials_problem(&config)
-    {
-        let _ = writeln!(stderr(), "{}", problem.what);
-        return match problem.is_of_settings {
-            true => ExitCode::from(WRONG_SETTINGS),
-            false => ExitCode::FAILURE,
-        };
+}
+
+/// Says why a command failed.
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr(), "{error:#}");
+            ExitCode::FAILURE
+        }
     }
-    if cli.check() {
-        return check(&config, cli.settings_file());
-    }
-    if let Command::Cert(CertCommand::New { hosts }) = cli.task() {
-        return match make_certificate(&config, &hosts) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(stderr(), "{error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    open_files::raise();
+}
+
+fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .thread_name("tokio")
         .enable_all()
@@ -77,34 +83,35 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match cli.task() {
-        Command::Doctor => {
-            runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout()))
-        }
-        Command::Run | Command::Cert(_) | Command::Token(_) => {
-            start_log(&config.log);
-            tracing::info!(
-                version = env!("CARGO_PKG_VERSION"),
-                settings = doctor::settings_place(cli.settings_file()),
-                "satwatch starts"
-            );
-            for warning in warnings(&config) {
-                tracing::warn!("{warning}");
-            }
-            match runtime.block_on(run(config, cli)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{error:#}");
-                    ExitCode::FAILURE
-                }
-            }
-        }
-    };
+    let code = runtime.block_on(task);
     // Tasks that are left (a client's session that does not end) let go of the store before the
     // process tears down what RocksDB stands on; a blocking read that still runs must not hold the
     // exit up. What counts has been committed.
     runtime.shutdown_timeout(LAST_TASKS);
     code
+}
+
+/// `run`
+fn daemon(config: Config, cli: Cli) -> ExitCode {
+    open_files::raise();
+    with_runtime(async {
+        start_log(&config.log);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            settings = doctor::settings_place(cli.settings_file()),
+            "satwatch starts"
+        );
+        for warning in warnings(&config) {
+            tracing::warn!("{warning}");
+        }
+        match run(config, cli).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    })
 }
 
 /// `--check`: what the settings say, and what is in the files that they name.

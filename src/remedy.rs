@@ -215,6 +215,25 @@ pub enum Remedy {
     #[error("write it without one, and name that file: openssl pkey -in {} -out KEY.pem", path.display())]
     OpenKey { path: PathBuf },
 
+    /// Nobody answers where a daemon is expected.
+    #[error("start it (satwatch run), or say where it is with --url")]
+    StartDaemon,
+
+    /// Somebody else answers, or none can be expected there.
+    #[error("say where it is with --url, as its line \"listening on\" does")]
+    NameDaemon,
+
+    #[error(
+        "put a token that satwatch token new --name me --scope watch printed into SATWATCH_TOKEN, or into a file and name that with --token-file"
+    )]
+    GiveToken,
+
+    /// The certificate of a daemon is not trusted, or has another name.
+    #[error(
+        "name the daemon's certificate with --cacert, and with --url a name that is in the certificate"
+    )]
+    TrustDaemon,
+
     /// The path of another user's home directory, or a name that begins like one.
     #[error("write the whole path, or \"./~…\" for such a name")]
     WholePathOrName,

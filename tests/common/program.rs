@@ -1,8 +1,9 @@
-//! A script in another language as a child process: the stock clients, as their users run them.
+//! A script in another language, or a command, as a child process: the stock clients, as their
+//! users run them.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -69,6 +70,11 @@ impl Program {
         Self::spawn(command, script)
     }
 
+    /// Any command.
+    pub fn of(command: Command, name: &str) -> Self {
+        Self::spawn(command, name)
+    }
+
     fn spawn(mut command: Command, name: &str) -> Self {
         command
             .stdin(Stdio::null())
@@ -103,6 +109,19 @@ impl Program {
         for collector in self.collectors.drain(..) {
             collector.join().expect("reading lines does not panic");
         }
+    }
+
+    /// Ends it as a terminal does with Ctrl-C: how it ended.
+    pub fn interrupt(&mut self) -> ExitStatus {
+        let sent = Command::new("kill")
+            .args(["-INT", &self.process.id().to_string()])
+            .status();
+        let sent = sent.expect("kill can be run");
+        assert!(sent.success(), "{} has ended already", self.name);
+        let ended = wait_for(super::DEADLINE, || {
+            self.process.try_wait().expect("it is our child")
+        });
+        ended.unwrap_or_else(|| panic!("{} does not end", self.name))
     }
 
     /// Everything printed so far, standard error too.

@@ -48,5 +48,6 @@ mod stop;
 mod tls;
 mod tokens_file;
 mod unwatch;
+mod watch;
 mod watching;
 mod webhooks;

@@ -70,6 +70,8 @@ followed! { REMEDIES, Remedy,
     Remedy::GenerateFirstToken => "the_first_token_comes_from_a_file_once_a_store",
     // Its second half is for the machine's /etc/hosts; the test takes a name that stands there.
     Remedy::LoopbackName { .. } => "case_19_without_tokens_every_address_of_a_name_must_be_loopback",
+    Remedy::StartDaemon | Remedy::NameDaemon | Remedy::GiveToken => "what_watch_says_of_a_daemon_that_it_cannot_follow_helps",
+    Remedy::TrustDaemon => "watch_trusts_the_certificate_that_it_is_given",
     Remedy::WritableFolder | Remedy::FreePort { .. } | Remedy::OpenPort { .. } => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
 }
 

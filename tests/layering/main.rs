@@ -176,6 +176,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
         ],
     ),
+    ("watch", &["config::Config", "config::Listen", "remedy"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("doctor", EVERYTHING),
@@ -194,8 +195,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bitcoincore_rpc", &["bitcoind"]),
     ("bitcoin_slices", &["tracker", "history"]),
     ("miniscript", &["descriptors"]),
-    ("reqwest", &["webhooks"]),
-    ("rustls", &["webhooks", "server", "certificates"]),
+    ("reqwest", &["webhooks", "watch"]),
+    ("rustls", &["webhooks", "server", "certificates", "watch"]),
     ("tokio_rustls", &["server"]),
     ("rcgen", &["certificates"]),
     ("x509_cert", &["certificates"]),
@@ -211,7 +212,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ipnet", &["server", "config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
-    ("anyhow", &["app", "doctor", "main", "token"]),
+    ("anyhow", &["app", "doctor", "main", "token", "watch"]),
 ];
 
 /// Room without I/O, clock, thread and lock, and all the crates that it may name.
