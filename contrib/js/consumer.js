@@ -57,7 +57,7 @@ async function main() {
     });
     // An acknowledgement says that everything before it is done, too: if the work is asynchronous,
     // await each before the next.
-    for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched"]) {
+    for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched", "label_change"]) {
         socket.on(event, (data) => {
             work(event, data);
             socket.emit("ack", { consumer, cursor: data.cursor });

@@ -19,7 +19,7 @@ import urllib.request
 import socketio
 
 TOKEN = os.environ.get("SATWATCH_TOKEN")
-EVENTS = ("new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched")
+EVENTS = ("new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched", "label_change")
 
 
 async def work(event, data):

@@ -254,7 +254,7 @@ pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
     let wanted = request.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     answer.insert(
         ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
     );
     answer.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,

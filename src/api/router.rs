@@ -421,7 +421,7 @@ fn options<B>(request: &Request<B>) -> Answer {
     let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let allow = route::find(request.uri().path()).map_or_else(
-        || "GET, HEAD, POST, PUT, DELETE, OPTIONS".to_owned(),
+        || "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
         |matched| matched.allow(),
     );
     respond::set_allow(&mut answer, &allow);

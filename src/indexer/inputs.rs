@@ -83,6 +83,7 @@ pub(super) fn size_of(input: &Input) -> usize {
         Input::AddDescriptor { .. }
         | Input::Reserve { .. }
         | Input::Reach { .. }
+        | Input::Label { .. }
         | Input::LeaveOut { .. }
         | Input::RemoveDescriptor { .. } => 1,
         Input::OpenDescriptorScan { .. } | Input::SkipPruned { .. } | Input::Policy(_) => 1,
@@ -113,6 +114,7 @@ pub fn must_last(input: &Input) -> bool {
         | Input::AddDescriptor { .. }
         | Input::Reserve { .. }
         | Input::Reach { .. }
+        | Input::Label { .. }
         | Input::RemoveDescriptor { .. } => true,
         // Its last part makes those before it last.
         Input::BaselinePart { portion, .. } => *portion == Portion::Last,

@@ -92,8 +92,9 @@
 //! their own, where those before had them behind their rows (version 1: status, which was 5 for one
 //! that inherits since format 3, first_seen, order, touches, transaction). Format 7 has the family
 //! marked (7); it is raised for that alone so that no earlier release, which knows no tokens,
-//! serves the folder to everybody. A folder of an earlier format is read and brought up; a later
-//! one is refused.
+//! serves the folder to everybody. Format 8 has what is marked (8), the versions of rows that are
+//! given above, and the kind 7 of events. A folder of an earlier format is read and brought up; a
+//! later one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|

@@ -16,8 +16,8 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use super::tables::{Diff, Diffs, for_each_table};
 use super::{
     ApplyError, Balance, BlockId, BlockRow, ChangeSet, Derivation, DescriptorId, DescriptorRow,
-    DescriptorScan, OutputRow, ScanId, ScanRow, ScriptHash, Staged, TxRow, View, ViewError,
-    WalletRow, WatchRow,
+    DescriptorScan, OutputRow, ScanId, ScanRow, ScriptHash, Staged, SubjectId, TxRow, View,
+    ViewError, WalletRow, WatchRow,
 };
 
 /// A row as it is in the view and, when it was written, as it is now.
@@ -96,6 +96,17 @@ macro_rules! cells {
 }
 
 for_each_table!(cells);
+
+fn label_changes<K: Copy, R: Clone>(
+    cells: &BTreeMap<K, Cell<R>>,
+    subject: fn(K) -> SubjectId,
+    label: fn(&R) -> &String,
+) -> impl Iterator<Item = (SubjectId, String, String)> {
+    cells.iter().filter_map(move |(key, cell)| {
+        let (old, new) = (label(cell.old.as_ref()?), label(cell.get()?));
+        (old != new).then(|| (subject(*key), old.clone(), new.clone()))
+    })
+}
 
 /// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as
 /// unspent.
@@ -328,6 +339,13 @@ impl<'a, V: View> ChangeBuilder<'a, V> {
             let old = cell.old.as_ref().map(DescriptorRow::told);
             Some((id, old.unwrap_or_default(), cell.get()?))
         })
+    }
+
+    /// What was watched before and has another label now, with the labels before and now.
+    pub fn label_changes(&self) -> Vec<(SubjectId, String, String)> {
+        let scripts = label_changes(&self.cells.watches, SubjectId::Script, |row| &row.label);
+        let wallets = label_changes(&self.cells.wallets, SubjectId::Descriptor, |row| &row.label);
+        scripts.chain(wallets).collect()
     }
 
     /// What is found again, after its script was forgotten, is in its block's list already.

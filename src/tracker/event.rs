@@ -242,6 +242,12 @@ pub enum EventKind {
     /// If it says where it stands in descriptors, it was taken off the list of addresses, and stays
     /// watched for these.
     Unwatched { subject: Subject },
+    /// What is watched is called otherwise now. The label that it came with is no change.
+    LabelChange {
+        subject: Subject,
+        old: String,
+        new: String,
+    },
     /// A block was connected; the last event that it causes.
     Block {
         block: BlockId,
@@ -264,7 +270,8 @@ impl EventKind {
             Self::NewTransactions { subject, .. }
             | Self::BalanceChange { subject, .. }
             | Self::TransactionUpdate { subject, .. } => Some(subject),
-            Self::ScanComplete { subject, .. } | Self::Unwatched { subject } => Some(subject),
+            Self::ScanComplete { subject, .. } | Self::LabelChange { subject, .. } => Some(subject),
+            Self::Unwatched { subject } => Some(subject),
             Self::Block { .. } | Self::Reorg { .. } => None,
         }
     }

@@ -48,6 +48,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         }
         self.announce(new, &mut kinds)?;
         self.balance_news(&mut kinds, cause)?;
+        self.label_news(&mut kinds)?;
         kinds.extend(last);
         Ok(self.tell(kinds))
     }

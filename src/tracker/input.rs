@@ -7,7 +7,7 @@ use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::{
     Baseline, BlockId, ChangeSet, Derivation, DescriptorId, Event, Keychain, RawBlock, RawTx,
-    Replacement, ScanId, ScriptHash, ViewError,
+    Replacement, ScanId, ScriptHash, SubjectId, ViewError,
 };
 
 /// A script to watch, as a caller asks for it.
@@ -209,6 +209,13 @@ pub enum Input {
     /// The node cannot tell what this script, which waits for its baseline, owned: its descriptors
     /// go on without. It goes on waiting, so that a later baseline puts that right.
     LeaveOut { script: ScriptHash, now: u64 },
+    /// What is watched is called so from now on; nothing takes the label away. Refused
+    /// ([`ApplyError::NotWatched`], [`ApplyError::NoSuchDescriptor`]) if it is not watched.
+    Label {
+        subject: SubjectId,
+        label: String,
+        now: u64,
+    },
     /// A portion of the past of scripts comes to count for the descriptors that they joined. To be
     /// sent while the tracker [has some](super::Tracker::has_to_join).
     Join { now: u64 },
@@ -328,6 +335,8 @@ pub enum ApplyError {
     },
     #[error("{0:?} does not wait for these outputs")]
     NotMerging(ScriptHash),
+    #[error("{0:?} is not watched")]
+    NotWatched(ScriptHash),
     #[error("there is no open history scan {0}")]
     NoSuchScan(ScanId),
     #[error("there is a history scan {0} already")]

@@ -46,6 +46,7 @@
 //! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
 //! AddDescriptor, Derived, Reserve, Reach, LeaveOut, Join, RemoveDescriptor
 //!              wallets whose scripts are watched as one thing: [`descriptors`]
+//! Label        another name for a script or a wallet: [`labels`]
 //! Policy       which transactions the node lets be replaced
 //! ```
 
@@ -57,6 +58,7 @@ pub mod event;
 mod event_builder;
 pub mod fingerprints;
 pub mod input;
+mod labels;
 mod mempool;
 pub mod raw;
 mod repeats;

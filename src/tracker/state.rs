@@ -361,6 +361,11 @@ impl Tracker {
                 now,
             } => self.derived(view, (descriptor, keychain, first), spks, now),
             Input::Reserve { place, label, now } => self.reserve(view, place, label, now),
+            Input::Label {
+                subject,
+                label,
+                now,
+            } => self.label(view, subject, label, now),
             Input::Reach { place, now } => self.reach(view, place, now),
             Input::LeaveOut { script, now } => self.leave_out(view, script, now),
             Input::Join { now } => self.join(view, now),

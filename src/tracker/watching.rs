@@ -87,11 +87,9 @@ impl Tracker {
             .extend(wants_baseline.then_some(FollowUp::Baseline));
         let paying = builder.tracker.mempool.paying(fresh);
         let Some(&first) = paying.first() else {
-            return Ok(Transition {
-                changes: builder.changes.into_changes(),
-                events: Vec::new(),
-                follow_ups: builder.follow_ups,
-            });
+            let mut told = Vec::new();
+            builder.label_news(&mut told)?;
+            return Ok(builder.tell(told));
         };
         builder.revisit.extend(paying);
         builder.settle_revisits()?;

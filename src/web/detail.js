@@ -124,7 +124,7 @@ export function draw() {
   for (const [selector, scope] of [[".remove", "watch"], [".edit", "watch"], [".audit", "admin"]]) {
     bar(node.querySelector(selector), !login.may(scope), selector === ".audit" && Boolean(view.auditing));
   }
-  // What is watched as part of a wallet only would be added by itself.
+  // What an address of a wallet alone is called is not known here.
   node.querySelector(".edit").hidden = !subjects.has(view.key);
   if (subject.coverage?.pending && now() - view.at > 2) Object.assign(view, { version: -1 });
   if (subjects.has(view.key)) {
@@ -213,9 +213,7 @@ async function saveLabel(event, view) {
   event.preventDefault();
   const label = event.target.querySelector("input").value.trim();
   const save = async () => {
-    // Adding what is there already changes its label alone.
-    if (view.kind === "descriptor") await call("POST", "descriptors", { descriptor: subjects.get(view.key).descriptor, label });
-    else await call("POST", "add_address", { address: view.key, label });
+    await call("PATCH", itsPath(view), { label });
     put(view.kind, view.key, { label });
     view.error = "";
   };

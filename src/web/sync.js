@@ -204,6 +204,7 @@ const handlers = {
   label_change(data) {
     const subject = subjects.get(keyOf(data));
     if (subject) put(subject.kind, subject.key, { label: data.label });
+    for (const { descriptor_id: id } of data.owners ?? []) if (subjects.has(id)) subjects.get(id).version += 1;
   },
   block(data) {
     takeTip({ height: data.height, hash: data.hash, time: data.time });

@@ -216,6 +216,26 @@ fn a_stream_without_events_says_where_it_is() {
 }
 
 #[test]
+fn a_label_that_changes_is_told_in_the_stream_as_in_the_log() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    let address = watched(&daemon, &node);
+    let mut stream = Stream::open(&daemon, &format!("?address={address}"));
+    let body = json!({ "label": "Order 1042" }).to_string();
+    let headers = [("Content-Type", "application/json")];
+    let path = format!("/addresses/{address}");
+    let changed = daemon.request("PATCH", &path, &headers, Some(body.as_bytes()));
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    let told = stream.event();
+    assert_eq!(told.name, "label_change");
+    assert_eq!(
+        (&told.data["label"], &told.data["previous_label"]),
+        (&json!("Order 1042"), &json!(""))
+    );
+    assert_eq!([told], *logged(&daemon, &address));
+}
+
+#[test]
 fn a_cursor_of_no_use_is_told_in_the_stream() {
     let node = Node::start();
     let daemon = Daemon::start(&node);

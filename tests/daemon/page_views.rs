@@ -252,6 +252,22 @@ fn labels_and_removals_are_the_daemons_and_removing_asks_first() {
 }
 
 #[test]
+fn a_label_that_one_page_changes_is_that_of_another() {
+    let (_node, daemon, _) = started();
+    let (page, other) = (Page::open(&daemon), Page::open(&daemon));
+    other.wait("#list .name", "^Order 1042$");
+    page.click("#list a");
+    page.click("#detail .edit");
+    page.fill("#new-label", "Order 1043");
+    page.click("#detail .label-form button");
+    page.wait("#detail-title", "^Order 1043$");
+    other.wait("#list .name", "^Order 1043$");
+    for page in [page, other] {
+        page.ends_well();
+    }
+}
+
+#[test]
 fn history_is_read_and_outputs_are_compared_with_the_node() {
     let node = Node::start();
     let address = node.address();

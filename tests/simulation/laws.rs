@@ -138,6 +138,7 @@ fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
         ),
         EventKind::BalanceChange { .. }
         | EventKind::ScanComplete { .. }
+        | EventKind::LabelChange { .. }
         | EventKind::Unwatched { .. } => {}
     }
 }

@@ -98,6 +98,11 @@ const EIGHTH: &[(&str, &str, &str)] = &[
         "0000000000000002",
         "01 888a010000000000 01 65000000 65*32 06 ff 00 03 001401 01*32 01 d1*32 00 07000000",
     ),
+    (
+        "events",
+        "0000000000000003",
+        "01 888a010000000000 01 65000000 65*32 07 ff 01 d1*32 04 74696c6c 00",
+    ),
 ];
 
 fn descriptor() -> DescriptorId {
@@ -199,13 +204,19 @@ fn wallet() -> Transition {
             derivations: vec![place()],
         },
     ];
-    let event = |subject| satwatch::tracker::Event {
-        kind: EventKind::Unwatched { subject },
+    let labelled = EventKind::LabelChange {
+        subject: subjects[0].clone(),
+        old: "till".to_owned(),
+        new: String::new(),
+    };
+    let unwatched = subjects.map(|subject| EventKind::Unwatched { subject });
+    let event = |kind| satwatch::tracker::Event {
+        kind,
         ..block_event(101)
     };
     Transition {
         changes,
-        events: subjects.map(event).to_vec(),
+        events: unwatched.into_iter().chain([labelled]).map(event).collect(),
         ..Transition::default()
     }
 }
@@ -220,7 +231,7 @@ fn what_is_written_of_descriptors_has_the_bytes_of_the_schema() {
     assert_eq!(reader.snapshot().watches(None, 9).unwrap(), []);
     let row = reader.snapshot().descriptor(&descriptor()).unwrap();
     assert_eq!(row, Some(descriptor_row()));
-    assert_eq!(reader.read_events(0, 9).unwrap().len(), 2);
+    assert_eq!(reader.read_events(0, 9).unwrap().len(), 3);
     let found = dump(folder.path());
     for (entry, value) in entries(EIGHTH) {
         assert_eq!(

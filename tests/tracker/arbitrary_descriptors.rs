@@ -2,7 +2,9 @@
 //! `arbitrary_inputs.rs` that is about them.
 
 use proptest::prelude::*;
-use satwatch::tracker::{Baseline, DescriptorRequest, Input, Keychain, MemoryView, ScanId};
+use satwatch::tracker::{
+    Baseline, DescriptorRequest, Input, Keychain, MemoryView, ScanId, SubjectId,
+};
 
 use crate::pretended::descriptors::{KEYCHAINS, Wallet};
 use crate::world::{script, spk};
@@ -43,7 +45,17 @@ pub enum Act {
     },
     EnterScan(u8),
     Join,
+    Label {
+        is_wallet: bool,
+        number: u8,
+        label: u8,
+    },
     Remove(u8),
+}
+
+/// One of three, or none.
+pub fn label(number: u8) -> String {
+    ["", "shop", "till", "rent"][usize::from(number % 4)].to_owned()
 }
 
 fn index() -> impl Strategy<Value = u32> {
@@ -70,6 +82,7 @@ pub fn act() -> impl Strategy<Value = Act> {
         2 => (0u8..3, wallet(), 0u32..9, prop::option::of(0u32..9)).prop_map(|(scan, wallet, from, to)| Act::OpenScan { scan, wallet, from, to }),
         3 => (0u8..3).prop_map(Act::EnterScan),
         2 => Just(Act::Join),
+        2 => (any::<bool>(), 1u8..5, 0u8..3).prop_map(|(is_wallet, number, label)| Act::Label { is_wallet, number, label }),
         1 => wallet().prop_map(Act::Remove),
     ]
 }
@@ -94,7 +107,7 @@ impl Act {
                     text: String::new(),
                     keychains: *keychains,
                     is_ranged: *is_ranged,
-                    label: None,
+                    label: depths.first().map(|depth| label(*depth)),
                     gap_limit: *gap_limit,
                     range: *range,
                     depths: depths.clone(),
@@ -132,6 +145,18 @@ impl Act {
                 index,
             } => Input::Reach {
                 place: Wallet(*wallet).place(*keychain, *index),
+                now,
+            },
+            Self::Label {
+                is_wallet,
+                number,
+                label: text,
+            } => Input::Label {
+                subject: match is_wallet {
+                    true => SubjectId::Descriptor(Wallet(*number).id()),
+                    false => SubjectId::Script(script(*number)),
+                },
+                label: label(*text),
                 now,
             },
             Self::LeaveOut(number) => Input::LeaveOut {

@@ -339,7 +339,9 @@ impl Heap {
                 Input::Watch {
                     scripts: vec![WatchRequest {
                         spk: spk(*script),
-                        label: None,
+                        label: depths
+                            .first()
+                            .map(|depth| arbitrary_descriptors::label(*depth)),
                         depths: depths.clone(),
                         baseline,
                     }],
@@ -349,7 +351,7 @@ impl Heap {
             Act::WatchPart { scripts, is_last } => {
                 let request = |number: &u8| WatchRequest {
                     spk: spk(*number),
-                    label: None,
+                    label: Some(arbitrary_descriptors::label(*number)),
                     depths: Vec::new(),
                     baseline: Baseline::IfMissing,
                 };

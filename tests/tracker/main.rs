@@ -11,6 +11,7 @@ mod evictions;
 mod forget;
 mod history_scan;
 mod interleave;
+mod labels;
 mod late_watch;
 mod lifecycle;
 mod memory;

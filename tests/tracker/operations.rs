@@ -3,8 +3,9 @@
 
 use bitcoin::{Block, Transaction};
 use proptest::prelude::*;
-use satwatch::tracker::{Input, Seen, Status};
+use satwatch::tracker::{DescriptorRow, Input, Seen, Status};
 
+use crate::pretended::descriptors::KEYCHAINS;
 pub use crate::pretended::pick;
 use crate::world::{Heard, World};
 
@@ -319,13 +320,19 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
 /// Everything that the node could say a second time.
 fn again(world: &mut World) {
     // A process that dies meanwhile takes back what was not finished, and begins again with the
-    // baselines that are to come.
+    // baselines and the scripts that are to come.
     let mut watches = world.view.watches.values();
     // What joins a descriptor, or leaves with one, is news.
     if world.tracker.has_to_join() || !world.view.leaving.is_empty() {
         return;
     }
-    let is_settled = world.unfinished.is_empty() && !watches.any(|row| row.coverage.pending);
+    let is_lacking = |row: &DescriptorRow| {
+        let mut keychains = KEYCHAINS.iter();
+        keychains.any(|it| row.wants_beyond(*it, world.lookahead).is_some())
+    };
+    let is_settled = world.unfinished.is_empty()
+        && !watches.any(|row| row.coverage.pending)
+        && !world.view.descriptors.values().any(is_lacking);
     if world.dies_after.is_some() && !is_settled {
         return;
     }

@@ -42,6 +42,7 @@ pub fn told(events: &[Event]) -> Vec<String> {
         }
         EventKind::ScanComplete { transactions, .. } => format!("scanned {transactions}"),
         EventKind::Unwatched { .. } => "unwatched".to_owned(),
+        EventKind::LabelChange { old, new, .. } => format!("label {old:?}>{new:?}"),
         EventKind::Block { .. } => "block".to_owned(),
         EventKind::Reorg { depth, .. } => format!("reorg {depth}"),
     };

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use satwatch::tracker::{Baseline, Input, Keychain};
 
+use crate::arbitrary_descriptors::label;
 use crate::operations::{Op, heard, node_op, op, pick, run};
 use crate::pretended::descriptors::{KEYCHAINS, WALLETS, Wallet};
 use crate::runner::Stretch;
@@ -39,6 +40,11 @@ enum Act {
     Remove {
         wallet: u8,
         slowly: bool,
+    },
+    Label {
+        is_wallet: bool,
+        number: u8,
+        label: u8,
     },
     Forget,
     /// The node cannot tell what one of the scripts that wait owns.
@@ -76,6 +82,7 @@ fn of_wallets() -> impl Strategy<Value = Act> {
             .prop_map(|(inputs, to, heard)| Act::Pay { inputs, to, heard }),
         2 => (wallet(), keychain).prop_map(|(wallet, keychain)| Act::Reserve { wallet, keychain }),
         2 => (wallet(), any::<bool>()).prop_map(|(wallet, slowly)| Act::Remove { wallet, slowly }),
+        1 => (any::<bool>(), 1u8..8, 0u8..4).prop_map(|(is_wallet, number, label)| Act::Label { is_wallet, number, label }),
         3 => Just(Act::Forget),
         3 => any::<u16>().prop_map(Act::LeaveOut),
         1 => (1u8..8, any::<bool>()).prop_map(|(number, slowly)| Act::Unwatch { number, slowly }),
@@ -121,6 +128,11 @@ fn act_on(world: &mut World, act: &Act) {
             }
         }
         Act::Remove { wallet, slowly } => world.remove_wallet(Wallet(*wallet), *slowly),
+        Act::Label {
+            is_wallet,
+            number,
+            label: text,
+        } => world.label(*is_wallet, *number, &label(*text)),
         Act::Forget => world.forget_portion(),
         Act::LeaveOut(index) => {
             let watches = world.view.watches.iter();

@@ -15,6 +15,7 @@
 //!              status     status, start, stop, health
 //!              watchlist  addresses: add, take off
 //!              addresses  the watch list in pages
+//!              labels     what addresses and descriptors are called
 //!              address_queries   balance, transactions
 //!              utxos      unspent outputs, in pages or whole
 //!              scans      history scans: ask for, look at, cancel
@@ -37,6 +38,7 @@ pub mod consumers;
 pub mod descriptors;
 pub mod event_stream;
 pub mod events;
+pub mod labels;
 mod metrics;
 pub mod reading;
 pub mod respond;

@@ -13,8 +13,8 @@ use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
 use super::{
-    address_queries, addresses, consumers, descriptors, reading, scans, session, status, token,
-    utxos, watchlist, webhooks,
+    address_queries, addresses, consumers, descriptors, labels, reading, scans, session, status,
+    token, utxos, watchlist, webhooks,
 };
 use crate::api::Services;
 use crate::auth::{Principal, Scope, needed};
@@ -83,6 +83,9 @@ routes! {
     GET "/addresses" read |services, sent| {
         addresses::addresses(&services.reads, &services.budget, sent.query()?).await
     };
+    PATCH "/addresses/{address}" watch |services, sent| {
+        labels::label_address(&services.scans, &sent.part, sent.body().await?).await
+    };
     DELETE "/addresses/{address}" watch nothing |services, sent| {
         watchlist::remove_address(&services.scans, &sent.part).await
     };
@@ -107,6 +110,9 @@ routes! {
     };
     GET "/descriptors/{id}" read nothing |services, sent| {
         descriptors::descriptor(&services.reads, &sent.part).await
+    };
+    PATCH "/descriptors/{id}" watch |services, sent| {
+        labels::label_descriptor(&services.scans, &sent.part, sent.body().await?).await
     };
     DELETE "/descriptors/{id}" watch nothing |services, sent| {
         descriptors::remove_descriptor(&services.descriptors, &sent.part).await

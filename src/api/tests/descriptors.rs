@@ -1,5 +1,6 @@
 //! Descriptors over REST: added, looked at, their addresses given away, taken off.
 
+mod labels;
 mod refused;
 mod socket;
 

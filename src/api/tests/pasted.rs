@@ -1,5 +1,6 @@
 //! Addresses as people paste them, wherever one is taken, and what is none.
 
+use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
@@ -87,7 +88,11 @@ fn requests(text: &str) -> Vec<(&'static str, String, Value, bool)> {
     for entry in ROUTES {
         if let Some((before, _)) = entry.path.split_once("{address}") {
             let path = format!("{before}{}", encoded(text));
-            requests.push((entry.method.as_str(), path, Value::Null, true));
+            let body = match entry.method == Method::PATCH {
+                true => json!({"label": "x"}),
+                false => Value::Null,
+            };
+            requests.push((entry.method.as_str(), path, body, true));
         }
     }
     requests

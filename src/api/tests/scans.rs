@@ -612,7 +612,7 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
         ("/scans".to_owned(), "GET, HEAD, OPTIONS"),
         (format!("/scans/{scan}"), "GET, HEAD, DELETE, OPTIONS"),
         (format!("/audit/{mine}"), "POST, OPTIONS"),
-        (format!("/addresses/{mine}"), "DELETE, OPTIONS"),
+        (format!("/addresses/{mine}"), "PATCH, DELETE, OPTIONS"),
     ] {
         let (status, headers, _) = ask("OPTIONS", &path).await;
         assert_eq!(
@@ -620,7 +620,7 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
             (204, allow),
             "{path}"
         );
-        let (status, headers, _) = ask("PATCH", &path).await;
+        let (status, headers, _) = ask("PUT", &path).await;
         assert_eq!(
             (status.as_u16(), headers["allow"].to_str().unwrap()),
             (405, allow),

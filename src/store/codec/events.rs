@@ -11,6 +11,7 @@
 //! | 4 | reorg | old tip (height u32, hash), fork point (height u32, hash), depth u32 |
 //! | 5 | scan complete | subject, scan id u64, from u32, to u32, transactions u64 |
 //! | 6 | unwatched | subject |
+//! | 7 | label change (since format 8) | subject, previous label, label |
 //!
 //! A subject: spk, script hash. Since format 8 also, led by a byte 255, with which no script
 //! begins: 0, spk, script hash and list of derivations (descriptor id, keychain u8, index u32); or
@@ -30,7 +31,8 @@ value_of_variants!(EventKind, "event kind":
     3 => Block { block, time, transactions },
     4 => Reorg { old_tip, fork_point, depth },
     5 => ScanComplete { subject, scan, from, to, transactions },
-    6 => Unwatched { subject }
+    6 => Unwatched { subject },
+    7 => LabelChange { subject, old, new }
 );
 
 /// Leads a subject that is more than a script.
@@ -201,6 +203,8 @@ mod tests {
                 }
             ),
             subject().prop_map(|subject| EventKind::Unwatched { subject }),
+            (subject(), any::<[String; 2]>())
+                .prop_map(|(subject, [old, new])| EventKind::LabelChange { subject, old, new }),
         ]
     }
 

@@ -180,6 +180,17 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             let shape = object! { #[serde(flatten)] subject: of(subject), timestamp, tip, cursor };
             ("unwatched", to_text(&shape))
         }
+        EventKind::LabelChange { subject, old, new } => {
+            let shape = object! {
+                #[serde(flatten)] subject: of(subject),
+                label: new,
+                previous_label: old,
+                timestamp,
+                tip,
+                cursor,
+            };
+            ("label_change", to_text(&shape))
+        }
         EventKind::Block {
             block,
             time,

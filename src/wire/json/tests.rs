@@ -272,6 +272,14 @@ fn the_end_of_a_scan_and_of_watching_look_as_specified() {
         (name, json),
         ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#))
     );
+    let (name, json) = wire(EventKind::LabelChange {
+        subject: Subject::script(spk()),
+        old: String::new(),
+        new: "a \"till\"".to_owned(),
+    });
+    assert_eq!(name, "label_change");
+    let middle = r#""label":"a \"till\"","previous_label":"""#;
+    assert_eq!(json, format!(r#"{{"address":"{ADDRESS}",{middle},{tail}"#));
 }
 
 fn output(height: Option<u32>, coinbase: bool, spent: Option<Spend>) -> OutputRow {

@@ -42,6 +42,7 @@ impl Fold {
     /// One transition with its events.
     pub fn add(&mut self, changes: &ChangeSet, events: &[Event]) {
         self.add_rows(changes);
+        check_labels(changes, events);
         for event in events {
             self.add_event(event);
             self.check_places(event);
@@ -152,7 +153,7 @@ impl Fold {
                 }
             }
             EventKind::TransactionUpdate { .. } => self.add_update(event),
-            EventKind::ScanComplete { .. } => {}
+            EventKind::ScanComplete { .. } | EventKind::LabelChange { .. } => {}
             EventKind::Unwatched { subject } if stays(subject) => {}
             EventKind::Unwatched { subject } => {
                 let subject = subject.id();
@@ -233,6 +234,32 @@ fn check_growth(diff: &Diff<DescriptorRow>) {
         );
     }
     assert!(new.gap_limit >= old.gap_limit);
+}
+
+/// Each change of a label is told once, in the batch that makes it, and no other is.
+fn check_labels(changes: &ChangeSet, events: &[Event]) {
+    fn changed<R>(diff: &Diff<R>, label: fn(&R) -> &String) -> Option<[String; 2]> {
+        let labels = [label(diff.old.as_ref()?), label(diff.new.as_ref()?)];
+        (labels[0] != labels[1]).then(|| labels.map(Clone::clone))
+    }
+    let watches = changes.watches.iter();
+    let scripts = watches.filter_map(|(script, diff)| {
+        Some((SubjectId::Script(*script), changed(diff, |row| &row.label)?))
+    });
+    let wallets = changes.wallets.iter().filter_map(|(id, diff)| {
+        Some((SubjectId::Descriptor(*id), changed(diff, |row| &row.label)?))
+    });
+    let mut made: Vec<_> = scripts.chain(wallets).collect();
+    made.sort();
+    let told = events.iter().filter_map(|event| match &event.kind {
+        EventKind::LabelChange { subject, old, new } => {
+            Some((subject.id(), [old.clone(), new.clone()]))
+        }
+        _ => None,
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort();
+    assert_eq!(made, told, "each change of a label is told once");
 }
 
 /// The phase as the table of legal changes calls it.
