@@ -177,7 +177,7 @@ class Crowd:
             made.update({"list": some[single:]} if listed else {})
             return {**made, **({"own": choice.sample(own, more)} if more else {})}
 
-        wallets = {wallet.id: [wallet.id] for wallet in self.world.added_wallets()}
+        wallets = {wallet.id: [wallet.id] for wallet in self.world.lasting_wallets()}
         self._add("bulk", js, {"all": watched + own, **wallets}, blocks=True)
         self._add("js", js, groups(4, 6, 300), transports=["polling", "websocket"], blocks=True)
         self._add("python", py, {**groups(4, 6, 300), **wallets}, blocks=True)
@@ -407,7 +407,7 @@ class Crowd:
     def end(self):
         wants = {
             c.name: {
-                "addresses": c.addresses and sorted(c.addresses),
+                "addresses": None if c.addresses is None else sorted(c.addresses),
                 "blocks": c.blocks,
                 "wallets": c.wallets,
                 "alone": c.name in ("shop", "treasury", "wallet", "desk"),

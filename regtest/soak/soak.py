@@ -129,8 +129,8 @@ NEED_DAEMON = {
     scans.scan: 5,
     scans.cancel: 1,
     scans.forget: 2,
-    wallet_operations.add_late: 2,
-    wallet_operations.scan: 2,
+    wallet_operations.add_wallet_late: 2,
+    wallet_operations.scan_wallet: 2,
     wallet_operations.take_address: 4,
 }
 
@@ -181,7 +181,7 @@ class Soak:
         wait_until("the daemon has a tip", lambda: self.daemon.get("/status")["tip"])
         self.daemon.post("/add_addresses", {"addresses": first})
         for wallet in self.world.wallets[:3]:
-            wallet_operations.add(self.world, wallet)
+            wallet_operations.add_wallet(self.world, wallet)
         paths = [f"/balance/{text}" for text in first]
         paths += [f"/descriptors/{wallet.id}/balance" for wallet in self.world.added_wallets()]
 

@@ -7,7 +7,7 @@ from process import Failure
 from wallets import NAMES
 
 
-def add(world, wallet, **options):
+def add_wallet(world, wallet, **options):
     answer = world.daemon.post("/descriptors", {"descriptor": wallet.text, **options})
     wallet.id, wallet.added = answer["descriptor_id"], True
     world.say(f"wallet {wallet.id}: {wallet.text} {json.dumps(options)}")
@@ -21,21 +21,22 @@ def has_past(world, wallet):
     return texts
 
 
-def add_late(world):
+def add_wallet_late(world):
     """One that was paid before; or one that is removed, and added again."""
     waiting = [wallet for wallet in world.wallets if not wallet.added]
     if not waiting:
-        return remove(world, world.random.choice(world.wallets[1:]))
+        lasting = world.lasting_wallets()
+        return remove_wallet(world, world.random.choice([w for w in world.wallets if w not in lasting]))
     wallet = world.random.choice(waiting)
     history = world.random.choice(("utxo", {"from_height": 0}))
-    answer = add(world, wallet, history=history)
+    answer = add_wallet(world, wallet, history=history)
     texts = has_past(world, wallet)
     if history != "utxo":
         scanned(world, wallet, texts, answer["scan_id"], 0)
     return None
 
 
-def remove(world, wallet):
+def remove_wallet(world, wallet):
     status, answer = world.daemon.request("DELETE", f"/descriptors/{wallet.id}")
     if status not in (200, 202):
         raise Failure(f"DELETE /descriptors/{wallet.id}: {status} {answer!r}")
@@ -51,7 +52,7 @@ def scanned(world, wallet, texts, scan, start):
     world.scans[scan] = ([wallet.id], start)
 
 
-def scan(world):
+def scan_wallet(world):
     wallet = world.random.choice(world.added_wallets())
     start = world.random.choice((0, 0, world.random.randrange(world.ledger.height)))
     texts = [address.text for address in wallet.own().values()]

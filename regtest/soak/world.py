@@ -166,6 +166,10 @@ class World:
     def added_wallets(self):
         return [wallet for wallet in self.wallets if wallet.added]
 
+    def lasting_wallets(self):
+        """Those that are never removed: nobody can subscribe to one that is gone."""
+        return [self.wallets[0], self.wallets[2]]
+
     def looked_at(self):
         """Watched addresses and those of wallets, each once."""
         known = {address.script: address for address in self.watched}

@@ -110,7 +110,7 @@ impl ApiError {
 
     pub fn no_such_route(path: &str) -> Self {
         let message = format!(
-            "There is nothing at {}. The routes are listed in the README; GET /status is a good start.",
+            "There is nothing at {}. The routes are listed in contrib/docs/api.md; GET /status is a good start.",
             shortened(path)
         );
         Self::not_found("not_found", message)

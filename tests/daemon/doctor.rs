@@ -261,9 +261,10 @@ fn case_03_every_call_that_is_not_permitted_is_named_and_the_line_helps() {
 
 /// With the calls of the list alone everything works, so the list is whole.
 #[test]
-fn case_03_a_user_with_the_line_of_the_readme_is_enough_for_the_daemon() {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
-    let lines: Vec<_> = readme
+fn case_03_a_user_with_the_line_of_the_documents_is_enough_for_the_daemon() {
+    let document = repository().join("contrib/docs/running.md");
+    let text = fs::read_to_string(document).expect("it is there");
+    let lines: Vec<_> = text
         .lines()
         .filter(|line| line.starts_with("rpcwhitelist"))
         .collect();

@@ -21,6 +21,7 @@ mod crash;
 mod cursors;
 mod descriptors;
 mod doctor;
+mod documents;
 mod event_stream;
 mod feed;
 mod history;

@@ -3,14 +3,13 @@
 //!
 //! Covered are: [`Remedy`] (node, settings, port, limits of the machine) and [`StoreError`] by the
 //! tables here; every other text in `src` that tells people to do something by the table in
-//! [`super::advice`]; of the README the lines for `bitcoin.conf` (here and in
-//! `src/bitcoind/rpc/method.rs`), the proxies (`proxies.rs`) and the example programs
-//! (`consumers.rs`, `webhooks.rs`, `clients/`); all examples in `settings.toml`
+//! [`super::advice`]; of the documents the lines for `bitcoin.conf` (here and in
+//! `src/bitcoind/rpc/method.rs`), the proxies (`proxies.rs`), the example programs
+//! (`consumers.rs`, `webhooks.rs`, `clients/`) and the commands (`documents.rs`); all examples in `settings.toml`
 //! (`tests/command_line.rs`).
 //!
-//! Not covered are: the two remedies that are marked so below; the other commands of the README;
-//! and texts that say what is wrong, or what a value must be, without telling anybody to do
-//! something.
+//! Not covered are: the two remedies that are marked so below; and texts that say what is wrong, or
+//! what a value must be, without telling anybody to do something.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -134,14 +133,22 @@ fn named_settings(settings: &BTreeSet<String>, text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_setting_that_is_named_anywhere_is_one() {
-    let mut texts: Vec<(PathBuf, String)> = ["README.md", "settings.toml"]
-        .map(|name| {
-            (
-                Path::new(name).to_owned(),
-                fs::read_to_string(repository().join(name)).expect("it is there"),
-            )
-        })
-        .into();
+    let mut texts: Vec<(PathBuf, String)> = [
+        "README.md",
+        "settings.toml",
+        "contrib/docs/api.md",
+        "contrib/docs/guarantees.md",
+        "contrib/docs/running.md",
+        "contrib/docs/troubleshooting.md",
+        "contrib/docs/upgrading.md",
+    ]
+    .map(|name| {
+        (
+            Path::new(name).to_owned(),
+            fs::read_to_string(repository().join(name)).expect("it is there"),
+        )
+    })
+    .into();
     // Names of fields and of files are no settings, so only texts with a blank are looked at.
     texts.extend(said().into_iter().filter(|(_, text)| text.contains(' ')));
     let settings = settings();
@@ -313,9 +320,10 @@ fn another_node_or_store_helps_when_they_do_not_fit() {
 }
 
 #[test]
-fn the_lines_of_the_readme_for_bitcoin_conf_are_right() {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
-    let (_, block) = readme.split_once("```ini\nserver=1").expect("a block");
+fn the_lines_of_the_documents_for_bitcoin_conf_are_right() {
+    let document = repository().join("contrib/docs/running.md");
+    let text = fs::read_to_string(document).expect("it is there");
+    let (_, block) = text.split_once("```ini\nserver=1").expect("a block");
     let (block, _) = block.split_once("```").expect("the block ends");
     let node = super::doctor::with_topics(&[]);
     node.put(&block.replace("28332", &free_port().to_string()));

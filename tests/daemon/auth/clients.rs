@@ -159,11 +159,12 @@ fn the_examples_end_with_the_reason_when_their_token_does() {
     }
 }
 
-/// The first block of this language in the README that makes a client, for this daemon.
-fn of_readme(daemon: &Daemon, language: &str) -> String {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
+/// The first block of this language in the API guide, for this daemon.
+fn of_guide(daemon: &Daemon, language: &str) -> String {
+    let guide = repository().join("contrib/docs/api.md");
+    let text = fs::read_to_string(guide).expect("it is there");
     let start = format!("```{language}\n");
-    let block = readme.split(&start).nth(1).expect("it has one");
+    let block = text.split(&start).nth(1).expect("it has one");
     let block = block.split("```").next().expect("it ends");
     let text = block.replace("http://127.0.0.1:5005", &daemon.url());
     assert!(text.contains(&daemon.url()), "{text}");
@@ -171,13 +172,13 @@ fn of_readme(daemon: &Daemon, language: &str) -> String {
 }
 
 #[test]
-fn the_examples_of_the_readme_end_with_the_reason_when_tokens_begin() {
+fn the_examples_of_the_guide_end_with_the_reason_when_tokens_begin() {
     let (node, folder) = (Node::start(), tempfile::tempdir().expect("a folder"));
     let daemon = Daemon::start(&node);
     let address = node.address();
     let start = |language: &str| {
         let file = folder.path().join(format!("example.{language}"));
-        fs::write(&file, of_readme(&daemon, language)).expect("the folder is ours");
+        fs::write(&file, of_guide(&daemon, language)).expect("the folder is ours");
         let file = file.display().to_string();
         match language {
             "js" => Program::node(&file, &[&address]),

@@ -1,12 +1,11 @@
 //! What REST says of a wallet, beside what the node says of it.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::{add, id, of, of_owner, wait_balance, wait_complete};
-use crate::common::{COIN, Daemon, Node, repository, wait_until};
+use crate::common::{COIN, Daemon, Node, wait_until};
 
 /// Outpoints and addresses of a list, whatever it calls them.
 fn outputs(list: &Value, txid: &str, vout: &str) -> BTreeSet<String> {
@@ -117,26 +116,4 @@ fn a_wallet_with_a_past_is_added_and_followed_as_the_node_follows_it() {
     agrees(&node, &daemon, &wallet);
     let next = daemon.post(&format!("/descriptors/{wallet}/next_address"), &json!({}));
     assert!(next.json["index"].as_u64() > Some(index), "{}", next.text);
-}
-
-/// The three commands of README, with the id that the first one answers.
-#[test]
-fn the_commands_of_readme_work() {
-    let node = Node::start();
-    let daemon = Daemon::start(&node);
-    let readme = std::fs::read_to_string(repository().join("README.md")).expect("README");
-    let (_, wallets) = readme.split_once("\n### Wallets\n").expect("it is there");
-    let (_, commands) = wallets.split_once("```sh\n").expect("commands");
-    let (commands, _) = commands.split_once("```").expect("their end");
-    let mut wallet = String::new();
-    for command in commands.lines() {
-        let command = command.replace("http://127.0.0.1:5005", &daemon.url());
-        let command = command.replace("ID_OF_WALLET", &wallet);
-        let output = Command::new("sh").args(["-c", &command]).output();
-        let output = output.expect("a shell").stdout;
-        let answer: Value = serde_json::from_slice(&output).expect("JSON");
-        assert_eq!(answer["error"], Value::Null, "{command}");
-        wallet = id(&answer);
-    }
-    assert_eq!(of(&daemon, &wallet, "")["keychains"][0]["next_index"], 1);
 }
