@@ -168,7 +168,8 @@ fn installed(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is missing: run contrib/setup.sh, which installs it"))
 }
 
-/// REST, polling, WebSocket, health and the page through a proxy, with what the documents say to set.
+/// REST, polling, WebSocket, health and the page through a proxy, with what the documents say to
+/// set.
 fn works_behind(start: impl Fn(u16) -> Proxy) {
     let node = Node::start();
     let daemon = Daemon::start(&node);

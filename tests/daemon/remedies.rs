@@ -4,8 +4,8 @@
 //! Covered are: [`Remedy`] (node, settings, port, limits of the machine) and [`StoreError`] by the
 //! tables here; every other text in `src` that tells people to do something by the table in
 //! [`super::advice`]; of the documents the lines for `bitcoin.conf` (here and in
-//! `src/bitcoind/rpc/method.rs`), the proxies (`proxies.rs`), the example programs
-//! (`consumers.rs`, `webhooks.rs`, `clients/`) and the commands (`documents.rs`); all examples in `settings.toml`
+//! `src/bitcoind/rpc/method.rs`), the proxies (`proxies.rs`), the example programs (`consumers.rs`,
+//! `webhooks.rs`, `clients/`) and the commands (`documents.rs`); all examples in `settings.toml`
 //! (`tests/command_line.rs`).
 //!
 //! Not covered are: the two remedies that are marked so below; and texts that say what is wrong, or

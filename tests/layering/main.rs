@@ -4,6 +4,7 @@
 //!
 //! A room is a module at the root.
 
+mod documents;
 mod house;
 mod known;
 mod refused;
