@@ -18,6 +18,8 @@ use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::history::HistoryOption;
 
+/// Confirmation depths of one address or descriptor, whoever asked for them.
+const DEPTHS_MOST: usize = 16;
 /// Between two tries to add what is still being removed.
 pub const AGAIN: Duration = Duration::from_millis(100);
 
@@ -84,6 +86,7 @@ impl Watchlist {
         principal: &Principal,
         scripts: Vec<WatchRequest>,
     ) -> Result<Option<Done>, ApiError> {
+        self.check_depths(&scripts).await?;
         let owner = principal.token().map(|token| token.id.0);
         let reserved = match owner {
             Some(owner) => Some(self.reserve(owner, &scripts).await?),
@@ -102,6 +105,26 @@ impl Watchlist {
             }
         })
         .await
+    }
+
+    /// Refuses depths that are too many beside those that the scripts have.
+    async fn check_depths(&self, scripts: &[WatchRequest]) -> Result<(), ApiError> {
+        let asked = scripts.iter().filter(|it| !it.depths.is_empty());
+        let asked: Vec<_> = asked
+            .map(|it| (it.spk.clone(), it.depths.clone()))
+            .collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let check = self.reads.run_rows(asked.len(), move |view| {
+            for (spk, depths) in &asked {
+                let row = view.watch(&ScriptHash::of(spk))?;
+                let has = row.map(|row| row.depths).unwrap_or_default();
+                check_depths(&view.address_of(spk), &has, depths)?;
+            }
+            Ok(())
+        });
+        check.await
     }
 
     /// Room for those of the scripts that are not on the list yet. Which these are is looked at
@@ -228,6 +251,19 @@ impl Watchlist {
         })
         .await
     }
+}
+
+/// Refuses depths that are too many beside those that somebody has.
+pub fn check_depths(name: &str, has: &[u8], asked: &[u8]) -> Result<(), ApiError> {
+    let all: BTreeSet<u8> = has.iter().chain(asked).copied().collect();
+    if all.len() <= DEPTHS_MOST.max(has.len()) {
+        return Ok(());
+    }
+    let message = format!(
+        "{name} is told with the confirmations {has:?} already, and with {asked:?} it would be {} of them: at most {DEPTHS_MOST} in all may be asked for, by everybody together.",
+        all.len()
+    );
+    Err(ApiError::conflict("too_many_confirmations", message))
 }
 
 /// An address that is watched for descriptors alone.

@@ -101,6 +101,21 @@ impl<'a> StoreView<'a> {
         wallet_rows(self, id)
     }
 
+    /// Each of these descriptors once, ascending; or 404, which says which of the list is unknown.
+    pub fn known_descriptors(
+        &self,
+        list: &str,
+        mut ids: Vec<DescriptorId>,
+    ) -> Result<Vec<DescriptorId>, ApiError> {
+        for (place, id) in ids.iter().enumerate() {
+            let known = self.wallet_rows(id);
+            known.map_err(|error| error.at(list, place))?;
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
     /// The balance of a descriptor.
     pub fn descriptor_balance(&self, id: &DescriptorId) -> Result<Balance, ApiError> {
         let ((row, wallet), tip) = (self.wallet_rows(id)?, self.tip()?);

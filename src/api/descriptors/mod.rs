@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::quotas::{Quotas, Reserved, Whose};
 use super::scans::{Scans, range_of};
-use super::watchlist::AGAIN;
+use super::watchlist::{AGAIN, check_depths};
 use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
 use crate::config::Limits;
@@ -153,6 +153,7 @@ impl Descriptors {
             if depths.iter().all(|depth| row.depths.contains(depth)) {
                 return Ok(false);
             }
+            check_depths("The descriptor", &row.depths, &depths)?;
             allowed.map_err(|refusal| {
                 let error = ApiError::from(refusal);
                 let message = format!(
@@ -250,6 +251,8 @@ impl Descriptors {
                 check_history(wallet, request.baseline, is_said)?;
             }
             let row = known.as_ref().map(|(row, _)| row);
+            let has = row.map_or(&[][..], |row| &row.depths);
+            check_depths("The descriptor", has, &request.depths)?;
             let (wanted, has) = (
                 scripts_with(row, &request),
                 row.map_or(0, DescriptorRow::scripts),

@@ -11,7 +11,7 @@ use super::respond::{self, Answer};
 use super::watchlist::distinct;
 use crate::api::descriptors::Descriptors;
 use crate::api::quotas::Quotas;
-use crate::api::watchlist::Watchlist;
+use crate::api::watchlist::{Watchlist, check_depths};
 use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
 use crate::config;
@@ -201,13 +201,11 @@ pub async fn put_consumer(
     let blocks = asked.blocks.unwrap_or(false);
     let (wanted, after) = (asked.addresses.unwrap_or_default(), asked.after);
     let none = DescriptorSelection(Some(Vec::new()));
-    let descriptors = asked.descriptors.unwrap_or(none).parse()?;
+    let descriptors = asked.descriptors.unwrap_or(none).parse("descriptors")?;
     let has_none = descriptors.as_ref().is_some_and(Vec::is_empty);
     let named_count = descriptors.as_ref().map(Vec::len);
-    let ids: Arc<[DescriptorId]> = descriptors.as_deref().unwrap_or_default().into();
-    let named_ids = ids.clone();
     let Depths(depths) = asked.confirmations.unwrap_or_default();
-    let has_depths = !depths.is_empty();
+    let (has_depths, wanted_depths) = (!depths.is_empty(), depths.clone());
     let read = routes.reads.run_long(move |view| {
         let may_be_empty = blocks || !has_none;
         let addresses = named(wanted, may_be_empty, view.encoder.network)?;
@@ -215,16 +213,24 @@ pub async fn put_consumer(
         if has_depths && matches!(counts, (None, _) | (_, None) | (Some(0), Some(0))) {
             return Err(depths_of_nobody());
         }
-        for (place, id) in named_ids.iter().enumerate() {
-            let known = view.wallet_rows(id);
-            known.map_err(|error| error.at("descriptors", place))?;
+        let descriptors = descriptors.map(|ids| view.known_descriptors("descriptors", ids));
+        let descriptors = descriptors.transpose()?;
+        for id in descriptors.iter().flatten() {
+            let (row, _) = view.wallet_rows(id)?;
+            check_depths("The descriptor", &row.depths, &wanted_depths)?;
         }
         let scripts = scripts_of(addresses.as_deref());
         let at = after.map(|text| cursors::place(view, &text));
         // A new one begins here: what its addresses do from now on is for it.
-        Ok((addresses, scripts, at.transpose()?, view.head()?))
+        Ok((
+            addresses,
+            descriptors,
+            scripts,
+            at.transpose()?,
+            view.head()?,
+        ))
     });
-    let (addresses, scripts, at, head) = read.await?;
+    let (addresses, descriptors, scripts, at, head) = read.await?;
     let target = webhooks::TargetRequest {
         url: asked.url,
         secret: asked.secret,
@@ -247,7 +253,7 @@ pub async fn put_consumer(
         }
         None => 0,
     };
-    for id in &*ids {
+    for id in descriptors.iter().flatten() {
         let told = routes
             .descriptors
             .ensure_told(principal, *id, depths.clone());

@@ -8,9 +8,10 @@
 //! over `after`. So an `id` alone goes out where nothing happens, with the place of the reader: who
 //! comes back after quiet days asks for nothing that retention may have taken. What a browser could
 //! not read as an answer (the cursor is of no use, the token has ended, somebody else has taken the
-//! consumer over) is told as an event, `satwatch_error`, and the stream ends. That event has no
-//! `id`: who does not understand it comes back with the same cursor, a minute later, hears it
-//! again, and is never led over a gap.
+//! consumer over) is told as an event, `satwatch_error`, and the stream ends; so is every refusal
+//! of a request whose `Accept` is `text/event-stream` alone. That event has no `id`: who does not
+//! understand it comes back with the same cursor, a minute later, hears it again, and is never led
+//! over a gap.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::AnswerBody;
 use super::events::{EventQueries, Named, ONE_READER};
 use super::reading;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, EVENT_STREAM};
 use crate::auth::{Principal, Scope, Waits};
 use crate::consumers::{Consumer, Consumers, Lease, Leases};
 use crate::events::{Given, PageError, Reader};
@@ -96,10 +97,8 @@ pub async fn stream_events(
     let (of, from) = match begun {
         Ok(begun) => begun,
         // What it says is for a program that reads a stream.
-        Err(refusal) if refusal.restart.is_some() => {
-            return Ok(answer(AnswerBody::whole(refused(&refusal))));
-        }
-        Err(refusal) => return Err(refusal),
+        Err(refused) if refused.restart.is_some() => return Ok(refusal(&refused)),
+        Err(refused) => return Err(refused),
     };
     let selection = match &of {
         Of::Named(named) => named.selection(),
@@ -130,8 +129,13 @@ pub async fn stream_events(
     Ok(answer)
 }
 
+/// A refusal for who reads a stream and nothing else: `EventSource` shows no answer but a stream.
+pub fn refusal(refusal: &ApiError) -> Answer {
+    answer(AnswerBody::whole(refused(refusal)))
+}
+
 fn answer(body: AnswerBody) -> Answer {
-    let mut answer = respond::text(StatusCode::OK, "text/event-stream", body);
+    let mut answer = respond::text(StatusCode::OK, EVENT_STREAM, body);
     let headers = answer.headers_mut();
     headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
     answer

@@ -95,9 +95,10 @@ impl EventQueries {
         let descriptors = wanted_descriptors(descriptors)?;
         let begun = self.reads.run_rows(texts.len(), move |view| {
             let addresses = wanted_addresses(&texts, view.encoder.network)?;
+            let known = descriptors.map(|ids| view.known_descriptors("descriptor", ids));
             let named = Named {
                 addresses,
-                descriptors,
+                descriptors: known.transpose()?,
             };
             let from = begin(view, &named, after.as_deref())?;
             Ok((named, from))
@@ -253,17 +254,14 @@ fn wanted_addresses(
 /// `descriptor`, which may be repeated, or once the word `all`.
 fn wanted_descriptors(texts: Vec<String>) -> Result<Option<Vec<DescriptorId>>, ApiError> {
     let all = texts == ["all"];
-    DescriptorSelection(Some(texts).filter(|_| !all)).parse()
+    DescriptorSelection(Some(texts).filter(|_| !all)).parse("descriptor")
 }
 
-/// The number after which to read: that of `after`, or the one before the first event. All that
-/// are named must be watched.
+/// The number after which to read: that of `after`, or the one before the first event. All
+/// addresses that are named must be watched.
 fn begin(view: &StoreView<'_>, named: &Named, after: Option<&str>) -> Result<u64, ApiError> {
     for address in named.addresses.iter().flatten() {
         view.watched(address)?;
-    }
-    for id in named.descriptors.iter().flatten() {
-        view.wallet_rows(id)?;
     }
     match after {
         Some(text) => cursors::place(view, text).map_err(|error| named.with_balances(view, error)),

@@ -35,6 +35,9 @@ pub fn ok_at(cursor: &str, shape: &impl Serialize) -> Answer {
     answer
 }
 
+/// The media type of `GET /events/stream`.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
 /// The same, which says so in its last field, too.
 pub fn with_cursor(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answer {
     let mut answer = json(status, &object! { #[serde(flatten)] shape, cursor });

@@ -102,8 +102,8 @@ routes! {
     };
     #[Costly]
     POST "/descriptors" watch |services, sent| {
-        let asked = sent.body().await?;
-        descriptors::add_descriptor(&services.descriptors, &sent.principal, asked).await
+        let (descriptors, asked) = (&services.descriptors, sent.body().await?);
+        descriptors::add_descriptor(descriptors, &sent.principal, asked, &sent.concerns).await
     };
     GET "/descriptors" read |services, sent| {
         descriptors::list_descriptors(&services.reads, &services.budget, sent.query()?).await
@@ -149,8 +149,8 @@ routes! {
     };
     #[Costly]
     POST "/scan_history" watch |services, sent| {
-        let asked = sent.body().await?;
-        scans::scan_history_of_list(&services.descriptors, &sent.principal, asked).await
+        let (descriptors, asked) = (&services.descriptors, sent.body().await?);
+        scans::scan_history_of_list(descriptors, &sent.principal, asked, &sent.concerns).await
     };
     #[Costly]
     POST "/scan_history/{address}" watch |services, sent| {
@@ -173,13 +173,19 @@ routes! {
         }
     };
     GET "/events/stream" read |services, sent| {
-        let query: StreamEvents = sent.query()?;
-        if query.consumer.is_some() {
-            sent.principal.require(Scope::Watch)?;
+        let stream = async {
+            let query: StreamEvents = sent.query()?;
+            if query.consumer.is_some() {
+                sent.principal.require(Scope::Watch)?;
+            }
+            let Services { events, consumers, .. } = &*services;
+            let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
+            event_stream::stream_events(events, consumers, principal, query, last).await
+        };
+        match stream.await {
+            Err(refused) if sent.is_event_source => Ok(event_stream::refusal(&refused)),
+            answered => answered,
         }
-        let Services { events, consumers, .. } = &*services;
-        let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
-        event_stream::stream_events(events, consumers, principal, query, last).await
     };
     GET "/consumers" read nothing |services, sent| {
         consumers::list_consumers(&services.consumer_routes, &sent.principal).await

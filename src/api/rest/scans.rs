@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
+use crate::api::access::Concerns;
 use crate::api::descriptors::Descriptors;
 use crate::api::scans::{self, Scans};
 use crate::auth::Principal;
@@ -109,6 +110,7 @@ pub async fn scan_history_of_list(
     descriptors: &Arc<Descriptors>,
     principal: &Principal,
     scan: ScanList,
+    concerns: &Concerns,
 ) -> Result<Answer, ApiError> {
     let scans = &descriptors.scans;
     let listed = match (scan.addresses, scan.descriptor_id) {
@@ -121,6 +123,8 @@ pub async fn scan_history_of_list(
             let id = descriptor_id(&id)?;
             let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
             let (count, range, scan, head) = descriptors.scan_history(id, range).await?;
+            // It was found, and is no key that somebody sent by mistake.
+            let _ = concerns.set(id.short());
             let answer = answer(count, range, scan);
             let answer = object! { descriptor_id: id.to_string(), #[serde(flatten)] answer };
             let cursor = scans.reads.encoder.cursor(head);

@@ -434,14 +434,19 @@ async fn a_descriptor_is_not_complete_while_a_scan_of_it_waits_to_begin() {
 async fn the_line_of_a_change_tells_which_descriptor_it_is() {
     let (daemon, id) = Daemon::with_wallet().await;
     let (log, _guard) = Captured::begin();
+    let again = json!({"descriptor": wallet()}).to_string();
+    assert_eq!(daemon.post("/descriptors", &again).await.0, 200);
     daemon.next_address(&id, json!({})).await;
+    daemon
+        .label(&format!("/descriptors/{id}"), json!("x"))
+        .await;
     daemon.delete(&format!("/descriptors/{id}")).await;
     let concerned: Vec<_> = log
         .lines()
         .into_iter()
         .map(|line| line[4].clone())
         .collect();
-    assert_eq!(concerned, [&id[..16], &id[..16]]);
+    assert_eq!(concerned, [&id[..16]; 4]);
 }
 
 #[tokio::test]
@@ -594,7 +599,9 @@ async fn the_history_of_a_descriptor_is_scanned_as_one() {
         "{shown}"
     );
     let ask = async |body: Value| daemon.post("/scan_history", &body.to_string()).await;
+    let (log, _guard) = Captured::begin();
     let (status, begun) = ask(json!({"descriptor_id": id, "from_height": 100})).await;
+    assert_eq!(log.lines()[0][4], id[..16]);
     assert_eq!((status, &begun["descriptor_id"]), (202, &json!(id)));
     assert_ne!(begun["scan_id"], added["scan_id"]);
     for (body, status, code) in [

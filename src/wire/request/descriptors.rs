@@ -140,19 +140,15 @@ impl<'de> Deserialize<'de> for DescriptorSelection {
 }
 
 impl DescriptorSelection {
-    /// The ids, each once, ascending; `None` for all.
-    pub fn parse(&self) -> Result<Option<Vec<DescriptorId>>, ApiError> {
+    /// The ids as they were sent; `None` for all. `list`: where they stand.
+    pub fn parse(&self, list: &str) -> Result<Option<Vec<DescriptorId>>, ApiError> {
         let Some(texts) = &self.0 else {
             return Ok(None);
         };
         let ids = texts.iter().enumerate();
-        let ids = ids.map(|(place, text)| {
-            descriptor_id(text).map_err(|error| error.at("descriptors", place))
-        });
-        let mut ids = ids.collect::<Result<Vec<_>, _>>()?;
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(Some(ids))
+        let ids =
+            ids.map(|(place, text)| descriptor_id(text).map_err(|error| error.at(list, place)));
+        ids.collect::<Result<Vec<_>, _>>().map(Some)
     }
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::respond::{self, Answer};
+use crate::api::access::Concerns;
 use crate::api::descriptors::{Addition, Descriptors};
 use crate::auth::Principal;
 use crate::reads::{Reads, StoreView};
@@ -84,25 +85,37 @@ fn shape(view: &StoreView<'_>, id: DescriptorId) -> Result<impl Serialize + use<
 }
 
 /// `POST /descriptors`: 201 for a new one, 200 for one that is there, which only gets what is new.
+/// Its window only grows: a lower `gap_limit` or `range` than it has leaves it as it is, since who
+/// asked for the greater may count on it. The answer has what holds, and says so of the gap limit.
 pub async fn add_descriptor(
     descriptors: &Arc<Descriptors>,
     principal: &Principal,
     asked: AddDescriptor,
+    concerns: &Concerns,
 ) -> Result<Answer, ApiError> {
     let wallet = descriptors.parse(asked.descriptor).await?;
+    let _ = concerns.set(DescriptorId(wallet.id()).short());
+    let gap_limit = asked.gap_limit.map(|Whole(limit)| limit);
     let addition = Addition {
         label: asked.label.map(|Label(label)| label),
-        gap_limit: asked.gap_limit.map(|Whole(limit)| limit),
+        gap_limit,
         last: asked.range.map(|range| range.last),
         depths: asked.confirmations.unwrap_or_default().0,
         history: asked.history,
     };
     let added = descriptors.add(principal, &wallet, addition).await?;
     let reads = &descriptors.scans.reads;
-    let shape = reads.run(move |view| shape(view, added.id)).await?;
+    let read = reads.run(move |view| {
+        let (row, _) = view.wallet_rows(&added.id)?;
+        Ok((shape(view, added.id)?, row.gap_limit))
+    });
+    let (shape, holds) = read.await?;
     let (status, message) = match added.is_new {
-        true => (StatusCode::CREATED, "Watching this descriptor from now on."),
-        false => (StatusCode::OK, "This descriptor was watched already."),
+        true => (
+            StatusCode::CREATED,
+            "Watching this descriptor from now on.".to_owned(),
+        ),
+        false => (StatusCode::OK, watched_already(gap_limit, holds)),
     };
     let answer = object! {
         #[serde(flatten)] shape,
@@ -111,6 +124,14 @@ pub async fn add_descriptor(
     };
     let cursor = reads.encoder.cursor(added.head);
     Ok(respond::with_cursor(status, &cursor, &answer))
+}
+
+fn watched_already(asked: Option<u32>, holds: u32) -> String {
+    let known = "This descriptor was watched already";
+    match asked.filter(|asked| *asked < holds) {
+        Some(_) => format!("{known}, with a gap limit of {holds}, which stays: it only grows."),
+        None => format!("{known}."),
+    }
 }
 
 /// `GET /descriptors?limit=&after=`: in the order of their ids; `next` is the `after` of the next

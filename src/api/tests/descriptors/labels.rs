@@ -14,7 +14,7 @@ impl Daemon {
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
-    async fn label(&self, path: &str, label: Value) -> Value {
+    pub(super) async fn label(&self, path: &str, label: Value) -> Value {
         let (status, answer) = self.patch(path, &json!({"label": label})).await;
         assert_eq!(status, 200, "{answer}");
         answer

@@ -211,3 +211,152 @@ async fn ids_and_pages_that_there_are_not_are_refused() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn an_unknown_id_in_a_list_is_named_by_its_place_and_nothing_is_changed() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    // It sorts before the known one.
+    let unknown = "00".repeat(32);
+    let asked = json!({"addresses": [address(5).to_string()], "descriptors": [id, unknown]});
+    let (status, code, sentence) = daemon.follow_ups("PUT", "/consumers/shop", &asked).await;
+    assert_eq!((status, &*code), (404, "no_such_descriptor"));
+    assert!(sentence.starts_with("descriptors[1]: "), "{sentence}");
+    assert_eq!(daemon.get("/addresses").await.1["total"], 0);
+    for other in [&*unknown, "nonsense"] {
+        let path = format!("/events?descriptor={id}&descriptor={other}");
+        let (status, code, sentence) = daemon.follow_ups("GET", &path, &Value::Null).await;
+        assert_eq!((status, &*code), (404, "no_such_descriptor"));
+        assert!(sentence.starts_with("descriptor[1]: "), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn who_reads_a_stream_alone_is_told_in_it_why_there_is_none() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let unknown = "00".repeat(32);
+    let ask = async |query: &str, headers: &[(&str, &str)]| {
+        let request = Request::get(format!("/events/stream?{query}")).header("host", "localhost");
+        let headers = headers.iter();
+        let request = headers.fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let (status, headers, body) = daemon.request(request.body(Full::default()).unwrap()).await;
+        let content_type = headers["content-type"].to_str().unwrap().to_owned();
+        (status.as_u16(), content_type, body)
+    };
+    let alone = ("accept", "text/event-stream");
+    let of_it = format!("descriptor={id}");
+    for (query, last, code) in [
+        (&*format!("descriptor={unknown}"), "", "no_such_descriptor"),
+        (&of_it, "nonsense", "invalid_cursor"),
+        ("consumer=nobody", "", "no_such_consumer"),
+        ("limit=1", "", "unknown_field"),
+    ] {
+        let (status, content_type, body) = ask(query, &[alone, ("last-event-id", last)]).await;
+        assert_eq!(
+            (status, &*content_type),
+            (200, "text/event-stream"),
+            "{body}"
+        );
+        let begin = "retry: 60000\nevent: satwatch_error\ndata: {";
+        assert!(body.starts_with(begin) && body.ends_with("}\n\n"), "{body}");
+        assert!(body.contains(&format!("\"code\":\"{code}\"")), "{body}");
+        // A program that takes anything reads the status.
+        for accept in ["*/*", "text/html, text/event-stream"] {
+            let headers = [("accept", accept), ("last-event-id", last)];
+            let (status, content_type, _) = ask(query, &headers).await;
+            assert!([400, 404].contains(&status), "{status}");
+            assert_eq!(content_type, "application/json");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sixteen_depths_are_the_most_by_everybody_together() {
+    let (daemon, id) = Daemon::with_wallet().await;
+    let mine = daemon.watch_from_now(1).await;
+    let add = async |depths: std::ops::RangeInclusive<u8>| {
+        let depths: Vec<u8> = depths.collect();
+        let body = json!({"address": mine, "confirmations": depths}).to_string();
+        daemon.post("/add_address", &body).await
+    };
+    let add_wallet = async |depths: std::ops::RangeInclusive<u8>| {
+        let depths: Vec<u8> = depths.collect();
+        let body = json!({"descriptor": wallet(), "confirmations": depths}).to_string();
+        daemon.post("/descriptors", &body).await
+    };
+    for depths in [1..=8, 9..=16] {
+        assert_eq!(add(depths.clone()).await.0, 200);
+        assert_eq!(add_wallet(depths).await.0, 200);
+    }
+    let code = json!("too_many_confirmations");
+    let (status, refused) = add(16..=17).await;
+    assert_eq!((status, &refused["code"]), (409, &code), "{refused}");
+    let (status, refused) = add_wallet(16..=17).await;
+    assert_eq!((status, &refused["code"]), (409, &code), "{refused}");
+    // What they have already may be asked for again.
+    assert_eq!((add(2..=9).await.0, add_wallet(2..=9).await.0), (200, 200));
+    let mut client = daemon.client().await;
+    let argument = json!({"address": mine, "confirmations": [99]});
+    client.emit("subscribe_address", argument).await;
+    assert_eq!(client.expect("error").await["code"], code);
+    let argument = json!({"descriptor_id": id, "confirmations": [99]});
+    client.emit("subscribe_descriptor", argument).await;
+    assert_eq!(client.expect("error").await["code"], code);
+    // Of a list with one that may have no more, the others are not added either.
+    let new = address(7).to_string();
+    let both = json!({"addresses": [new, mine], "confirmations": [99]}).to_string();
+    assert_eq!(daemon.post("/add_addresses", &both).await.1["code"], code);
+    let consumer = json!({"addresses": [new], "descriptors": [id], "confirmations": [99]});
+    let (status, refused, _) = daemon.follow_ups("PUT", "/consumers/shop", &consumer).await;
+    assert_eq!((status, json!(refused)), (409, code));
+    let listed = daemon.get("/addresses").await.1;
+    assert_eq!(listed["total"], 1);
+    assert_eq!(
+        listed["addresses"][0]["confirmations"]
+            .as_array()
+            .unwrap()
+            .len(),
+        16
+    );
+    assert_eq!(
+        daemon.of(&id, "").await["confirmations"]
+            .as_array()
+            .unwrap()
+            .len(),
+        16
+    );
+}
+
+#[tokio::test]
+async fn a_lower_gap_limit_leaves_the_greater_one_and_says_so() {
+    let daemon = Daemon::start().await;
+    daemon.derive();
+    let id = daemon
+        .add_wallet(json!({"gap_limit": 30, "range": [0, 99]}))
+        .await;
+    for (more, said) in [
+        (
+            json!({"gap_limit": 10, "range": [0, 9]}),
+            "with a gap limit of 30, which stays",
+        ),
+        (json!({"gap_limit": 30}), "was watched already."),
+        (json!({}), "was watched already."),
+    ] {
+        let mut body = json!({"descriptor": wallet()});
+        let fields = body.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        let (status, answer) = daemon.post("/descriptors", &body.to_string()).await;
+        assert_eq!(
+            (status, &answer["gap_limit"]),
+            (200, &json!(30)),
+            "{answer}"
+        );
+        assert_eq!(answer["keychains"][0]["watched_to"], 99);
+        assert!(
+            answer["message"].as_str().unwrap().contains(said),
+            "{answer}"
+        );
+    }
+    assert_eq!(daemon.of(&id, "").await["gap_limit"], 30);
+}
