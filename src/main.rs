@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use satwatch::certificates::{self, CertificateFiles};
-use satwatch::cli::{CertCommand, Cli, Command};
+use satwatch::cli::{self, CertCommand, Cli, Command};
 use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files, token, watch};
@@ -27,37 +27,61 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(WRONG_SETTINGS);
     }
-    let config = match (cli.load(), cli.task()) {
-        (Ok(config), _) => config,
-        (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
-        (Err(error), _) => {
-            let _ = writeln!(stderr(), "{error}");
-            return ExitCode::from(WRONG_SETTINGS);
-        }
-    };
     match cli.task() {
-        Command::Token(command) => ended(token::carry_out(&config, command)),
-        Command::Cert(CertCommand::New { hosts }) => ended(make_certificate(&config, &hosts)),
-        Command::Watch(command) => {
-            with_runtime(async { ended(watch::watch(&config, &command.into()).await) })
-        }
-        Command::Doctor => {
-            open_files::raise();
-            let (file, mut out) = (cli.settings_file(), stdout());
-            with_runtime(doctor::examine(&config, file, &mut out))
-        }
-        Command::Run => match app::credentials_problem(&config) {
-            Some(problem) => {
-                let _ = writeln!(stderr(), "{}", problem.what);
-                match problem.is_of_settings {
-                    true => ExitCode::from(WRONG_SETTINGS),
-                    false => ExitCode::FAILURE,
-                }
+        Command::Completions { shell } => print(Ok(cli::completions(shell))),
+        Command::Man { words } => print(cli::man(&words)),
+        Command::Doctor => match cli.load() {
+            Err(error) => doctor::settings_are_wrong(&error, &mut stdout()),
+            Ok(config) => {
+                open_files::raise();
+                let (file, mut out) = (cli.settings_file(), stdout());
+                with_runtime(doctor::examine(&config, file, &mut out))
             }
-            None if cli.check() => check(&config, cli.settings_file()),
-            None => daemon(config, cli),
         },
+        Command::Token(command) => {
+            with_settings(&cli, |config| ended(token::carry_out(&config, command)))
+        }
+        Command::Cert(CertCommand::New { hosts }) => {
+            with_settings(&cli, |config| ended(make_certificate(&config, &hosts)))
+        }
+        Command::Watch(command) => with_settings(&cli, |config| {
+            with_runtime(async { ended(watch::watch(&config, &command.into()).await) })
+        }),
+        Command::Run => with_settings(&cli, |config| run_or_check(config, cli.clone())),
     }
+}
+
+fn with_settings(cli: &Cli, work: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match cli.load() {
+        Ok(config) => work(config),
+        Err(error) => {
+            let _ = writeln!(stderr(), "{error}");
+            ExitCode::from(WRONG_SETTINGS)
+        }
+    }
+}
+
+/// `run`, with or without `--check`
+fn run_or_check(config: Config, cli: Cli) -> ExitCode {
+    match app::credentials_problem(&config) {
+        Some(problem) => {
+            let _ = writeln!(stderr(), "{}", problem.what);
+            match problem.is_of_settings {
+                true => ExitCode::from(WRONG_SETTINGS),
+                false => ExitCode::FAILURE,
+            }
+        }
+        None if cli.check() => check(&config, cli.settings_file()),
+        None => daemon(config, cli),
+    }
+}
+
+/// For what is a file to others. A reader that has gone away is no reason to fail.
+fn print(text: std::io::Result<Vec<u8>>) -> ExitCode {
+    ended(
+        text.map(|text| drop(stdout().write_all(&text)))
+            .map_err(Into::into),
+    )
 }
 
 /// Says why a command failed.

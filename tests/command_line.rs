@@ -2,7 +2,7 @@
 //! node. Uses only `std` and a temporary folder, so this binary does not link the daemon. With a
 //! node: `tests/daemon`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -133,6 +133,111 @@ fn it_says_its_version_and_its_flags() {
         Some(2),
         "an unknown command"
     );
+}
+
+/// All commands, as their words.
+const COMMANDS: &[&[&str]] = &[
+    &["run"],
+    &["doctor"],
+    &["cert", "new"],
+    &["token", "new"],
+    &["token", "list"],
+    &["token", "revoke"],
+    &["token", "off"],
+    &["token", "accept"],
+    &["token", "generate"],
+    &["watch"],
+    &["completions"],
+    &["man"],
+];
+
+#[test]
+fn every_command_has_a_help_with_examples_and_a_manual_page() {
+    let folder = folder();
+    std::fs::write(folder.path().join("settings.toml"), "wrong").expect("written");
+    let (_, whole, _) = run(&mut satwatch(folder.path(), &["man"]));
+    for words in COMMANDS {
+        let (code, help, _) = run(&mut satwatch(
+            folder.path(),
+            &[words, &["--help"][..]].concat(),
+        ));
+        assert_eq!(code, Some(0), "{words:?}");
+        let example = format!("\n  satwatch {}", words.join(" "));
+        assert!(help.contains(&example), "{words:?}: {help}");
+        let (code, page, log) = run(&mut satwatch(folder.path(), &[&["man"], *words].concat()));
+        assert_eq!((code, &*log), (Some(0), ""), "{words:?}");
+        let name = format!("satwatch\\-{}", words.join("\\-"));
+        assert!(page.contains(&name), "{name}: {page}");
+        let listed = format!("satwatch\\-{}(1)", words[0]);
+        assert!(whole.contains(&listed), "{listed}: {whole}");
+        formats(&page);
+    }
+    formats(&whole);
+    let (code, out, log) = run(&mut satwatch(folder.path(), &["man", "token", "gold"]));
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert_eq!(log, "token has no command \"gold\"\n");
+}
+
+/// Without a warning, by groff where it is installed.
+fn formats(page: &str) {
+    let groff = Command::new("groff")
+        .args(["-man", "-Tutf8", "-ww", "-z"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut groff = match groff {
+        Ok(groff) => groff,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => panic!("groff: {error}"),
+    };
+    let mut stdin = groff.stdin.take().expect("it is piped");
+    stdin.write_all(page.as_bytes()).expect("groff reads");
+    drop(stdin);
+    let said = groff.wait_with_output().expect("it ends").stderr;
+    assert!(
+        said.is_empty(),
+        "{}\n{page}",
+        String::from_utf8_lossy(&said)
+    );
+}
+
+#[test]
+fn bash_completes_commands_and_flags() {
+    let folder = folder();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, log) = run(&mut satwatch(folder.path(), &["completions", shell]));
+        assert_eq!((code, &*log), (Some(0), ""), "{shell}");
+        for words in COMMANDS {
+            assert!(script.contains(words[0]), "{shell}: {words:?}");
+        }
+        std::fs::write(folder.path().join(shell), script).expect("written");
+    }
+    let bash = |script: &str| {
+        let mut bash = Command::new("bash");
+        run(bash
+            .current_dir(folder.path())
+            .args(["--norc", "-c", script]))
+    };
+    assert_eq!(
+        bash("bash -n ./bash"),
+        (Some(0), String::new(), String::new())
+    );
+    // As bash calls it: the words, which of them is completed, and that one and the one before.
+    for (words, completed, expected) in [
+        ("satwatch wat", "wat", "watch"),
+        ("satwatch token re", "re", "revoke"),
+        ("satwatch watch --tok", "--tok", "--token-file"),
+        ("satwatch completions fi", "fi", "fish"),
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        let (line, last) = (words.join(" "), words.len() - 1);
+        let before = words[last - 1];
+        let (code, out, log) = bash(&format!(
+            ". ./bash; COMP_WORDS=({line}); COMP_CWORD={last}; _satwatch satwatch {completed} {before}; echo \"${{COMPREPLY[@]}}\""
+        ));
+        assert_eq!((code, out.trim(), &*log), (Some(0), expected, ""), "{line}");
+    }
 }
 
 #[test]

@@ -213,6 +213,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ipnet", &["server", "config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("anyhow", &["app", "doctor", "main", "token", "watch"]),
 ];
 

@@ -1,10 +1,18 @@
-//! The command line.
+//! The command line: flags and commands ([`Cli`]), what `--help` says behind them (`help`), and
+//! what is made of both for shells and `man` (`pages`).
+//!
+//! Every command has an example in its help; a test parses them all.
+
+mod help;
+mod pages;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+pub use pages::{completions, man};
 
 use crate::config::{Config, ConfigError, Flag, is_host_name};
 use crate::watch;
@@ -14,12 +22,9 @@ const DEFAULT_SETTINGS: &str = "settings.toml";
 
 /// Watches bitcoin addresses on your own node and pushes what happens to them over Socket.IO and
 /// REST.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "satwatch", version, about, max_term_width = 100)]
-#[command(
-    after_help = "Every setting is listed in settings.toml and has an environment twin, such as SATWATCH__SERVER__LISTEN=127.0.0.1:5005.\n\
-    SIGTERM and SIGINT end the daemon in order, SIGHUP has it read limits, tokens and certificates again. Log lines go to standard error."
-)]
+#[command(after_help = help::SATWATCH)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -46,18 +51,31 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon (the default)
     #[default]
+    #[command(after_help = help::RUN)]
     Run,
     /// Try out node, credentials, ZMQ endpoints, database, port and certificate, and say what to
     /// change where
+    #[command(after_help = help::DOCTOR)]
     Doctor,
     /// Certificates of TLS
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::CERT)]
     Cert(CertCommand),
     /// Make, list and revoke tokens; a running daemon notices
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::TOKEN)]
     Token(TokenCommand),
     /// Print what happens to addresses and wallets as it comes, from the running daemon
+    #[command(after_help = help::WATCH)]
     Watch(WatchCommand),
+    /// Print the script that completes commands and flags in a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions { shell: Shell },
+    /// Print the manual page, or that of a command, for man
+    #[command(after_help = help::MAN)]
+    Man {
+        /// The command
+        #[arg(value_name = "COMMAND")]
+        words: Vec<String>,
+    },
 }
 
 /// What is to be watched, and where.
@@ -104,6 +122,7 @@ impl From<WatchCommand> for watch::Request {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum TokenCommand {
     /// Make a token and print it; the first one switches authentication on
+    #[command(after_help = help::TOKEN_NEW)]
     New {
         /// For the list, and to revoke it by
         #[arg(long)]
@@ -119,17 +138,22 @@ pub enum TokenCommand {
         anew: bool,
     },
     /// Show all tokens, when they expire and were used last
+    #[command(after_help = help::TOKEN_LIST)]
     List,
     /// End a token and its sessions
+    #[command(after_help = help::TOKEN_REVOKE)]
     Revoke {
         /// Its name or id
         token: String,
     },
     /// Switch authentication off; only where nobody else reaches the daemon
+    #[command(after_help = help::TOKEN_OFF)]
     Off,
     /// Take a tokens file that was put back from a copy, or is another daemon's
+    #[command(after_help = help::TOKEN_ACCEPT)]
     Accept,
     /// Print a token and keep nothing: for auth.first_token_file
+    #[command(after_help = help::TOKEN_GENERATE)]
     Generate,
 }
 
@@ -169,6 +193,7 @@ pub enum CertCommand {
     /// Make a certificate that vouches for itself, for a home network: into the files that the
     /// settings name, else into cert.pem and key.pem in the working directory. Files that are there
     /// stay as they are
+    #[command(after_help = help::CERT_NEW)]
     New {
         /// A name or an address under which clients reach this machine, besides its own name and
         /// loopback; may be repeated
@@ -267,6 +292,48 @@ mod tests {
             parse(&words).task(),
             Command::Cert(CertCommand::New { hosts })
         );
+    }
+
+    /// The words of a line of a shell, up to where its output goes.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for word in line.split_whitespace() {
+            match word {
+                "|" | ">" | "#" => break,
+                word => words.push(word.trim_matches('\'').to_owned()),
+            }
+        }
+        words
+    }
+
+    fn check_examples(command: &clap::Command) {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_else(|| panic!("{command} has examples"));
+        let examples = help.lines().filter(|line| line.starts_with("  satwatch"));
+        let mut count = 0;
+        for example in examples {
+            count += 1;
+            let shown = |error: &clap::Error| {
+                use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+                matches!(error.kind(), DisplayHelp | DisplayVersion)
+            };
+            let parsed = Cli::try_parse_from(words(example));
+            let parsed = parsed.map(drop).or_else(|error| match shown(&error) {
+                true => Ok(()),
+                false => Err(error),
+            });
+            parsed.unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
+        assert!(count > 0, "{command} has an example: {help}");
+        let inner = command.get_subcommands();
+        inner
+            .filter(|it| it.get_name() != "help")
+            .for_each(check_examples);
+    }
+
+    #[test]
+    fn every_command_has_examples_and_all_of_them_parse() {
+        check_examples(&Cli::command());
     }
 
     #[test]
