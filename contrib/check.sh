@@ -17,6 +17,7 @@ linters="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/linters/bin"
 git ls-files -z '*.sh' .ci/run | xargs -0 "$linters/shellcheck"
 "$linters/ruff" check --config contrib/ruff.toml .
 "$linters/ruff" format --check --config contrib/ruff.toml .
+"$linters/mypy" --config-file contrib/python/mypy.ini contrib/python/{satwatch,watch,consumer,webhook}.py
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 

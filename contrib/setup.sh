@@ -150,7 +150,7 @@ need_js_clients() {
     local folder="$cache/js" key
     key=$(cat "$repo/tests/clients/package.json")
     fresh "$folder" "$key" && return
-    say "installing socket.io-client, standardwebhooks, playwright-core, axe-core and jsqr into $folder: the tests run the stock JavaScript libraries, drive the page and look it over"
+    say "installing socket.io-client, standardwebhooks, playwright-core, axe-core, jsqr and typescript into $folder: the tests run the stock JavaScript libraries, drive the page, look it over, and check the types of contrib/js"
     rm -rf "$folder"
     mkdir -p "$folder"
     cp "$repo/tests/clients/package.json" "$folder/"

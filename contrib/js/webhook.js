@@ -9,7 +9,7 @@
 // POST /consumers/{name}/test sends the event "test", with an id that never comes again. Answer 410
 // to get nothing more until POST /consumers/{name}/retry.
 const http = require("node:http");
-const { Webhook } = require("standardwebhooks");
+const { webhook } = require("./satwatch.js");
 
 const port = Number(process.argv[2]);
 if (!port) {
@@ -20,7 +20,7 @@ if (!process.env.WEBHOOK_SECRET) {
     console.error("WEBHOOK_SECRET is not set: it is in the answer of PUT /consumers/{name}.");
     process.exit(2);
 }
-const webhook = new Webhook(process.env.WEBHOOK_SECRET);
+const verify = webhook(process.env.WEBHOOK_SECRET);
 // The same event may come twice, always with the same id. A shop keeps these in its database, in
 // the transaction that does the work.
 // (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
@@ -31,15 +31,14 @@ const server = http.createServer(async (request, response) => {
     for await (const chunk of request) chunks.push(chunk);
     let message;
     try {
-        message = webhook.verify(Buffer.concat(chunks).toString(), request.headers);
+        message = verify(Buffer.concat(chunks).toString(), request.headers);
     } catch (error) {
-        response.writeHead(400).end(error.message);
+        response.writeHead(400).end(/** @type {Error} */ (error).message);
         return;
     }
-    const id = request.headers["webhook-id"];
-    if (!done.has(id)) {
+    if (!done.has(message.id)) {
         console.log(JSON.stringify({ event: message.event, data: message.data }));
-        done.add(id);
+        done.add(message.id);
     }
     // Only now: what is not answered with 2xx comes again.
     response.writeHead(200).end("thank you");

@@ -10,51 +10,54 @@ sends the event "test", with an id that never comes again. Answer 410 to get not
 POST /consumers/{name}/retry.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from standardwebhooks import Webhook, WebhookVerificationError
+from satwatch import webhook
+from standardwebhooks import WebhookVerificationError
 
 if not os.environ.get("WEBHOOK_SECRET"):
     print(
         "WEBHOOK_SECRET is not set: it is in the answer of PUT /consumers/{name}.", file=sys.stderr
     )
     sys.exit(2)
-webhook = Webhook(os.environ["WEBHOOK_SECRET"])
+verify = webhook(os.environ["WEBHOOK_SECRET"])
 # The same event may come twice, always with the same id. A shop keeps these in its database, in the
 # transaction that does the work.
 # (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
-done = set()
+done: set[str] = set()
 
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            message = webhook.verify(body, dict(self.headers))
+            message = verify(body, dict(self.headers))
         except WebhookVerificationError as error:
             return self.answer(400, str(error))
-        if self.headers["webhook-id"] not in done:
+        if message["id"] not in done:
             sys.stdout.write(
                 json.dumps({"event": message["event"], "data": message["data"]}) + "\n"
             )
             sys.stdout.flush()
-            done.add(self.headers["webhook-id"])
+            done.add(message["id"])
         # Only now: what is not answered with 2xx comes again.
         self.answer(200, "thank you")
 
-    def answer(self, status, text):
+    def answer(self, status: int, text: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 

@@ -4,6 +4,7 @@
 mod cursors;
 mod echo;
 mod limited;
+mod modules;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::common::daemon::request;
-use crate::common::{Answer, COIN, Daemon, Node, Program, ledger, repository, wait_until};
+use crate::common::{Answer, COIN, Daemon, Node, Program, ledger, wait_until};
 use receiver::{Post, Receiver, Reply};
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -443,20 +443,9 @@ fn the_stock_libraries_verify_the_signatures_and_refuse_forged_ones() {
 }
 
 fn example(is_python: bool, port: u16, secret: &str) -> Program {
-    let folder = repository().join("contrib");
-    if is_python {
-        let script = folder.join("python/webhook.py");
-        let text = format!(
-            "import os, runpy, sys\nos.environ['WEBHOOK_SECRET'] = {secret:?}\nsys.argv = ['webhook.py', '{port}']\nrunpy.run_path({script:?}, run_name='__main__')"
-        );
-        Program::python_text("webhook.py", &text)
-    } else {
-        let script = folder.join("js/webhook.js");
-        Program::node_text(
-            "webhook.js",
-            &format!(
-                "process.env.WEBHOOK_SECRET = {secret:?}; process.argv[2] = '{port}'; require({script:?})"
-            ),
-        )
+    let (environment, port) = ([("WEBHOOK_SECRET", secret)], port.to_string());
+    match is_python {
+        true => Program::python_in(&environment, "../../contrib/python/webhook.py", &[&port]),
+        false => Program::node_in(&environment, "../../contrib/js/webhook.js", &[&port]),
     }
 }
