@@ -53,6 +53,7 @@
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! watch                    -> config (its sections), remedy
+//! progress                 -> store (reading), bitcoind (its status), history (how far scans are)
 //! app, cli, doctor, token  -> everything
 //! ```
 //!
@@ -61,7 +62,8 @@
 //! `/health/ready` tell it.
 //!
 //! [`app`] builds all of it and takes it down again; [`token`] is `satwatch token …`; [`watch`] is
-//! `satwatch watch`, a client; `main` is flags, logging and the exit code.
+//! `satwatch watch`, a client; [`progress`] draws on the daemon's terminal; `main` is flags,
+//! logging and the exit code.
 
 pub mod access;
 pub mod api;
@@ -83,6 +85,7 @@ pub mod history;
 pub mod indexer;
 pub mod limits;
 pub mod open_files;
+pub mod progress;
 pub mod reads;
 pub mod remedy;
 pub mod server;

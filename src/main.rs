@@ -11,6 +11,7 @@ use clap::Parser;
 use satwatch::certificates::{self, CertificateFiles};
 use satwatch::cli::{self, CertCommand, Cli, Command};
 use satwatch::config::{self, Config, Log, LogFormat};
+use satwatch::progress::Bars;
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files, token, watch};
 use tracing_subscriber::EnvFilter;
@@ -118,8 +119,9 @@ fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {
 /// `run`
 fn daemon(config: Config, cli: Cli) -> ExitCode {
     open_files::raise();
+    let bars = Bars::default();
     with_runtime(async {
-        start_log(&config.log);
+        start_log(&config.log, bars.clone());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             settings = doctor::settings_place(cli.settings_file()),
@@ -128,7 +130,7 @@ fn daemon(config: Config, cli: Cli) -> ExitCode {
         for warning in warnings(&config) {
             tracing::warn!("{warning}");
         }
-        match run(config, cli).await {
+        match run(config, cli, bars).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
@@ -216,7 +218,7 @@ fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// Runs until a signal or a failure, then stops in order.
-async fn run(config: Config, cli: Cli) -> Result<()> {
+async fn run(config: Config, cli: Cli, bars: Bars) -> Result<()> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let reloads = signals.reloads();
     let file = cli.settings_file().map(Path::to_owned);
@@ -228,6 +230,7 @@ async fn run(config: Config, cli: Cli) -> Result<()> {
             return Ok(());
         }
     };
+    let drawing = tokio::spawn(bars.clone().draw(running.progress.clone()));
     let failure = tokio::select! {
         signal = signals.stop() => {
             tracing::info!(signal, "stopping");
@@ -238,6 +241,8 @@ async fn run(config: Config, cli: Cli) -> Result<()> {
             Some(failure)
         }
     };
+    drawing.abort();
+    bars.end();
     let stopped = tokio::select! {
         stopped = running.stop() => stopped,
         signal = signals.stop_again() => bail!("{signal} while stopping: ended at once"),
@@ -253,8 +258,8 @@ async fn run(config: Config, cli: Cli) -> Result<()> {
     }
 }
 
-/// Log lines to standard error: text for people, or one JSON object a line.
-fn start_log(log: &Log) {
+/// Log lines to standard error, above the bars: text for people, or one JSON object a line.
+fn start_log(log: &Log, bars: Bars) {
     // A plain level is about us: at `debug` and `trace` the HTTP libraries alone would fill the
     // screen. A receiver's certificate that is no good is told with the consumer's name by us, and
     // at each attempt by the verifier.
@@ -265,7 +270,7 @@ fn start_log(log: &Log) {
     let filter = EnvFilter::new(format!("rustls_platform_verifier=off,{filter}"));
     // Without `log_internal_errors(false)` a closed standard error would make a log line panic.
     let lines = tracing_subscriber::fmt()
-        .with_writer(stderr)
+        .with_writer(move || bars.clone())
         .with_env_filter(filter)
         .log_internal_errors(false);
     match log.format {

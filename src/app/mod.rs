@@ -37,7 +37,7 @@ use crate::follower::start::{self, FollowerConfig};
 use crate::server::{Server, tls_config};
 use crate::shutdown::{Deadline, Late};
 use crate::store::{self, StoreError, StoreReader, Writer};
-use crate::{api, indexer};
+use crate::{api, indexer, progress};
 use limits::{Layers, socketio_config};
 use listen::{Bound, bind};
 pub use listen::{
@@ -66,6 +66,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Running {
     /// The addresses in use.
     pub addrs: Vec<SocketAddr>,
+    /// What it shows of itself on a terminal.
+    pub progress: progress::Sources,
     router: Arc<api::Router>,
     indexer: indexer::Handle,
     stop_clients: CancellationToken,
@@ -146,6 +148,11 @@ pub async fn start(
     let (limits, limits_seen) = watch::channel(config.limits.clone());
     let (settings, settings_seen) = watch::channel(config::SettingsStatus::default());
     let retained = reader.clone();
+    let progress = progress::Sources {
+        reader: reader.clone(),
+        node: node.status.clone(),
+        scans: node.scans.clone(),
+    };
     let (router, dispatch_end) = api::start(api::Parts {
         reader,
         indexer: indexer.clone(),
@@ -205,6 +212,7 @@ pub async fn start(
     }
     Ok(Running {
         addrs,
+        progress,
         router,
         indexer,
         stop_clients,

@@ -88,7 +88,7 @@ why.
 
 Examples:
   satwatch watch bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq
-  satwatch watch 'wpkh([d34db33f/84h/0h/0h]xpub6CUGRU/<0;1>/*)'
+  satwatch watch 'wpkh([d34db33f/84h/0h/0h]xpub.../<0;1>/*)'
   satwatch watch --json bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq | jq .data.delta
   satwatch watch --url https://node.lan:5005 --cacert cert.pem --token-file shop.token 1BoatSLRHtKNngkdXEeobR76b53LETtpyT";
 

@@ -38,6 +38,7 @@ mod network;
 mod page;
 mod page_views;
 mod pause;
+mod progress;
 mod proxies;
 mod refusals;
 mod remedies;

@@ -177,6 +177,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
         ],
     ),
+    (
+        "progress",
+        &[
+            "store::StoreReader",
+            "store::StoreError",
+            "bitcoind::NodeStatus",
+            "history::ScanProgress",
+        ],
+    ),
     ("watch", &["config::Config", "config::Listen", "remedy"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
@@ -213,6 +222,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ipnet", &["server", "config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
+    ("indicatif", &["progress"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("anyhow", &["app", "doctor", "main", "token", "watch"]),
