@@ -3,7 +3,7 @@
 use hyper::Method;
 
 use super::rest::{
-    address_queries, addresses, consumers, descriptors, event_stream, events, route, scans,
+    address_queries, addresses, consumers, descriptors, event_stream, events, matched, scans,
     session, utxos, watchlist, webhooks,
 };
 use super::socket::{consumers as socket_consumers, requests};
@@ -12,7 +12,7 @@ use crate::wire::request::{self, Nothing};
 
 /// The path of a request as the table of routes has it.
 pub fn find_route(path: &str, method: &Method) -> Result<&'static str, ApiError> {
-    let matched = route::find(path).ok_or_else(|| ApiError::no_such_route(path))?;
+    let matched = matched::find(path).ok_or_else(|| ApiError::no_such_route(path))?;
     matched.route(method).map(|route| route.path)
 }
 

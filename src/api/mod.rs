@@ -21,6 +21,7 @@
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
 //!              └─ the rest ───► web
+//! contract     describes all of it for programs, from the tables and types of the others
 //! ```
 //!
 //! What routes and events of clients share has one owner each: [`watchlist`] (what is watched),
@@ -31,6 +32,7 @@
 
 mod access;
 mod browser;
+mod contract;
 mod descriptors;
 #[doc(hidden)]
 pub mod internals;

@@ -13,8 +13,9 @@ use crate::api::access::{Caller, Concerns, Cost};
 use crate::api::browser::{self, AllowedOrigin, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
+use crate::api::rest::matched::{self, Matched};
 use crate::api::rest::respond::{self, Answer};
-use crate::api::rest::route::{self, Mark, Matched, Route};
+use crate::api::rest::route::{Mark, Route};
 use crate::api::rest::sent::{Found, Sent};
 use crate::api::rest::session::LoggedInOrOut;
 use crate::api::session::Asking;
@@ -156,7 +157,7 @@ impl Router {
         if self.socketio.matches(path) {
             return self.socketio(request, client).await;
         }
-        match route::find(path) {
+        match matched::find(path) {
             Some(matched) => {
                 let seen = Seen {
                     caller: Caller::at(client),
@@ -420,7 +421,7 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
 fn options<B>(request: &Request<B>) -> Answer {
     let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let allow = route::find(request.uri().path()).map_or_else(
+    let allow = matched::find(request.uri().path()).map_or_else(
         || "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
         |matched| matched.allow(),
     );

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 /// The scope that a row of a table names, `any` for every token, or `open`.
 macro_rules! needed {
     (open) => {
@@ -27,7 +30,8 @@ macro_rules! needed {
 pub(crate) use needed;
 
 /// Each may what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Read `/metrics`.
     Metrics,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-pub use view::{StoreView, descriptor_coverage, wallet_rows};
+pub use view::{StoreView, TipShape, descriptor_coverage, wallet_rows};
 
 use crate::store::StoreReader;
 use crate::wire::address::{self, KnownAddress};

@@ -2,7 +2,8 @@
 
 use std::ops::Deref;
 
-use bitcoin::{Script, ScriptBuf};
+use bitcoin::{BlockHash, Script, ScriptBuf};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
@@ -10,9 +11,22 @@ use crate::tracker::{
     BlockId, Coverage, DescriptorId, DescriptorRow, ScriptHash, WalletRow, WatchRow,
 };
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{Balance, BalanceState, CoverageShape, first_immature, object};
+use crate::wire::json::{Balance, BalanceState, CoverageShape, first_immature};
 use crate::wire::request::descriptors::no_such_descriptor;
+use crate::wire::schema::Hash;
 use crate::wire::{ApiError, EventEncoder};
+
+/// The tip, with the time in its header, which is `null` when the block came before the store knows
+/// blocks.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Tip")]
+pub struct TipShape {
+    height: u32,
+    #[schemars(with = "Hash")]
+    hash: BlockHash,
+    /// Seconds since the Unix epoch.
+    time: Option<f64>,
+}
 
 /// A snapshot, and what its cursors and addresses are written with.
 pub struct StoreView<'a> {
@@ -56,14 +70,12 @@ impl<'a> StoreView<'a> {
         }
     }
 
-    /// The tip with the time in its header, which is `null` when the block came before the store
-    /// knows blocks.
-    pub fn tip_shape(&self) -> Result<Option<impl Serialize + use<>>, StoreError> {
+    pub fn tip_shape(&self) -> Result<Option<TipShape>, StoreError> {
         let Some(BlockId { height, hash }) = self.tip()? else {
             return Ok(None);
         };
         let time = self.block(&height)?.map(|block| f64::from(block.time));
-        Ok(Some(object! { height, hash, time }))
+        Ok(Some(TipShape { height, hash, time }))
     }
 
     /// The row of a watched address, or 404.

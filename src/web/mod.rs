@@ -62,9 +62,22 @@ const MODULES: [(&str, Asset); 25] = modules! {
     "words.js"
 };
 
+/// The reference, made in the browser from the contracts.
+const DOCS: [(&str, Asset); 3] = [
+    ("/docs", asset_of(HTML, include_str!("docs/docs.html"))),
+    (
+        "/docs.css",
+        asset_of("text/css; charset=utf-8", include_str!("docs/docs.css")),
+    ),
+    (
+        "/docs.js",
+        asset_of(JAVASCRIPT, include_str!("docs/docs.js")),
+    ),
+];
+
 /// All of them, with their request paths.
 pub fn files() -> impl Iterator<Item = (&'static str, Asset)> {
-    FILES.into_iter().chain(MODULES)
+    FILES.into_iter().chain(MODULES).chain(DOCS)
 }
 
 /// The file served at a request path (without query), if there is one.
@@ -100,14 +113,16 @@ mod tests {
             .flat_map(|(_, file)| references(file.body))
             .collect();
         for reference in &found {
+            // The contracts are routes.
+            let is_contract = ["openapi.json", "asyncapi.json"].contains(reference);
             assert!(
-                asset(&format!("/{reference}")).is_some(),
+                is_contract || asset(&format!("/{reference}")).is_some(),
                 "{reference} is referred to, but not served"
             );
         }
         for (path, _) in files() {
             let name = path.trim_start_matches('/');
-            let is_page = asset(path) == Some(INDEX);
+            let is_page = asset(path) == Some(INDEX) || path == "/docs";
             assert!(
                 is_page || found.contains(&name),
                 "{name} is served, but nothing refers to it"
@@ -118,9 +133,12 @@ mod tests {
     /// So that it does not grow unseen.
     #[test]
     fn the_page_stays_small() {
-        let sizes = files().filter(|(path, _)| *path != "/realtime_client.html");
+        let sizes = FILES.into_iter().chain(MODULES);
+        let sizes = sizes.filter(|(path, _)| *path != "/realtime_client.html");
         let size: usize = sizes.map(|(_, file)| file.body.len()).sum();
         assert!(size <= 132 * 1024, "{size} bytes");
+        let docs: usize = DOCS.iter().map(|(_, file)| file.body.len()).sum();
+        assert!(docs <= 16 * 1024, "{docs} bytes of the reference");
     }
 
     #[test]
@@ -166,7 +184,9 @@ mod tests {
             CONTENT_SECURITY_POLICY.starts_with("default-src 'none'")
                 && !CONTENT_SECURITY_POLICY.contains("unsafe")
         );
-        let page = INDEX.body.to_ascii_lowercase();
+        let pages = files().filter(|(_, file)| file.content_type == HTML);
+        let pages = pages.map(|(_, file)| file.body.to_ascii_lowercase());
+        let page = pages.collect::<String>();
         for marker in [
             "<style",
             " style=",

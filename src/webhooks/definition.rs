@@ -6,6 +6,7 @@ use std::fmt;
 use hyper::StatusCode;
 use reqwest::Url;
 use reqwest::header::HeaderName;
+use schemars::{JsonSchema, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -16,6 +17,7 @@ use crate::config;
 use crate::store::{SigningSecret, Webhook};
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::types::{FromText, TextOrObject};
+use crate::wire::schema::inline_schema;
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_SECRETS: usize = 5;
@@ -104,12 +106,15 @@ pub struct TargetRequest {
 }
 
 /// Secrets, each as text or as `{"secret", "expires"?}`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct SigningSecrets(Vec<TextOrObject<Expiring>>);
 
-#[derive(Deserialize)]
+/// A secret that may come to an end.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SigningSecret")]
 pub struct Expiring {
     secret: String,
     /// Seconds since the Unix epoch.
@@ -130,6 +135,11 @@ impl FromText for Expiring {
 
 /// Names and values, in the order in which they came, also those that came twice.
 pub struct Headers(Vec<(String, String)>);
+
+inline_schema!(Headers, "Headers", |_generator| json_schema!({
+    "type": "object",
+    "additionalProperties": {"type": "string"},
+}));
 
 impl<'de> Deserialize<'de> for Headers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -70,7 +70,7 @@ pub use definition::{Headers, SigningSecrets, Target, TargetRequest, target};
 pub use requests::{Retried, Tested};
 use sender::HttpSender;
 pub use sender::Record;
-pub use stats::{Shown, WebhookState, WebhookStats};
+pub use stats::{Shown, WebhookState, WebhookStats, WebhookWord};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Proxy, Response, StatusCode, Url, redirect};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lookup::Lookups;
@@ -26,7 +27,8 @@ const MAX_READ: usize = 4096;
 const MAX_SHOWN: usize = 200;
 
 /// One attempt and its answer, without the webhook's secrets. Times in seconds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "DeliveryAttempt")]
 pub struct Record {
     pub webhook_id: String,
     /// When it began.

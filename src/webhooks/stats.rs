@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::sender::Record;
@@ -15,9 +16,7 @@ use crate::wire::json;
 const RECENT: usize = 10;
 
 /// What the task shows. Times in seconds; counts from the definition or the daemon's start on.
-/// `pending`: events that are read and not done, at most [`super::partitions::WINDOW`] in each
-/// partition.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct WebhookStats {
     #[serde(skip)]
     pub attempts: u64,
@@ -26,12 +25,15 @@ pub struct WebhookStats {
     /// In a row, whatever the event; attempts that fail side by side count once.
     pub failures: u64,
     pub last_error: Option<String>,
+    /// Seconds since the Unix epoch.
     pub last_success: Option<f64>,
+    /// Seconds since the Unix epoch.
     pub next_attempt: Option<f64>,
     /// Events that failed and will be tried again.
     #[serde(skip)]
     pub retrying: usize,
     pub in_flight: usize,
+    /// Events that are read and not done yet, as many as are sent side by side.
     pub pending: usize,
     /// Unknown until the task has counted them.
     pub dead_letters: Option<usize>,
@@ -44,8 +46,11 @@ pub struct WebhookStats {
     recent: VecDeque<Record>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// Why nothing is delivered any more.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookStop")]
 pub struct Stop {
+    /// Seconds since the Unix epoch.
     since: f64,
     reason: String,
 }
@@ -73,27 +78,41 @@ impl WebhookStats {
         self.recent.push_front(record);
     }
 
-    fn state_word(&self) -> &'static str {
+    fn word(&self) -> WebhookWord {
         if self.stopped.is_some() {
-            "stopped"
+            WebhookWord::Stopped
         } else if self.retrying > 0 || self.failures > 0 {
-            "failing"
+            WebhookWord::Failing
         } else if self.pending > 0 {
-            "delivering"
+            WebhookWord::Delivering
         } else {
-            "waiting"
+            WebhookWord::Waiting
         }
     }
 }
 
-/// `webhook` of a consumer. `state`: `stopped` when the receiver wants nothing any more (410),
-/// `failing` when the last attempt failed or an event waits to be tried again, `delivering` when
-/// others are on their way, `waiting` for events otherwise.
-#[derive(Debug, Clone, Serialize)]
+/// How a webhook is doing, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "WebhookStateWord")]
+pub enum WebhookWord {
+    /// The receiver wants nothing any more (410).
+    Stopped,
+    /// The last attempt failed, or an event waits to be tried again.
+    Failing,
+    /// Events are on their way.
+    Delivering,
+    /// There is nothing to deliver.
+    Waiting,
+}
+
+/// The webhook of a consumer.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Webhook")]
 pub struct WebhookState {
     #[serde(flatten)]
     target: Option<ShownTarget>,
-    state: &'static str,
+    state: WebhookWord,
     #[serde(flatten)]
     stats: WebhookStats,
     /// The last ones, newest first.
@@ -101,8 +120,9 @@ pub struct WebhookState {
     attempts: Option<VecDeque<Record>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct ShownTarget {
+    /// Without what is secret in it.
     url: String,
     /// Names, with values that say that they are hidden.
     headers: BTreeMap<String, &'static str>,
@@ -120,8 +140,10 @@ pub enum Shown {
 }
 
 /// What is shown of a secret.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "SigningSecretShown")]
 struct Expiry {
+    /// Seconds since the Unix epoch.
     expires: Option<f64>,
 }
 
@@ -157,7 +179,7 @@ impl Webhooks {
         });
         Ok(Some(WebhookState {
             target,
-            state: stats.state_word(),
+            state: stats.word(),
             stats,
             attempts: (shown == Shown::Whole).then_some(recent),
         }))
@@ -176,10 +198,10 @@ impl Webhooks {
     }
 
     /// `state` alone, for `/status`.
-    pub fn state_word(&self, consumer: &Consumer) -> Option<&'static str> {
+    pub fn state_word(&self, consumer: &Consumer) -> Option<WebhookWord> {
         consumer.wants.webhook.as_ref()?;
         let handle = self.handle(&consumer.name);
-        Some(handle.map_or("waiting", |handle| handle.stats().state_word()))
+        Some(handle.map_or(WebhookWord::Waiting, |handle| handle.stats().word()))
     }
 
     /// How every webhook is doing. May block the thread.

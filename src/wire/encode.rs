@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 
+use super::json::NAMESPACE;
 use super::{cursor, json};
 use crate::socketio::{EncodeError, Encoded};
 use crate::store::Starts;
 use crate::tracker::Event;
-
-/// The only Socket.IO namespace.
-pub const NAMESPACE: &str = "/";
 
 /// Encodes events, with what their cursors and addresses are made with.
 #[derive(Debug, Clone)]

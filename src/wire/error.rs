@@ -6,11 +6,14 @@
 //! its meaning. Causes inside the daemon go to the log, not here. A cursor that is not good any
 //! more (`cursor_unknown`, `cursor_expired`) comes with where to go on: [`Restart`].
 
+use std::borrow::Cow;
+
 use hyper::StatusCode;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::json::{Balance, object};
+use super::json::Balance;
 pub use super::secret::shortened;
 use crate::socketio::EncodeError;
 use crate::store::StoreError;
@@ -33,7 +36,7 @@ pub struct ApiError {
 }
 
 /// Where a reader whose cursor is not good any more goes on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Restart {
     /// What the balances say includes everything up to here.
     pub cursor: String,
@@ -165,9 +168,42 @@ impl ApiError {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (error, code, restart) = (&self.message, self.code, self.restart.as_deref());
-        let limit = self.limit;
-        object! { error, code, ?limit, #[serde(flatten)] restart }.serialize(serializer)
+        let shape = ErrorShape {
+            error: &self.message,
+            code: self.code,
+            limit: self.limit,
+            restart: self.restart.as_deref(),
+        };
+        shape.serialize(serializer)
+    }
+}
+
+/// Why a request is refused.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+struct ErrorShape<'a> {
+    /// A sentence for a person, which says what to do.
+    error: &'a str,
+    /// For programs: it never changes its meaning.
+    code: &'static str,
+    /// The setting that would be exceeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'static str>,
+    #[serde(flatten)]
+    restart: Option<&'a Restart>,
+}
+
+impl JsonSchema for ApiError {
+    fn schema_name() -> Cow<'static, str> {
+        ErrorShape::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        ErrorShape::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        ErrorShape::json_schema(generator)
     }
 }
 

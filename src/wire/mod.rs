@@ -11,7 +11,9 @@
 //! 4. Requests are read strictly ([`request`]): what is not known is refused with what to do
 //!    instead. A refusal is one type ([`ApiError`]) and looks the same in both protocols.
 //! 5. What a client sent is shown again only when it holds no key ([`secret`]).
-//! 6. Pure: no I/O, clock or task. It reads the store's list of starts and nothing else of it.
+//! 6. What is serialized or parsed here describes itself ([`schema`]): the contracts that the
+//!    daemon serves are made from the same types.
+//! 7. Pure: no I/O, clock or task. It reads the store's list of starts and nothing else of it.
 //!
 //! # Flow
 //!
@@ -29,8 +31,10 @@ mod encode;
 pub mod error;
 pub mod json;
 pub mod request;
+pub mod schema;
 pub mod secret;
 mod text;
 
-pub use encode::{EncodedEvent, EventEncoder, NAMESPACE};
+pub use encode::{EncodedEvent, EventEncoder};
 pub use error::ApiError;
+pub use json::NAMESPACE;

@@ -1,6 +1,7 @@
 //! A Socket.IO client over one WebSocket, as small as can be: what it hears is kept in order,
 //! whole, for the test to look at.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
@@ -163,6 +164,16 @@ impl Client {
             .filter(|(got, _)| got == name)
             .map(|(_, data)| data.clone())
             .collect()
+    }
+
+    /// The names of all events up to now.
+    pub fn names(&self) -> BTreeSet<String> {
+        let state = self
+            .heard
+            .state
+            .lock()
+            .expect("no test panics while holding it");
+        state.events.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits until the daemon has ended this connection.

@@ -16,6 +16,7 @@ mod bulk;
 mod chain;
 mod clients;
 mod consumers;
+mod contract;
 mod copies;
 mod crash;
 mod cursors;

@@ -405,3 +405,30 @@ fn amounts_are_in_the_unit_that_was_chosen_or_hidden() {
     page.is_for_everybody("alerts");
     page.ends_well();
 }
+
+#[test]
+fn the_reference_shows_the_contracts_to_everybody() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    let page = Page::with(&daemon, &["360", "740"]);
+    page.act(json!({ "do": "open", "text": format!("{}/docs", daemon.url()) }));
+    page.wait("#get_balance_address h3", "^GET /balance/\\{address\\}$");
+    page.wait("#told_balance_change", "new_balance");
+    page.wait(
+        "#asked_subscribe_address",
+        "Answered by subscribed, or error",
+    );
+    let contracts = ["/openapi.json", "/asyncapi.json"].map(|path| daemon.get(path).json);
+    let routes = contracts[0]["paths"].as_object().expect("paths").values();
+    let routes: usize = routes
+        .map(|it| it.as_object().map_or(0, |it| it.len()))
+        .sum();
+    let messages = contracts[1]["components"]["messages"].as_object();
+    let articles = page.count("article:not([id^=shape])");
+    assert_eq!(articles, routes + messages.map_or(0, |it| it.len()));
+    let lost = "[...document.querySelectorAll('a[href^=\"#\"]')].filter((it) => !document.getElementById(it.hash.slice(1))).length";
+    assert_eq!(page.run(lost), 0, "links that lead nowhere");
+    assert_eq!(page.run("document.documentElement.scrollWidth"), 360);
+    page.is_for_everybody("the reference");
+    page.ends_well();
+}

@@ -122,7 +122,7 @@ impl Descriptors {
         let reserve = Input::Reserve { place, label, now };
         match self.scans.indexer.apply(reserve).await {
             Ok(done) => {
-                let keychain = word(keychain);
+                let keychain = word(keychain).word();
                 tracing::info!(descriptor = %id, keychain, index, "an address was given away");
                 Ok(Tried::Given(Given {
                     place,

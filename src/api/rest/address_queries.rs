@@ -2,15 +2,16 @@
 //! snapshot.
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
-use super::respond::{self, Answer};
+use super::respond::{self, Reply, WithCursor};
 use crate::reads::{Reads, StoreView};
 use crate::store::HistoryCursor;
 use crate::tracker::{Replacement, Status, SubjectId, TxSummary};
 use crate::wire::error::ApiError;
-use crate::wire::json::{BalanceOf, Block, CoverageShape, Transaction, object};
+use crate::wire::json::{Balance, BalanceOf, Block, CoverageShape, Transaction};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -18,11 +19,28 @@ const TRANSACTIONS_DEFAULT: usize = 1000;
 const TRANSACTIONS_MOST: u32 = 5000;
 
 /// `GET /transactions/{address}`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListTransactions {
+    /// 1000 when absent.
     limit: Option<Limit<TRANSACTIONS_MOST>>,
+    /// The `next` of the page before.
     before: Option<String>,
+}
+
+/// A page of transactions, newest first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TransactionPage {
+    #[serde(flatten)]
+    of: BalanceOf,
+    count: usize,
+    /// On all pages.
+    total: u64,
+    transactions: Vec<Transaction>,
+    /// The `before` of the next page; `null` on the last one.
+    next: Option<String>,
+    coverage: CoverageShape,
+    tip: Option<Block>,
 }
 
 impl Request for ListTransactions {
@@ -36,7 +54,7 @@ impl Request for ListTransactions {
 const NEXT_PAGE: &str = "write the `next` of the page before as `before`";
 
 /// `GET /balance/{address}`
-pub async fn balance(reads: &Reads, address: &str) -> Result<Answer, ApiError> {
+pub async fn balance(reads: &Reads, address: &str) -> Result<Reply<Balance>, ApiError> {
     let address = reads.address(address)?;
     let read = move |view: &StoreView<'_>| view.balance(&address);
     let balance = reads.run(read).await?;
@@ -51,7 +69,7 @@ pub async fn transactions(
     policy: Replacement,
     address: &str,
     query: ListTransactions,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<TransactionPage>>, ApiError> {
     let address = reads.address(address)?;
     let list = TransactionList::new(query, policy, budget)?;
     let read = move |view: &StoreView<'_>| {
@@ -104,7 +122,11 @@ impl TransactionList {
         })
     }
 
-    pub fn answer(self, view: &StoreView<'_>, listed: Listed) -> Result<Answer, ApiError> {
+    pub fn answer(
+        self,
+        view: &StoreView<'_>,
+        listed: Listed,
+    ) -> Result<Reply<WithCursor<TransactionPage>>, ApiError> {
         let Listed {
             subject,
             of,
@@ -124,8 +146,8 @@ impl TransactionList {
             let summary = TxSummary::of(*txid, row, &subject, time, self.policy);
             transactions.push(Transaction::new(&summary, tip));
         }
-        let page = object! {
-            #[serde(flatten)] of,
+        let page = TransactionPage {
+            of,
             count: transactions.len(),
             total,
             transactions,
@@ -133,6 +155,6 @@ impl TransactionList {
             coverage,
             tip: tip.map(Block::from),
         };
-        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))
+        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, page))
     }
 }

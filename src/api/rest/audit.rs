@@ -7,21 +7,23 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::respond::{self, Answer};
+use super::respond::{self, Reply, WithCursor};
 use crate::bitcoind;
 use crate::history::{Audit, AuditRequest, Audited};
 use crate::reads::Reads;
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
 use crate::wire::ApiError;
-use crate::wire::json::{BalanceOf, Block, Btc, CoverageShape, object, signed};
+use crate::wire::json::{BalanceOf, Block, Btc, CoverageShape, signed};
 use crate::wire::request::descriptors::{descriptor_id, no_such_descriptor};
+use crate::wire::schema::Hash;
 
 /// `why`: what the node's side says, which is no sentence yet.
 fn node_unavailable(why: &str) -> ApiError {
@@ -31,9 +33,11 @@ fn node_unavailable(why: &str) -> ApiError {
     ApiError::unavailable("node_unavailable", message)
 }
 
-/// An unspent output, as both sides know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// An unspent output, as one side knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "OutputFacts")]
 struct Facts {
+    /// Satoshi.
     value: u64,
     block_height: Option<u32>,
     coinbase: bool,
@@ -83,8 +87,57 @@ fn different<'a>(
     both.filter(|(_, ours, node)| ours != node)
 }
 
-fn output_shape((outpoint, facts): (&OutPoint, &Facts)) -> impl Serialize + use<> {
-    object! {
+/// An unspent output that one side has.
+#[derive(Debug, Serialize, JsonSchema)]
+struct AuditedOutput {
+    #[schemars(with = "Hash")]
+    tx_hash: Txid,
+    output_index: u32,
+    /// Satoshi.
+    value: u64,
+    value_btc: Btc,
+    block_height: Option<u32>,
+    coinbase: bool,
+}
+
+/// An unspent output of which both sides say different things.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DifferentOutput {
+    #[schemars(with = "Hash")]
+    tx_hash: Txid,
+    output_index: u32,
+    ours: Facts,
+    node: Facts,
+}
+
+/// The unspent outputs of one side.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Totals {
+    count: usize,
+    /// Satoshi.
+    total: u64,
+}
+
+/// Our confirmed unspent outputs beside the node's own, at one block.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Audit")]
+pub struct AuditShape {
+    #[serde(flatten)]
+    of: BalanceOf,
+    agrees: bool,
+    block: Block,
+    coverage: CoverageShape,
+    ours: Totals,
+    node: Totals,
+    /// The node has them, we do not.
+    missing: Vec<AuditedOutput>,
+    /// We have them, the node does not.
+    extra: Vec<AuditedOutput>,
+    different: Vec<DifferentOutput>,
+}
+
+fn output_shape((outpoint, facts): (&OutPoint, &Facts)) -> AuditedOutput {
+    AuditedOutput {
         tx_hash: outpoint.txid,
         output_index: outpoint.vout,
         value: facts.value,
@@ -96,40 +149,39 @@ fn output_shape((outpoint, facts): (&OutPoint, &Facts)) -> impl Serialize + use<
 
 /// How many outputs there are, and their sum; an error when that is more than a number holds, and
 /// more than all money.
-fn totals(outputs: &OutputFacts) -> Result<impl Serialize + use<>, ApiError> {
+fn totals(outputs: &OutputFacts) -> Result<Totals, ApiError> {
     let mut values = outputs.values().map(|facts| facts.value);
     let total = values.try_fold(0_u64, u64::checked_add).ok_or_else(|| {
         ApiError::internal(&"the sum of an address's outputs is more than all money")
     })?;
-    Ok(object! { count: outputs.len(), total })
+    Ok(Totals {
+        count: outputs.len(),
+        total,
+    })
 }
 
 fn audit_shape(
     of: BalanceOf,
     audited: &Audited,
     coverage: CoverageShape,
-) -> Result<impl Serialize + use<>, ApiError> {
+) -> Result<AuditShape, ApiError> {
     let (ours, node) = (our_outputs(&audited.ours), node_outputs(&audited.theirs));
-    let different = different(&ours, &node).map(|(outpoint, ours, node)| {
-        object! {
-            tx_hash: outpoint.txid,
-            output_index: outpoint.vout,
-            ours: *ours,
-            node: *node,
-        }
+    let different = different(&ours, &node).map(|(outpoint, ours, node)| DifferentOutput {
+        tx_hash: outpoint.txid,
+        output_index: outpoint.vout,
+        ours: *ours,
+        node: *node,
     });
-    Ok(object! {
-        #[serde(flatten)] of,
+    Ok(AuditShape {
+        of,
         agrees: ours == node,
         block: Block::from(audited.block),
         coverage,
         ours: totals(&ours)?,
         node: totals(&node)?,
-        // The node has them, we do not.
-        missing: absent(&node, &ours).map(output_shape).collect::<Vec<_>>(),
-        // We have them, the node does not.
-        extra: absent(&ours, &node).map(output_shape).collect::<Vec<_>>(),
-        different: different.collect::<Vec<_>>(),
+        missing: absent(&node, &ours).map(output_shape).collect(),
+        extra: absent(&ours, &node).map(output_shape).collect(),
+        different: different.collect(),
     })
 }
 
@@ -145,7 +197,7 @@ pub struct Auditor {
 
 impl Auditor {
     /// `POST /audit/{address}`. May take minutes.
-    pub async fn audit(&self, address: &str) -> Result<Answer, ApiError> {
+    pub async fn audit(&self, address: &str) -> Result<Reply<WithCursor<AuditShape>>, ApiError> {
         let address = self.reads.address(address)?;
         let (known, spk) = (address.clone(), address.spk.clone());
         self.reads.run(move |view| view.watched(&known)).await?;
@@ -157,7 +209,10 @@ impl Auditor {
     }
 
     /// `POST /audit/descriptors/{id}`: of all its scripts. May take minutes.
-    pub async fn audit_descriptor(&self, id: &str) -> Result<Answer, ApiError> {
+    pub async fn audit_descriptor(
+        &self,
+        id: &str,
+    ) -> Result<Reply<WithCursor<AuditShape>>, ApiError> {
         let id = descriptor_id(id)?;
         self.reads.run(move |view| view.wallet_rows(&id)).await?;
         let of = BalanceOf::Descriptor {
@@ -173,7 +228,7 @@ impl Auditor {
         what: Audit,
         of: BalanceOf,
         gone: impl FnOnce() -> ApiError,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Reply<WithCursor<AuditShape>>, ApiError> {
         self.check_node()?;
         let _turn = self.running.try_lock().map_err(|_| {
             let message = "Another audit is running; ask again when it is done.";
@@ -197,7 +252,7 @@ impl Auditor {
             .ok_or_else(gone)?;
         let cursor = self.reads.encoder.cursor(audited.head);
         let shape = audit_shape(of, &audited, coverage)?;
-        Ok(respond::with_cursor(StatusCode::OK, &cursor, &shape))
+        Ok(respond::with_cursor(StatusCode::OK, &cursor, shape))
     }
 
     /// Without the node nobody would answer.

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use bitcoin::{Network, ScriptBuf};
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::respond::{self, Answer};
+use super::consumer_shape::{
+    Acked, Acknowledged, ConsumerList, ConsumerShape, DefinedConsumer, DeletedConsumer, Wanted,
+};
+use super::respond::{self, Reply, WithCursor};
 use super::watchlist::distinct;
 use crate::api::descriptors::Descriptors;
 use crate::api::quotas::Quotas;
@@ -23,34 +26,31 @@ use crate::tracker::DescriptorId;
 use crate::webhooks::{self, Webhooks};
 use crate::wire::address::KnownAddress;
 use crate::wire::error::ApiError;
-use crate::wire::json::{object, seconds};
+use crate::wire::json::seconds;
 use crate::wire::request::Request;
 use crate::wire::request::descriptors::DescriptorSelection;
 use crate::wire::request::types::{AddressSelection, Depths};
 
-/// What an acknowledgement is answered with.
-#[derive(Debug, Serialize)]
-pub struct Acked {
-    consumer: String,
-    cursor: String,
-    lag: u64,
-    /// The consumer was further on already.
-    #[serde(skip)]
-    was_further: bool,
-}
-
 /// `PUT /consumers/{name}`. `costly`: counts addresses that it adds, if there are several.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutConsumer {
+    /// Whose events it wants; all when absent.
     addresses: Option<AddressSelection>,
+    /// Whose events it wants; none when absent.
     descriptors: Option<DescriptorSelection>,
+    /// It wants blocks and reorgs.
     blocks: Option<bool>,
     confirmations: Option<Depths>,
+    /// Where it begins.
     after: Option<String>,
+    /// Where its events are sent to.
     url: Option<String>,
+    /// What the deliveries are signed with; made when absent.
     secret: Option<String>,
+    /// Several, while one takes the place of another.
     secrets: Option<webhooks::SigningSecrets>,
+    /// Headers of the deliveries.
     headers: Option<webhooks::Headers>,
 }
 
@@ -60,9 +60,10 @@ impl Request for PutConsumer {
 }
 
 /// `POST /consumers/{name}/ack`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckConsumer {
+    /// Of the last event that is done.
     cursor: String,
 }
 
@@ -100,15 +101,15 @@ fn shown_to(principal: &Principal, shown: webhooks::Shown) -> webhooks::Shown {
 }
 
 impl ConsumerRoutes {
-    /// Reads the store. `addresses` and `descriptors`: all, how many, or which.
+    /// Reads the store.
     fn shape(
         &self,
         consumer: &Consumer,
         unread: Unread,
-        [addresses, descriptors]: [Value; 2],
+        [addresses, descriptors]: [Wanted; 2],
         shown: webhooks::Shown,
-    ) -> Result<impl Serialize + use<>, ApiError> {
-        Ok(object! {
+    ) -> Result<ConsumerShape, ApiError> {
+        Ok(ConsumerShape {
             name: consumer.name.clone(),
             addresses,
             descriptors,
@@ -130,18 +131,13 @@ impl ConsumerRoutes {
         self: &Arc<Self>,
         principal: &Principal,
         consumer: Arc<Consumer>,
-    ) -> Result<impl Serialize + use<>, ApiError> {
+    ) -> Result<ConsumerShape, ApiError> {
         let (routes, unread) = (self.clone(), consumer.unread().await?);
         let shown = shown_to(principal, webhooks::Shown::Whole);
         let shape = self.reads.run(move |view| {
-            let addresses = match &consumer.wants.scripts {
-                None => "all".into(),
-                Some(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
-            };
-            let descriptors = match &consumer.wants.descriptors {
-                None => "all".into(),
-                Some(ids) => ids.iter().map(ToString::to_string).collect(),
-            };
+            let wants = &consumer.wants;
+            let addresses = Wanted::listed(wants.scripts.as_deref(), |spk| view.address_of(spk));
+            let descriptors = Wanted::listed(wants.descriptors.as_deref(), ToString::to_string);
             routes.shape(&consumer, unread, [addresses, descriptors], shown)
         });
         shape.await
@@ -152,25 +148,25 @@ impl ConsumerRoutes {
 pub async fn list_consumers(
     routes: &Arc<ConsumerRoutes>,
     principal: &Principal,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<ConsumerList>>, ApiError> {
     let shown = shown_to(principal, webhooks::Shown::Brief);
     let (owned, all) = (routes.clone(), routes.consumers.unread(usize::MAX).await?);
     let answer = routes.reads.run(move |view| {
         let cursor = view.cursor()?;
         let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
-            let addresses = match &consumer.wants.scripts {
-                None => "all".into(),
-                Some(spks) => spks.len().into(),
-            };
-            let descriptors = match &consumer.wants.descriptors {
-                None => "all".into(),
-                Some(ids) => ids.len().into(),
-            };
-            owned.shape(consumer, *unread, [addresses, descriptors], shown)
+            let wants = &consumer.wants;
+            let counts = [
+                Wanted::count(wants.scripts.as_deref()),
+                Wanted::count(wants.descriptors.as_deref()),
+            ];
+            owned.shape(consumer, *unread, counts, shown)
         };
         let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
-        let list = object! { consumers, count: all.len() };
-        Ok(respond::with_cursor(StatusCode::OK, &cursor, &list))
+        let list = ConsumerList {
+            consumers,
+            count: all.len(),
+        };
+        Ok(respond::with_cursor(StatusCode::OK, &cursor, list))
     });
     answer.await
 }
@@ -180,7 +176,7 @@ pub async fn consumer(
     routes: &Arc<ConsumerRoutes>,
     principal: &Principal,
     name: &str,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<ConsumerShape>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     Ok(respond::ok(&routes.whole_shape(principal, consumer).await?))
 }
@@ -192,7 +188,7 @@ pub async fn put_consumer(
     name: &str,
     asked: PutConsumer,
     costly: impl FnOnce() -> Result<(), ApiError> + Send,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<DefinedConsumer>, ApiError> {
     consumer_name(name)?;
     let known = routes.consumers.get(name).ok();
     if asked.says_where() || known.is_some_and(|known| known.wants.webhook.is_some()) {
@@ -289,8 +285,12 @@ pub async fn put_consumer(
         }
     };
     let message = format!("The consumer {name} {what}.{also}");
-    let answer = object! { #[serde(flatten)] shape, message, ?secret };
-    Ok(respond::json(status, &answer))
+    let answer = DefinedConsumer {
+        shape,
+        message,
+        secret,
+    };
+    Ok(Reply::json(status, &answer))
 }
 
 /// What a consumer is to be, and who wants that.
@@ -391,7 +391,7 @@ pub async fn delete_consumer(
     consumers: &Arc<Consumers>,
     principal: &Principal,
     name: &str,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<DeletedConsumer>, ApiError> {
     let (consumers, owned) = (consumers.clone(), consumer_name(name)?.to_owned());
     let principal = principal.clone();
     run_detached(async move {
@@ -403,7 +403,8 @@ pub async fn delete_consumer(
     })
     .await?;
     let message = format!("The consumer {name} is deleted; its addresses are still watched.");
-    Ok(respond::ok(&object! { name, message }))
+    let name = name.to_owned();
+    Ok(respond::ok(&DeletedConsumer { name, message }))
 }
 
 /// `POST /consumers/{name}/ack`
@@ -411,7 +412,7 @@ pub async fn ack(
     routes: &ConsumerRoutes,
     name: &str,
     asked: AckConsumer,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<Acknowledged>, ApiError> {
     let (name, cursor) = (consumer_name(name)?, asked.cursor);
     let acked = loop {
         let consumer = routes.consumers.get(name)?;
@@ -427,7 +428,7 @@ pub async fn ack(
             "{name} was further on already and stays there; PUT with \"after\" moves it backwards."
         ),
     };
-    Ok(respond::ok(&object! { #[serde(flatten)] acked, message }))
+    Ok(respond::ok(&Acknowledged { acked, message }))
 }
 
 /// Moves a consumer's place forward; why not, when that has ended, or the lease under which its

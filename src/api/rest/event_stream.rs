@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::AnswerBody;
 use super::events::{EventQueries, Named, ONE_READER};
 use super::reading;
-use super::respond::{self, Answer, EVENT_STREAM};
+use super::respond::{self, Answer, EVENT_STREAM, Reply};
 use crate::auth::{Principal, Scope, Waits};
 use crate::consumers::{Consumer, Consumers, Lease, Leases};
 use crate::events::{Given, PageError, Reader};
@@ -50,16 +51,27 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// `GET /events/stream`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamEvents {
+    /// A cursor; from the first event that is kept on when absent. The header `Last-Event-ID` wins
+    /// over it.
     pub after: Option<String>,
+    /// Events of these addresses; it may come more than once, or say `all`.
     #[serde(default)]
     pub address: Vec<String>,
+    /// Events of these descriptors; it may come more than once, or say `all`.
     #[serde(default)]
     pub descriptor: Vec<String>,
+    /// In place of these two: what this consumer wants and has not acknowledged.
     pub consumer: Option<String>,
 }
+
+/// Server-sent events: `id` is the cursor, `event` the name, `data` the JSON that subscribers get.
+/// The event `satwatch_error` says why the stream ends.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("contentMediaType" = "text/event-stream"))]
+pub struct EventStreamText(#[allow(dead_code, reason = "it looks like this")] String);
 
 impl Request for StreamEvents {
     const INSTEAD: &'static [(&'static str, &'static str)] = &[
@@ -78,7 +90,7 @@ pub async fn stream_events(
     principal: Principal,
     query: StreamEvents,
     last: Option<String>,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<EventStreamText>, ApiError> {
     let place = events.waiting_place()?;
     let after = last.filter(|last| !last.is_empty()).or(query.after);
     let begun = match query.consumer {
@@ -126,12 +138,12 @@ pub async fn stream_events(
     });
     let mut answer = answer(AnswerBody::unending(Box::pin(chunks), CHUNK_BYTES));
     respond::set_cursor(&mut answer, &cursor);
-    Ok(answer)
+    Ok(Reply::written(answer))
 }
 
 /// A refusal for who reads a stream and nothing else: `EventSource` shows no answer but a stream.
-pub fn refusal(refusal: &ApiError) -> Answer {
-    answer(AnswerBody::whole(refused(refusal)))
+pub fn refusal(refusal: &ApiError) -> Reply<EventStreamText> {
+    Reply::written(answer(AnswerBody::whole(refused(refusal))))
 }
 
 fn answer(body: AnswerBody) -> Answer {

@@ -1,23 +1,26 @@
 //! `GET /events`: the log, oldest first, the same bytes as the socket's; and what a client's cursor
 //! means.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
 use hyper::StatusCode;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AnswerBody;
 use super::budget::Budget;
-use super::respond::{self, Answer};
+use super::respond::{self, Reply};
 use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
 use crate::limits::{Held, LimitUse, Places};
 use crate::reads::{Reads, StoreView};
 use crate::tracker::DescriptorId;
 use crate::wire::address::{self, KnownAddress};
+use crate::wire::json::{EventRow, LOG_EVENTS};
 use crate::wire::request::Request;
 use crate::wire::request::descriptors::DescriptorSelection;
 use crate::wire::request::types::{Limit, Wait};
@@ -30,17 +33,61 @@ pub const LIMIT_MOST: u32 = 1000;
 const FEW_BYTES: usize = 20_000;
 
 /// `GET /events`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadEvents {
+    /// A cursor; from the first event that is kept on when absent.
     pub after: Option<String>,
+    /// Events of these addresses; it may come more than once, or say `all`.
     #[serde(default)]
     pub address: Vec<String>,
+    /// Events of these descriptors; it may come more than once, or say `all`.
     #[serde(default)]
     pub descriptor: Vec<String>,
+    /// In place of these two: what this consumer wants and has not acknowledged.
     pub consumer: Option<String>,
+    /// 100 when absent.
     pub limit: Option<Limit<LIMIT_MOST>>,
+    /// Seconds to wait for an event when there is none.
     pub wait: Option<Wait>,
+}
+
+/// A part of the log, oldest first. It is put together from events that are encoded once for all.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "what is put together looks like this")]
+pub struct EventPage {
+    events: Vec<LoggedEvent>,
+    /// The `after` of the next page.
+    next: String,
+    /// The last event that there is.
+    head: String,
+}
+
+/// An event of the log: its cursor, its name, and its data as subscribers get it.
+struct LoggedEvent;
+
+impl JsonSchema for LoggedEvent {
+    fn schema_name() -> Cow<'static, str> {
+        "LoggedEvent".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut shape = |row: &EventRow| {
+            let data = (row.data)(generator);
+            json_schema!({
+                "type": "object",
+                "description": row.summary,
+                "properties": {
+                    "cursor": {"type": "string"},
+                    "event": {"const": row.name},
+                    "data": data,
+                },
+                "required": ["cursor", "event", "data"],
+            })
+        };
+        let shapes: Vec<Schema> = LOG_EVENTS.iter().map(&mut shape).collect();
+        json_schema!({"description": "An event of the log.", "oneOf": shapes})
+    }
 }
 
 impl Request for ReadEvents {
@@ -70,7 +117,11 @@ pub struct EventQueries {
 impl EventQueries {
     /// `GET /events?after=&address=&descriptor=&limit=&wait=`. `asked`: when the request came; the
     /// wait counts from there.
-    pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
+    pub async fn events(
+        &self,
+        query: ReadEvents,
+        asked: Instant,
+    ) -> Result<Reply<EventPage>, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let _place = self.place(wait)?;
@@ -157,7 +208,7 @@ impl EventQueries {
     }
 
     /// A part of the log as `GET /events` answers it.
-    pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
+    pub async fn answer(&self, batch: Batch) -> Result<Reply<EventPage>, ApiError> {
         let budget = self.budget.clone();
         if batch.bytes <= FEW_BYTES {
             return batch_answer(&batch, &self.reads.encoder, &budget);
@@ -173,7 +224,7 @@ fn batch_answer(
     batch: &Batch,
     encoder: &EventEncoder,
     budget: &Budget,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<EventPage>, ApiError> {
     let encoded = batch
         .events
         .iter()
@@ -195,7 +246,7 @@ fn batch_answer(
     text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
     let mut answer = respond::json_text(StatusCode::OK, AnswerBody::whole(text));
     respond::set_cursor(&mut answer, &next);
-    Ok(answer)
+    Ok(Reply::written(answer))
 }
 
 /// Those of whom a request names some.

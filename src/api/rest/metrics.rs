@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
+use schemars::JsonSchema;
 
-use super::respond::{self, Answer};
-use super::status::{Overview, age, tip_time};
+use super::respond::{self, Reply};
+use super::status::Overview;
+use super::status_shape::{age, tip_time};
 use crate::bitcoind::{NodeStatus, TopicStatus};
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Unread};
@@ -20,6 +22,11 @@ use crate::wire::json::seconds;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The Prometheus text format.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("contentMediaType" = "text/plain"))]
+pub struct PrometheusText(#[allow(dead_code, reason = "it looks like this")] String);
+
 impl From<prometheus::Error> for ApiError {
     fn from(cause: prometheus::Error) -> Self {
         Self::internal(&cause)
@@ -29,7 +36,10 @@ impl From<prometheus::Error> for ApiError {
 impl Overview {
     /// `GET /metrics`. `sessions`: open Engine.IO sessions. Short work: a few single rows and the
     /// ids of open scans; dead letters are counted only until their webhook has counted them.
-    pub async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
+    pub async fn metrics(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<Reply<PrometheusText>, ApiError> {
         let counts = self.dispatch.counts().await?;
         let consumers = self.consumers.unread(usize::MAX).await?;
         let overview = self.clone();
@@ -45,7 +55,7 @@ impl Overview {
         answer
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(answer)
+        Ok(Reply::written(answer))
     }
 
     fn describe_daemon(&self, text: &mut MetricsText, sessions: usize, counts: &events::Counts) {

@@ -2,7 +2,8 @@
 //!
 //! # Laws
 //!
-//! * A route is a row of [`route`]'s table: method, path, what answers it. Nothing else spells one.
+//! * A route is a row of the table in [`routes`]: method, path, what it takes, how its answer
+//!   looks, what answers it. Nothing else spells one, and the contract is made from it.
 //! * What a request says is read by a type that refuses what it does not know ([`sent`]); nothing
 //!   in it is overlooked.
 //! * Bodies and answers under way count in one budget ([`budget`]); a long answer is rendered part
@@ -11,8 +12,8 @@
 //!   (`crate::reads`).
 //!
 //! ```text
-//! router ─► sent ─► route ─► a resource ─► respond ─► body
-//!              status     status, start, stop, health
+//! router ─► matched ─► sent ─► route ─► a resource ─► respond ─► body
+//!              status     status, start, stop, health; status_shape: how it looks
 //!              watchlist  addresses: add, take off
 //!              addresses  the watch list in pages
 //!              labels     what addresses and descriptors are called
@@ -22,7 +23,8 @@
 //!              descriptors  wallets: add, list, take off; what is known of one; its addresses
 //!              audit      our outputs beside the node's
 //!              events     the log, with long polling; event_stream: as server-sent events
-//!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
+//!              consumers  named consumers: define, list, forget, acknowledge (consumer_shape: how
+//!                         they look); reading: read one
 //!              webhooks   dead letters, a test delivery, another try
 //!              token      who asks
 //!              session    the page logs in and out
@@ -34,19 +36,23 @@ pub mod addresses;
 pub mod audit;
 pub mod body;
 pub mod budget;
+pub mod consumer_shape;
 pub mod consumers;
 pub mod descriptors;
 pub mod event_stream;
 pub mod events;
 pub mod labels;
+pub mod matched;
 mod metrics;
 pub mod reading;
 pub mod respond;
 pub mod route;
+pub mod routes;
 pub mod scans;
 pub mod sent;
 pub mod session;
 pub mod status;
+mod status_shape;
 mod token;
 pub mod utxos;
 pub mod watchlist;

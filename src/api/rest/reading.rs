@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::events::{EventQueries, LIMIT_DEFAULT, ReadEvents};
-use super::respond::Answer;
+use super::events::{EventPage, EventQueries, LIMIT_DEFAULT, ReadEvents};
+use super::respond::Reply;
 use crate::consumers::{Consumer, Consumers, EndReason, Lease, Leases, Unread, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
@@ -20,7 +20,7 @@ pub async fn consumer_events(
     consumers: &Consumers,
     name: &str,
     query: ReadEvents,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<EventPage>, ApiError> {
     let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     check_named(&query.address, &query.descriptor)?;

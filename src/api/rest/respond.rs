@@ -2,18 +2,24 @@
 //!
 //! Every answer of a route says in `Satwatch-Cursor` up to where in the event log it has seen: what
 //! it says includes all of that, and going on from there misses nothing.
+//!
+//! What looks like a type is a [`Reply`] of it: a route cannot answer with anything else than its
+//! row says.
+
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::AnswerBody;
 use super::budget::Budget;
 use crate::wire::error::ApiError;
-use crate::wire::json::{object, to_text};
+use crate::wire::json::to_text;
 
 pub type Answer = Response<AnswerBody>;
 
@@ -24,25 +30,76 @@ pub fn json(status: StatusCode, shape: &impl Serialize) -> Answer {
     json_text(status, AnswerBody::whole(to_text(shape)))
 }
 
-pub fn ok(shape: &impl Serialize) -> Answer {
-    json(StatusCode::OK, shape)
+/// The answer of a route, which looks like a `T`.
+pub struct Reply<T> {
+    pub answer: Answer,
+    shape: PhantomData<fn() -> T>,
+}
+
+impl<T> Reply<T> {
+    /// `answer`: put together without a `T`, as one looks.
+    pub fn written(answer: Answer) -> Self {
+        Self {
+            answer,
+            shape: PhantomData,
+        }
+    }
+
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.answer.headers_mut()
+    }
+}
+
+impl<T: Serialize> Reply<T> {
+    pub fn json(status: StatusCode, shape: &T) -> Self {
+        Self::written(json(status, shape))
+    }
+}
+
+pub fn ok<T: Serialize>(shape: &T) -> Reply<T> {
+    Reply::json(StatusCode::OK, shape)
 }
 
 /// The same of what includes everything up to `cursor`.
-pub fn ok_at(cursor: &str, shape: &impl Serialize) -> Answer {
-    let mut answer = ok(shape);
-    set_cursor(&mut answer, cursor);
-    answer
+pub fn ok_at<T: Serialize>(cursor: &str, shape: &T) -> Reply<T> {
+    let mut reply = ok(shape);
+    set_cursor(&mut reply.answer, cursor);
+    reply
+}
+
+// What says in its last field up to where in the log it has seen. In the contract it is described
+// as what it holds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}WithCursor")]
+pub struct WithCursor<T> {
+    #[serde(flatten)]
+    shape: T,
+    /// It includes every event up to this one.
+    cursor: String,
 }
 
 /// The media type of `GET /events/stream`.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// The same, which says so in its last field, too.
-pub fn with_cursor(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answer {
-    let mut answer = json(status, &object! { #[serde(flatten)] shape, cursor });
-    set_cursor(&mut answer, cursor);
-    answer
+pub fn with_cursor<T: Serialize>(
+    status: StatusCode,
+    cursor: &str,
+    shape: T,
+) -> Reply<WithCursor<T>> {
+    let shape = WithCursor {
+        shape,
+        cursor: cursor.to_owned(),
+    };
+    let mut reply = Reply::json(status, &shape);
+    set_cursor(&mut reply.answer, cursor);
+    reply
+}
+
+/// What was done, in a sentence for a person.
+#[derive(Serialize, JsonSchema)]
+pub struct Done {
+    pub message: String,
 }
 
 /// A JSON answer of what is text already, or will be.

@@ -4,19 +4,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::respond::{self, Answer};
+use super::respond::{self, Reply, WithCursor};
 use crate::api::access::Concerns;
 use crate::api::descriptors::Descriptors;
-use crate::api::scans::{self, Scans};
+use crate::api::scans::{self, ScanShape, Scans};
 use crate::auth::Principal;
 use crate::reads::{StoreView, run_detached};
 use crate::tracker::{Baseline, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::shortened;
-use crate::wire::json::object;
+use crate::wire::json::CoverageShape;
 use crate::wire::request::Request;
 use crate::wire::request::descriptors::descriptor_id;
 use crate::wire::request::history::{BlocksBack, Range, RangeRequest};
@@ -40,11 +41,13 @@ fn no_such_scan(text: &str) -> ApiError {
 }
 
 /// `POST /scan_history/{address}`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScanOne {
+    /// How far to look back, in place of heights; 1000 blocks when nothing is said.
     blocks_back: Option<BlocksBack>,
     from_height: Option<Height>,
+    /// Absent: up to where live watching took over.
     to_height: Option<Height>,
 }
 
@@ -59,13 +62,16 @@ impl Request for ScanOne {
 }
 
 /// `POST /scan_history`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScanList {
     addresses: Option<Addresses<Unlabelled>>,
+    /// In place of addresses.
     descriptor_id: Option<String>,
+    /// How far to look back, in place of heights; 1000 blocks when nothing is said.
     blocks_back: Option<BlocksBack>,
     from_height: Option<Height>,
+    /// Absent: up to where live watching took over.
     to_height: Option<Height>,
 }
 
@@ -82,13 +88,61 @@ impl Request for ScanList {
     }
 }
 
+/// A history scan that is begun.
+#[derive(Serialize, JsonSchema)]
+pub struct BegunScan {
+    /// Scripts that are to be scanned.
+    count: usize,
+    scan_id: String,
+    /// If that was the way to say it.
+    blocks_back: Option<u32>,
+    from_height: u32,
+    to_height: Option<u32>,
+    message: String,
+    status: Scanning,
+}
+
+/// It is begun.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Scanning {
+    Scanning,
+}
+
+/// The same of one address.
+#[derive(Serialize, JsonSchema)]
+pub struct BegunAddressScan {
+    address: String,
+    #[serde(flatten)]
+    scan: BegunScan,
+    /// Absent when the address is not watched any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coverage: Option<CoverageShape>,
+}
+
+/// The same of a list, or of a descriptor.
+#[derive(Serialize, JsonSchema)]
+pub struct BegunListScan {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor_id: Option<String>,
+    #[serde(flatten)]
+    scan: BegunScan,
+}
+
+/// History scans, open ones first, newest first.
+#[derive(Serialize, JsonSchema)]
+pub struct ScanPage {
+    count: usize,
+    scans: Vec<ScanShape>,
+}
+
 /// `POST /scan_history/{address}`
 pub async fn scan_history(
     scans: &Arc<Scans>,
     principal: &Principal,
     address: &str,
     scan: ScanOne,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<BegunAddressScan>>, ApiError> {
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
     let address = scans.reads.address(address)?;
     let (script, text) = (address.script, address.text.clone());
@@ -99,9 +153,13 @@ pub async fn scan_history(
         Ok(coverage.transpose()?)
     };
     let coverage = scans.reads.run(read).await?;
-    let answer = object! { address: text, #[serde(flatten)] answer, ?coverage };
+    let answer = BegunAddressScan {
+        address: text,
+        scan: answer,
+        coverage,
+    };
     let accepted = StatusCode::ACCEPTED;
-    Ok(respond::with_cursor(accepted, &cursor, &answer))
+    Ok(respond::with_cursor(accepted, &cursor, answer))
 }
 
 /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched; or
@@ -111,7 +169,7 @@ pub async fn scan_history_of_list(
     principal: &Principal,
     scan: ScanList,
     concerns: &Concerns,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<BegunListScan>>, ApiError> {
     let scans = &descriptors.scans;
     let listed = match (scan.addresses, scan.descriptor_id) {
         (Some(listed), None) => listed,
@@ -125,10 +183,12 @@ pub async fn scan_history_of_list(
             let (count, range, scan, head) = descriptors.scan_history(id, range).await?;
             // It was found, and is no key that somebody sent by mistake.
             let _ = concerns.set(id.short());
-            let answer = answer(count, range, scan);
-            let answer = object! { descriptor_id: id.to_string(), #[serde(flatten)] answer };
+            let answer = BegunListScan {
+                descriptor_id: Some(id.to_string()),
+                scan: answer(count, range, scan),
+            };
             let cursor = scans.reads.encoder.cursor(head);
-            return Ok(respond::with_cursor(StatusCode::ACCEPTED, &cursor, &answer));
+            return Ok(respond::with_cursor(StatusCode::ACCEPTED, &cursor, answer));
         }
         (None, None) => {
             let example = format!("{} or {{\"descriptor_id\": \"<id>\"}}", ScanList::EXAMPLE);
@@ -141,9 +201,13 @@ pub async fn scan_history_of_list(
     };
     let addresses = scans.reads.run_long(parse).await?;
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
-    let (answer, cursor) = begin_answered(scans, principal, addresses, true, range).await?;
+    let (scan, cursor) = begin_answered(scans, principal, addresses, true, range).await?;
+    let answer = BegunListScan {
+        descriptor_id: None,
+        scan,
+    };
     let accepted = StatusCode::ACCEPTED;
-    Ok(respond::with_cursor(accepted, &cursor, &answer))
+    Ok(respond::with_cursor(accepted, &cursor, answer))
 }
 
 /// `is_list`: it asked for a list. The answer, and its cursor.
@@ -153,7 +217,7 @@ async fn begin_answered(
     addresses: Vec<KnownAddress>,
     is_list: bool,
     range: RangeRequest,
-) -> Result<(impl Serialize + use<>, String), ApiError> {
+) -> Result<(BegunScan, String), ApiError> {
     let (owned, principal) = (scans.clone(), principal.clone());
     let begun =
         run_detached(async move { begin(&owned, &principal, addresses, is_list, range).await });
@@ -163,7 +227,7 @@ async fn begin_answered(
 }
 
 /// `count`: scripts that are to be scanned.
-fn answer(count: usize, range: Range, scan: ScanId) -> impl Serialize + use<> {
+fn answer(count: usize, range: Range, scan: ScanId) -> BegunScan {
     let Range {
         blocks_back,
         from,
@@ -173,14 +237,16 @@ fn answer(count: usize, range: Range, scan: ScanId) -> impl Serialize + use<> {
         || "where it is covered already".to_owned(),
         |to| format!("block {to}"),
     );
-    object! {
+    BegunScan {
         count,
         scan_id: scan.to_string(),
         blocks_back,
         from_height: from,
         to_height: to,
-        message: format!("Blocks from {from} up to {end} are to be scanned; GET /scans/{scan} says how far it is."),
-        status: "scanning",
+        message: format!(
+            "Blocks from {from} up to {end} are to be scanned; GET /scans/{scan} says how far it is."
+        ),
+        status: Scanning::Scanning,
     }
 }
 
@@ -237,18 +303,21 @@ fn plan(
 }
 
 /// `GET /scans`: open ones first, newest first.
-pub async fn list_scans(scans: &Arc<Scans>) -> Result<Answer, ApiError> {
+pub async fn list_scans(scans: &Arc<Scans>) -> Result<Reply<ScanPage>, ApiError> {
     let known = scans.clone();
     let read = scans.reads.run_long(move |view| {
         let scans = known.all(view, LISTED)?;
-        let list = object! { count: scans.len(), scans };
+        let list = ScanPage {
+            count: scans.len(),
+            scans,
+        };
         Ok(respond::ok_at(&view.cursor()?, &list))
     });
     read.await
 }
 
 /// `GET /scans/{id}`
-pub async fn scan(scans: &Scans, id: &str) -> Result<Answer, ApiError> {
+pub async fn scan(scans: &Scans, id: &str) -> Result<Reply<ScanShape>, ApiError> {
     let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
     let progress = scans.progress_of(scan);
     let read = scans.reads.run(move |view| {
@@ -260,7 +329,7 @@ pub async fn scan(scans: &Scans, id: &str) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /scans/{id}`: what it has found stays.
-pub async fn cancel_scan(scans: &Arc<Scans>, id: &str) -> Result<Answer, ApiError> {
+pub async fn cancel_scan(scans: &Arc<Scans>, id: &str) -> Result<Reply<ScanShape>, ApiError> {
     let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
     let owned = scans.clone();
     let cancelled = run_detached(async move { owned.cancel(scan).await });

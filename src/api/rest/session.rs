@@ -2,18 +2,18 @@
 
 use hyper::header::SET_COOKIE;
 use hyper::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::respond::{self, Answer};
+use super::respond::{self, Reply};
 use crate::api::session::{self, Asking, SessionCookie};
-use crate::auth::{Credential, Guard, LoggedIn, Principal};
+use crate::auth::{Credential, Guard, LoggedIn, Principal, Scope};
 use crate::indexer;
 use crate::wire::error::ApiError;
-use crate::wire::json::object;
 use crate::wire::request::Request;
 
 /// The body of `POST /session`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogIn {
     token: String,
@@ -21,6 +21,25 @@ pub struct LogIn {
 
 impl Request for LogIn {
     const EXAMPLE: &'static str = "{\"token\": \"sw_…\"}";
+}
+
+/// A session of the page, whose other half is a cookie.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub struct SessionShape {
+    /// Of the token.
+    name: Option<String>,
+    scope: Option<Scope>,
+    /// Seconds since the Unix epoch.
+    expires: Option<u64>,
+    /// To be sent with each request, as the header `Satwatch-Page-Key`.
+    page_key: String,
+}
+
+/// There is no session any more.
+#[derive(Serialize, JsonSchema)]
+pub struct LoggedOut {
+    success: bool,
 }
 
 /// What a request says of the page and its session besides its body.
@@ -66,7 +85,7 @@ pub async fn log_in(
     page: &FromPage,
     asked: LogIn,
     count: impl FnOnce(&Principal) -> Result<(), ApiError>,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<SessionShape>, ApiError> {
     if page.foreign {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -96,21 +115,25 @@ pub async fn log_in(
     let written = sessions.indexer.edit_auth(edits, false).await;
     written.map_err(|_| ApiError::stopping())?;
     let token = principal.token();
-    let mut answer = respond::ok(&object! {
+    let mut reply = respond::ok(&SessionShape {
         name: token.map(|it| it.name.clone()),
-        scope: token.map(|it| it.scope.name()),
+        scope: token.map(|it| it.scope),
         expires: token.and_then(|it| it.expires),
         page_key: secrets.page_key,
     });
     let cookie = sessions.cookie.set(&secrets.id, page.secure);
-    answer.headers_mut().insert(SET_COOKIE, cookie);
-    answer.extensions_mut().insert(LoggedInOrOut(principal));
-    Ok(answer)
+    reply.headers_mut().insert(SET_COOKIE, cookie);
+    let extensions = reply.answer.extensions_mut();
+    extensions.insert(LoggedInOrOut(principal));
+    Ok(reply)
 }
 
 /// `DELETE /session`. Whoever has no session is out already.
-pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer, ApiError> {
-    let mut answer = respond::ok(&object! { success: true });
+pub async fn log_out(
+    sessions: &PageSessions,
+    page: &FromPage,
+) -> Result<Reply<LoggedOut>, ApiError> {
+    let mut reply = respond::ok(&LoggedOut { success: true });
     if let Some((id, page_key)) = &page.halves {
         let credential = Credential::Session { id, page_key };
         let principal = sessions.auth.admit(credential);
@@ -119,10 +142,11 @@ pub async fn log_out(sessions: &PageSessions, page: &FromPage) -> Result<Answer,
             let written = sessions.indexer.edit_auth(edits, true).await;
             written.map_err(|_| ApiError::stopping())?;
             let principal = principal.unwrap_or_else(|_| Principal::nobody());
-            answer.extensions_mut().insert(LoggedInOrOut(principal));
+            let extensions = reply.answer.extensions_mut();
+            extensions.insert(LoggedInOrOut(principal));
         }
         let cookie = sessions.cookie.taken_back();
-        answer.headers_mut().insert(SET_COOKIE, cookie);
+        reply.headers_mut().insert(SET_COOKIE, cookie);
     }
-    Ok(answer)
+    Ok(reply)
 }

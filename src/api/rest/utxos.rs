@@ -5,18 +5,19 @@
 use bitcoin::{Network, OutPoint};
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::body::AnswerBody;
 use super::budget::{Budget, PART_ROWS};
-use super::respond::{self, Answer};
+use super::respond::{self, Reply};
 use crate::reads::{Reads, StoreView, descriptor_coverage, wallet_rows};
-use crate::store::{HeldSnapshot, Snapshot, UtxoPage};
+use crate::store::{self, HeldSnapshot, Snapshot};
 use crate::tracker::{BlockId, DescriptorId, OutputRow};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
-use crate::wire::json::{BalanceOf, Block, CoverageShape, object, to_raw, to_text, utxo_shape};
+use crate::wire::json::{BalanceOf, Block, CoverageShape, Utxo, to_raw, to_text, utxo_shape};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -28,12 +29,33 @@ const SMALL: u64 = 1000;
 const PART: usize = 200;
 
 /// `GET /utxos/{address}`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListUtxos {
+    /// Those too that a mempool transaction spends.
     include_spent: Option<bool>,
+    /// All of them without `limit` and `after`.
     limit: Option<Limit<PAGE_MOST>>,
+    /// The `next` of the page before.
     after: Option<String>,
+}
+
+/// Unspent outputs, in the order of the bytes of their transactions' ids.
+#[derive(Serialize, JsonSchema)]
+pub struct UtxoPage {
+    #[serde(flatten)]
+    of: BalanceOf,
+    count: u64,
+    /// On all pages.
+    total: u64,
+    #[schemars(with = "Vec<Utxo<'static>>")]
+    utxos: Vec<Box<RawValue>>,
+    /// The `after` of the next page; `null` on the last one.
+    next: Option<String>,
+    coverage: CoverageShape,
+    tip: Option<Block>,
+    /// It includes every event up to this one.
+    cursor: String,
 }
 
 impl Request for ListUtxos {
@@ -115,7 +137,7 @@ struct ShapedPage {
 impl UtxoList {
     fn page(&self, after: Option<&OutPoint>, limit: usize) -> Result<ShapedPage, ApiError> {
         let (snapshot, spent) = (self.snapshot.get(), self.include_spent);
-        let UtxoPage { utxos, next } = match &self.of {
+        let store::UtxoPage { utxos, next } = match &self.of {
             UtxosOf::Address(address) => snapshot.utxos(&address.script, spent, after, limit)?,
             UtxosOf::Descriptor(id) => snapshot.descriptor_utxos(id, spent, after, limit)?,
         };
@@ -161,7 +183,7 @@ pub async fn utxos(
     budget: &Budget,
     address: &str,
     query: ListUtxos,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<UtxoPage>, ApiError> {
     let of = UtxosOf::Address(reads.address(address)?);
     list_utxos(reads, budget, of, query).await
 }
@@ -172,7 +194,7 @@ pub async fn list_utxos(
     budget: &Budget,
     of: UtxosOf,
     query: ListUtxos,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<UtxoPage>, ApiError> {
     let after = query.after.map(|text| text.parse::<OutPoint>()).transpose();
     let after = after
         .map_err(|_| ApiError::invalid_parameter("after", "the \"next\" of an earlier page"))?;
@@ -208,15 +230,15 @@ pub async fn list_utxos(
             },
             false => list.page(after.as_ref(), limit.unwrap_or(usize::MAX))?,
         };
-        let text = to_text(&object! {
-            #[serde(flatten)] named,
+        let text = to_text(&UtxoPage {
+            of: named,
             count: if all { total } else { page.utxos.len() as u64 },
             total,
             utxos: page.utxos,
             next: page.next.map(|next| next.to_string()),
             coverage,
             tip: tip.map(Block::from),
-            cursor: &cursor,
+            cursor: cursor.clone(),
         });
         let body = match all {
             true => AnswerBody::parts(parts_reads, all_utxos(&text, list)?),
@@ -224,7 +246,7 @@ pub async fn list_utxos(
         };
         let mut answer = respond::json_text(StatusCode::OK, body);
         respond::set_cursor(&mut answer, &cursor);
-        Ok(answer)
+        Ok(Reply::written(answer))
     };
     reads.run_long(read).await
 }

@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::respond::{self, Answer};
+use super::respond::{self, Reply, WithCursor};
 use crate::api::scans::Scans;
 use crate::auth::Principal;
 use crate::reads::StoreView;
 use crate::tracker::WatchRequest;
 use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::object;
+use crate::wire::json::CoverageShape;
 use crate::wire::request::Request;
 use crate::wire::request::history::HistoryOption;
 use crate::wire::request::types::{Addresses, Depths, Label, Labelled};
@@ -21,9 +22,10 @@ use crate::wire::request::types::{Addresses, Depths, Label, Labelled};
 const FROM_HEIGHT: (&str, &str) = ("from_height", "write `\"history\": {\"from_height\": 0}`");
 
 /// `POST /add_address`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddAddress {
+    /// An address of the daemon's network, or a `bitcoin:` URI.
     address: String,
     label: Option<Label>,
     history: Option<HistoryOption>,
@@ -43,7 +45,7 @@ impl Request for AddAddress {
 }
 
 /// `POST /add_addresses`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddAddresses {
     addresses: Addresses<Labelled>,
@@ -66,12 +68,43 @@ impl Request for AddAddresses {
     }
 }
 
+/// An address that is watched now.
+#[derive(Serialize, JsonSchema)]
+pub struct AddedAddress {
+    address: String,
+    message: String,
+    label: String,
+    coverage: CoverageShape,
+    /// The history scan that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan_id: Option<String>,
+}
+
+/// Addresses that are watched now.
+#[derive(Serialize, JsonSchema)]
+pub struct AddedAddresses {
+    count: usize,
+    /// Those that were not watched before.
+    added: usize,
+    message: String,
+    /// The history scan that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan_id: Option<String>,
+}
+
+/// An address that is not watched any more.
+#[derive(Serialize, JsonSchema)]
+pub struct RemovedAddress {
+    address: String,
+    message: String,
+}
+
 /// `POST /add_address`
 pub async fn add_address(
     scans: &Arc<Scans>,
     principal: &Principal,
     asked: AddAddress,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<AddedAddress>>, ApiError> {
     let Scans {
         reads, watchlist, ..
     } = &**scans;
@@ -95,15 +128,15 @@ pub async fn add_address(
         0 => format!("{text} was watched already."),
         _ => format!("Watching {text} from now on."),
     };
-    let added = object! {
+    let added = AddedAddress {
         address: text,
         message,
         label,
         coverage,
-        ?scan_id: scan.map(|scan| scan.to_string()),
+        scan_id: scan.map(|scan| scan.to_string()),
     };
     let cursor = reads.encoder.cursor(done.head);
-    Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, added))
 }
 
 /// `POST /add_addresses`: all of them or, when one is bad, none.
@@ -111,7 +144,7 @@ pub async fn add_addresses(
     scans: &Arc<Scans>,
     principal: &Principal,
     asked: AddAddresses,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<AddedAddresses>>, ApiError> {
     let Scans {
         reads, watchlist, ..
     } = &**scans;
@@ -124,9 +157,14 @@ pub async fn add_addresses(
     let added = done.added;
     let message = format!("Watching {}, {added} from now on.", address::count(count));
     let scan_id = scan.map(|scan| scan.to_string());
-    let added = object! { count, added, message, ?scan_id };
+    let added = AddedAddresses {
+        count,
+        added,
+        message,
+        scan_id,
+    };
     let cursor = reads.encoder.cursor(done.head);
-    Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, added))
 }
 
 /// What is to be watched, each script once.
@@ -158,17 +196,20 @@ fn requests(
 
 /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it stays
 /// so, and hears of it again if somebody adds it again.
-pub async fn remove_address(scans: &Scans, address: &str) -> Result<Answer, ApiError> {
+pub async fn remove_address(
+    scans: &Scans,
+    address: &str,
+) -> Result<Reply<WithCursor<RemovedAddress>>, ApiError> {
     let known = scans.reads.address(address)?;
     let address = known.text.clone();
     let head = scans.watchlist.remove(known).await?;
     let message =
         format!("{address} is not watched any more, and what was known of it is forgotten.");
     let (removed, cursor) = (
-        object! { address, message },
+        RemovedAddress { address, message },
         scans.reads.encoder.cursor(head),
     );
-    Ok(respond::with_cursor(StatusCode::OK, &cursor, &removed))
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, removed))
 }
 
 /// The addresses without repetitions, in order.

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::consumers::ConsumerRoutes;
-use super::respond::{self, Answer};
+use super::respond::{self, Reply};
 use crate::consumers::consumer_name;
 use crate::store::DeadLetter;
-use crate::webhooks::{Retried, Tested};
+use crate::webhooks::{Record, Retried, Tested};
 use crate::wire::EventEncoder;
 use crate::wire::cursor::{self, BadCursor};
 use crate::wire::error::ApiError;
-use crate::wire::json::{self, object, seconds};
+use crate::wire::json::{self, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -24,17 +25,19 @@ const LIMIT_MOST: u32 = 1000;
 const CURSORS_MOST: usize = 10_000;
 
 /// `GET /consumers/{name}/dead_letters`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListDeadLetters {
+    /// 100 when absent.
     limit: Option<Limit<LIMIT_MOST>>,
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
 impl Request for ListDeadLetters {}
 
 /// `DELETE /consumers/{name}/dead_letters`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DropDeadLetters {
     /// All of them without one.
@@ -44,7 +47,7 @@ pub struct DropDeadLetters {
 impl Request for DropDeadLetters {}
 
 /// `POST /consumers/{name}/dead_letters/resend`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResendDeadLetters {
     /// All of them without any.
@@ -55,9 +58,10 @@ impl Request for ResendDeadLetters {
     const EXAMPLE: &'static str = "{\"cursors\": [\"<cursor>\", …]}";
 }
 
-#[derive(Debug, Deserialize)]
+/// Cursors of dead letters.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<String>")]
-struct Cursors(Vec<String>);
+struct Cursors(#[schemars(length(min = 1, max = CURSORS_MOST))] Vec<String>);
 
 impl TryFrom<Vec<String>> for Cursors {
     type Error = String;
@@ -72,12 +76,58 @@ impl TryFrom<Vec<String>> for Cursors {
     }
 }
 
+/// A page of dead letters, oldest first.
+#[derive(Serialize, JsonSchema)]
+pub struct DeadLetterPage {
+    count: usize,
+    dead_letters: Vec<DeadLetterShape>,
+    /// On all pages.
+    total: usize,
+    /// The `after` of the next page; `null` on the last one.
+    next: Option<String>,
+}
+
+/// An event that the receiver did not take in the time that it has.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetter")]
+struct DeadLetterShape {
+    cursor: String,
+    /// Its name.
+    event: &'static str,
+    /// As subscribers got it.
+    data: Box<RawValue>,
+    attempts: u32,
+    /// Seconds since the Unix epoch.
+    first_failed: f64,
+    /// Seconds since the Unix epoch.
+    last_tried: f64,
+    error: String,
+    /// It is sent again.
+    resending: bool,
+}
+
+/// How many are concerned.
+#[derive(Serialize, JsonSchema)]
+pub struct Counted {
+    count: usize,
+    message: String,
+}
+
+/// The answer of a receiver to a test.
+#[derive(Serialize, JsonSchema)]
+pub struct TestedWebhook {
+    delivered: bool,
+    #[serde(flatten)]
+    attempt: Record,
+    message: String,
+}
+
 /// `GET /consumers/{name}/dead_letters?limit=&after=`
 pub async fn dead_letters(
     routes: &ConsumerRoutes,
     name: &str,
     query: ListDeadLetters,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<DeadLetterPage>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
     let encoder = &routes.reads.encoder;
@@ -97,7 +147,12 @@ pub async fn dead_letters(
         let shapes = letters.into_iter();
         let shapes = shapes.map(|(number, letter)| letter_shape(encoder, number, letter));
         let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
-        Ok(object! { count: dead_letters.len(), dead_letters, total, next })
+        Ok(DeadLetterPage {
+            count: dead_letters.len(),
+            dead_letters,
+            total,
+            next,
+        })
     });
     Ok(respond::ok(&page.await?))
 }
@@ -106,10 +161,10 @@ fn letter_shape(
     encoder: &EventEncoder,
     number: u64,
     letter: DeadLetter,
-) -> Result<impl Serialize + use<>, ApiError> {
+) -> Result<DeadLetterShape, ApiError> {
     let cursor = encoder.cursor(number);
     let (event, data) = json::event(&letter.event, cursor.clone(), encoder.network);
-    Ok(object! {
+    Ok(DeadLetterShape {
         cursor,
         event,
         data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
@@ -126,7 +181,7 @@ pub async fn drop_dead_letters(
     routes: &ConsumerRoutes,
     name: &str,
     query: DropDeadLetters,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<Counted>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let number = query
         .cursor
@@ -134,11 +189,11 @@ pub async fn drop_dead_letters(
         .transpose()?;
     let count = routes.webhooks.drop_dead_letters(&consumer, number).await?;
     let message = match count {
-        0 => "There are no dead letters; nothing was deleted.",
-        1 => "The dead letter is deleted.",
-        _ => &format!("{count} dead letters are deleted."),
+        0 => "There are no dead letters; nothing was deleted.".to_owned(),
+        1 => "The dead letter is deleted.".to_owned(),
+        _ => format!("{count} dead letters are deleted."),
     };
-    Ok(respond::ok(&object! { count, message }))
+    Ok(respond::ok(&Counted { count, message }))
 }
 
 /// `POST /consumers/{name}/dead_letters/resend`
@@ -146,7 +201,7 @@ pub async fn resend_dead_letters(
     routes: &ConsumerRoutes,
     name: &str,
     asked: ResendDeadLetters,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<Counted>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let number = |text: &String| number_of(&routes.reads.encoder, text);
     let numbers = asked
@@ -168,14 +223,20 @@ pub async fn resend_dead_letters(
 }
 
 /// `POST /consumers/{name}/retry`
-pub async fn retry_webhook(routes: &ConsumerRoutes, name: &str) -> Result<Answer, ApiError> {
+pub async fn retry_webhook(
+    routes: &ConsumerRoutes,
+    name: &str,
+) -> Result<Reply<Counted>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let retried = routes.webhooks.retry(&consumer).await?;
     Ok(counted(retried.count, retried_message(name, retried)))
 }
 
 /// `POST /consumers/{name}/test`
-pub async fn test_webhook(routes: &ConsumerRoutes, name: &str) -> Result<Answer, ApiError> {
+pub async fn test_webhook(
+    routes: &ConsumerRoutes,
+    name: &str,
+) -> Result<Reply<TestedWebhook>, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let Tested { record, is_stopped } = routes.webhooks.test(&consumer).await?;
     let message = match &record.error {
@@ -186,9 +247,11 @@ pub async fn test_webhook(routes: &ConsumerRoutes, name: &str) -> Result<Answer,
         None => "The receiver took the test.".to_owned(),
     };
     let delivered = record.error.is_none();
-    Ok(respond::ok(
-        &object! { delivered, #[serde(flatten)] record, message },
-    ))
+    Ok(respond::ok(&TestedWebhook {
+        delivered,
+        attempt: record,
+        message,
+    }))
 }
 
 /// The number of a dead letter's cursor, which may be older than the log.
@@ -206,13 +269,13 @@ fn number_of(encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
     })
 }
 
-fn counted(count: usize, message: String) -> Answer {
+fn counted(count: usize, message: String) -> Reply<Counted> {
     let status = if count == 0 {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
-    respond::json(status, &object! { count, message })
+    Reply::json(status, &Counted { count, message })
 }
 
 fn retried_message(name: &str, retried: Retried) -> String {

@@ -15,10 +15,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+pub use shape::ScanShape;
 use shape::scan_shape;
 
 use super::watchlist::{AGAIN, Watchlist};
@@ -143,10 +143,7 @@ impl Scans {
 
     /// Cancels a scan and tells those who are subscribed to one of its addresses: how it looks then
     /// and the head after that; `None` when there is none.
-    pub async fn cancel(
-        &self,
-        scan: ScanId,
-    ) -> Result<Option<(impl Serialize + use<>, u64)>, ApiError> {
+    pub async fn cancel(&self, scan: ScanId) -> Result<Option<(ScanShape, u64)>, ApiError> {
         let before = self
             .reads
             .run(move |view| Ok((view.scan(&scan)?, view.scan_scripts(&scan)?)));
@@ -170,7 +167,7 @@ impl Scans {
         };
         let notice = Notice {
             subject: scan.0,
-            packet: progress::event(&shape)?,
+            packet: progress::event(shape.clone())?,
             as_of: None,
         };
         self.notify(&scripts, notice);
@@ -200,11 +197,7 @@ impl Scans {
     }
 
     /// All scans, open ones first, newest first.
-    pub fn all(
-        &self,
-        view: &StoreView<'_>,
-        most: usize,
-    ) -> Result<Vec<impl Serialize + use<>>, ApiError> {
+    pub fn all(&self, view: &StoreView<'_>, most: usize) -> Result<Vec<ScanShape>, ApiError> {
         let scans = view.scans(None).collect::<Result<Vec<_>, _>>()?;
         self.shapes(view, scans, most)
     }
@@ -214,7 +207,7 @@ impl Scans {
         &self,
         view: &StoreView<'_>,
         most: usize,
-    ) -> Result<(Vec<impl Serialize + use<>>, usize), ApiError> {
+    ) -> Result<(Vec<ScanShape>, usize), ApiError> {
         let open = view.open_scans()?;
         let rows = open.iter().take(most);
         let rows =
@@ -228,7 +221,7 @@ impl Scans {
         view: &StoreView<'_>,
         mut scans: Vec<(ScanId, ScanRow)>,
         most: usize,
-    ) -> Result<Vec<impl Serialize + use<>>, ApiError> {
+    ) -> Result<Vec<ScanShape>, ApiError> {
         scans.sort_unstable_by_key(|(scan, row)| {
             (row.state != ScanState::Open, Reverse(row.created), *scan)
         });
@@ -247,7 +240,7 @@ pub fn shape(
     view: &StoreView<'_>,
     scan: ScanId,
     progress: Option<&ScanProgress>,
-) -> Result<Option<impl Serialize + use<>>, ApiError> {
+) -> Result<Option<ScanShape>, ApiError> {
     let row = view.scan(&scan)?;
     row.map(|row| shape_of(view, scan, &row, progress))
         .transpose()
@@ -258,7 +251,7 @@ fn shape_of(
     scan: ScanId,
     row: &ScanRow,
     progress: Option<&ScanProgress>,
-) -> Result<impl Serialize + use<>, ApiError> {
+) -> Result<ScanShape, ApiError> {
     let of = match view.descriptor_scan(&scan)? {
         Some(of) => Some(BalanceOf::Descriptor {
             descriptor_id: of.descriptor.to_string(),

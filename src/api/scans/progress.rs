@@ -13,19 +13,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Scans, shape_of};
+use super::{ScanShape, Scans, shape_of};
 use crate::clock::now_ms;
 use crate::events::Notice;
 use crate::history::ScanProgress;
 use crate::reads::StoreView;
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};
-use crate::wire::NAMESPACE;
 use crate::wire::error::ApiError;
-use crate::wire::json::{object, seconds};
+use crate::wire::json::{ServerEvent, seconds, server_events};
 
 /// Between two words about a scan.
 const PACE: Duration = Duration::from_secs(1);
@@ -34,11 +34,26 @@ const ROUND: usize = 100;
 /// Scripts of them, unless the first alone has more.
 const ROUND_SCRIPTS: usize = 100_000;
 
+server_events! {
+    /// What is told of scans besides the log.
+    PROGRESS_EVENTS {
+        "scan_progress" ScanProgressEvent, "How far an open history scan is, once a second; it is not in the log and has no cursor";
+    }
+}
+
+/// How far a history scan is.
+#[derive(Serialize, JsonSchema)]
+struct ScanProgressEvent {
+    #[serde(flatten)]
+    scan: ScanShape,
+    /// Seconds since the Unix epoch.
+    timestamp: f64,
+}
+
 /// The event for a scan.
-pub fn event(shape: &impl Serialize) -> Result<Encoded, ApiError> {
+pub fn event(scan: ScanShape) -> Result<Encoded, ApiError> {
     let timestamp = seconds(now_ms());
-    let data = object! { #[serde(flatten)] shape, timestamp };
-    Ok(Encoded::event(NAMESPACE, "scan_progress", &data)?)
+    Ok(ScanProgressEvent { scan, timestamp }.encode()?)
 }
 
 /// Remembers what was told of each scan last, and in which round.
@@ -106,7 +121,7 @@ impl Teller {
             left = left.saturating_sub(scripts.len());
             let notice = Notice {
                 subject: progress.scan.0,
-                packet: event(&shape)?,
+                packet: event(shape)?,
                 as_of: Some(head),
             };
             scans.notify(&scripts, notice);
@@ -121,7 +136,7 @@ impl Teller {
 async fn look(
     scans: &Scans,
     now: ScanProgress,
-) -> Result<Option<(impl Serialize + use<>, Vec<ScriptHash>, u64)>, ApiError> {
+) -> Result<Option<(ScanShape, Vec<ScriptHash>, u64)>, ApiError> {
     let look = move |view: &StoreView<'_>| {
         let row = view.scan(&now.scan)?;
         let Some(row) = row.filter(|row| row.state == ScanState::Open) else {

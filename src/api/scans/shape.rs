@@ -1,10 +1,69 @@
 //! How one history scan is doing, as every answer and `scan_progress` show it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::history::{ScanMethod, ScanProgress};
 use crate::tracker::{ScanId, ScanRow, ScanState};
-use crate::wire::json::{BalanceOf, object, seconds};
+use crate::wire::json::{BalanceOf, seconds};
+
+/// A history scan.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Scan")]
+pub struct ScanShape {
+    scan_id: String,
+    status: ScanStatus,
+    /// Its descriptor, or the address of one that is open, if it has just one.
+    #[serde(flatten)]
+    of: Option<BalanceOf>,
+    address_count: u32,
+    from_height: u32,
+    /// The last height; `null` when that is not known yet.
+    to_height: Option<u32>,
+    /// The node has no blocks below.
+    horizon: Option<u32>,
+    /// The last height that is done.
+    height: Option<u32>,
+    blocks_done: u32,
+    blocks_total: Option<u32>,
+    /// 100 only when it is complete.
+    percent: f64,
+    /// Transactions that it has found.
+    transactions: u64,
+    method: Option<ScanMethodWord>,
+    blocks_per_second: Option<f64>,
+    seconds_left: Option<u64>,
+    /// Why it waits.
+    waits_for: Option<String>,
+    /// Seconds since the Unix epoch.
+    created: f64,
+    /// Seconds since the Unix epoch.
+    updated: f64,
+}
+
+/// How far a history scan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ScanStatus {
+    /// It waits for its turn.
+    Queued,
+    /// It waits for something (`waits_for`).
+    Waiting,
+    Scanning,
+    Complete,
+    Cancelled,
+}
+
+/// How the blocks are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ScanMethod")]
+enum ScanMethodWord {
+    /// With compact block filters.
+    Filters,
+    /// All of them are read.
+    Blocks,
+}
 
 /// `of`: its descriptor, or the address of one that is open, if it has just one. `progress`: of a
 /// scan that is open, if the node's side knows of it by now. `tip`: height of the tip. Right after
@@ -15,7 +74,7 @@ pub fn scan_shape(
     of: Option<BalanceOf>,
     progress: Option<&ScanProgress>,
     tip: Option<u32>,
-) -> impl Serialize + use<> {
+) -> ScanShape {
     let progress = progress.filter(|_| row.state == ScanState::Open);
     let running = progress.filter(|progress| progress.running);
     let top = tip.map_or(0, |tip| tip.saturating_add(1)).max(row.next);
@@ -44,10 +103,10 @@ pub fn scan_shape(
     let rate = running
         .and_then(|running| running.rate)
         .filter(|rate| rate.is_finite() && *rate > 0.0);
-    object! {
+    ScanShape {
         scan_id: scan.to_string(),
         status: word(row, progress),
-        #[serde(flatten)] of,
+        of,
         address_count: row.scripts,
         from_height: row.from,
         to_height: target,
@@ -60,8 +119,8 @@ pub fn scan_shape(
         method: progress
             .and_then(|progress| progress.method)
             .map(|method| match method {
-                ScanMethod::Filters => "filters",
-                ScanMethod::Blocks => "blocks",
+                ScanMethod::Filters => ScanMethodWord::Filters,
+                ScanMethod::Blocks => ScanMethodWord::Blocks,
             }),
         blocks_per_second: rate.map(tenths),
         // A cast of a float saturates.
@@ -74,13 +133,13 @@ pub fn scan_shape(
     }
 }
 
-fn word(row: &ScanRow, progress: Option<&ScanProgress>) -> &'static str {
+fn word(row: &ScanRow, progress: Option<&ScanProgress>) -> ScanStatus {
     match (row.state, progress) {
-        (ScanState::Complete, _) => "complete",
-        (ScanState::Cancelled, _) => "cancelled",
-        (ScanState::Open, Some(progress)) if progress.running => "scanning",
-        (ScanState::Open, Some(progress)) if progress.waits_for.is_some() => "waiting",
-        (ScanState::Open, _) => "queued",
+        (ScanState::Complete, _) => ScanStatus::Complete,
+        (ScanState::Cancelled, _) => ScanStatus::Cancelled,
+        (ScanState::Open, Some(progress)) if progress.running => ScanStatus::Scanning,
+        (ScanState::Open, Some(progress)) if progress.waits_for.is_some() => ScanStatus::Waiting,
+        (ScanState::Open, _) => ScanStatus::Queued,
     }
 }
 

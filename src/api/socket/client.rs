@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::SocketServices;
+use super::answers::{CaughtUp, ErrorEvent, Lagged};
 use super::consumers::ConsumerReading;
 use crate::api::access::Caller;
 use crate::auth::{Principal, Scope, Waits};
@@ -16,7 +16,7 @@ use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::limits::Held;
 use crate::socketio::{Ack, EncodeError, Encoded};
-use crate::wire::json::{object, to_raw};
+use crate::wire::json::{ServerEvent, to_raw};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE};
 
 /// Answers that may wait for a client before no more of its packets are taken, and their bytes.
@@ -67,8 +67,16 @@ impl ClientState {
 }
 
 /// An event and its acknowledgement, which carries the same object: the packets, in order.
-pub fn packets(name: &str, json: &RawValue, ack: Option<Ack>) -> Result<Vec<Encoded>, EncodeError> {
-    let mut packets = vec![Encoded::event_raw(NAMESPACE, name, json.get())?];
+pub fn packets<E: ServerEvent>(event: &E, ack: Option<Ack>) -> Result<Vec<Encoded>, EncodeError> {
+    written_packets::<E>(&to_raw(event), ack)
+}
+
+/// The same of an event that is written already.
+pub fn written_packets<E: ServerEvent>(
+    json: &RawValue,
+    ack: Option<Ack>,
+) -> Result<Vec<Encoded>, EncodeError> {
+    let mut packets = vec![Encoded::event_raw(NAMESPACE, E::NAME, json.get())?];
     if let Some(ack) = ack {
         packets.push(ack.into_packet(json)?);
     }
@@ -124,13 +132,8 @@ impl Client {
     }
 
     /// An answer, given next.
-    pub fn answer(
-        &self,
-        name: &str,
-        shape: &impl Serialize,
-        ack: Option<Ack>,
-    ) -> Result<(), ApiError> {
-        let packets = packets(name, &to_raw(shape), ack)?;
+    pub fn answer<E: ServerEvent>(&self, event: &E, ack: Option<Ack>) -> Result<(), ApiError> {
+        let packets = packets(event, ack)?;
         self.with(|state| {
             let place = state.reader.place();
             packets
@@ -250,7 +253,7 @@ impl Client {
         }
         let refusal = self.principal.require(Scope::Read).err();
         let error = refusal.map_or_else(ApiError::stopping, ApiError::from);
-        let event = Encoded::event(NAMESPACE, "error", &error);
+        let event = ErrorEvent::from(error).encode();
         Poll::Ready(event.expect("an error is text and numbers"))
     }
 
@@ -305,14 +308,6 @@ pub fn packet(
     given: Given<Encoded>,
     encoder: &EventEncoder,
 ) -> Result<Option<Encoded>, EncodeError> {
-    let said = |name, place, head: Option<u64>, message| {
-        let shape = object! {
-            cursor: encoder.cursor(place),
-            ?head: head.map(|head| encoder.cursor(head)),
-            message,
-        };
-        Encoded::event(NAMESPACE, name, &shape).map(Some)
-    };
     match given {
         Given::Event(event) => {
             let encoded = event.encoded(encoder);
@@ -320,17 +315,20 @@ pub fn packet(
         }
         Given::Item(packet) => Ok(Some(packet)),
         Given::Notice(notice) => Ok(Some(notice.packet)),
-        Given::Lagged { place, head } => said(
-            "lagged",
-            place,
-            Some(head),
-            "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.",
-        ),
-        Given::CaughtUp { place } => said(
-            "caught_up",
-            place,
-            None,
-            "You have been told everything up to here; events come as they happen again.",
-        ),
+        Given::Lagged { place, head } => {
+            let lagged = Lagged {
+                cursor: encoder.cursor(place),
+                head: encoder.cursor(head),
+                message: "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.",
+            };
+            lagged.encode().map(Some)
+        }
+        Given::CaughtUp { place } => {
+            let caught_up = CaughtUp::Lag {
+                cursor: encoder.cursor(place),
+                message: "You have been told everything up to here; events come as they happen again.",
+            };
+            caught_up.encode().map(Some)
+        }
     }
 }

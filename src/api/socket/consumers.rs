@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use super::answers::{CaughtUp, ErrorEvent, SubscribedConsumer, UnsubscribedConsumer};
 use super::client::packet;
 use super::{Call, SocketServices};
 use crate::api::rest::consumers::acknowledge;
@@ -20,12 +22,12 @@ use crate::consumers::{Consumer, EndReason, Lease, LeaseId, consumer_name};
 use crate::events::{PageError, Reader};
 use crate::reads::{Reads, run_detached};
 use crate::socketio::{Ack, Encoded};
-use crate::wire::json::object;
+use crate::wire::json::ServerEvent;
 use crate::wire::request::Request;
-use crate::wire::{ApiError, NAMESPACE, cursor};
+use crate::wire::{ApiError, cursor};
 
 /// `subscribe_consumer`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeConsumer {
     consumer: String,
@@ -43,7 +45,7 @@ impl Request for SubscribeConsumer {
 }
 
 /// `unsubscribe_consumer`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnsubscribeConsumer {
     consumer: String,
@@ -54,10 +56,11 @@ impl Request for UnsubscribeConsumer {
 }
 
 /// `ack`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckEvent {
     consumer: String,
+    /// Of the last event that is done.
     cursor: String,
 }
 
@@ -89,7 +92,7 @@ impl Call {
         reader.follow().await.map_err(|_| ApiError::stopping())?;
         let head = log.head().max(from);
         reader.put(head, caught_up(&name, reads.encoder.cursor(head))?);
-        client.answer("subscribed_consumer", &shape, ack.take())?;
+        client.answer(&shape, ack.take())?;
         client.read_consumer(ConsumerReading::new(consumer, lease, reader));
         Ok(())
     }
@@ -103,8 +106,7 @@ impl Call {
         consumer_name(&consumer)?;
         client.leave_consumer(&consumer);
         let message = format!("No more events of {consumer} come here; it stays where it is.");
-        let shape = object! { consumer, message };
-        client.answer("unsubscribed_consumer", &shape, ack.take())
+        client.answer(&UnsubscribedConsumer { consumer, message }, ack.take())
     }
 
     pub(super) async fn acknowledge(
@@ -121,7 +123,7 @@ impl Call {
         let reads = &self.services.reads;
         let acked = acknowledge(reads, &consumer, lease, &asked.cursor).await?;
         let acked = acked.map_err(|reason| reason.error(name))?;
-        self.client()?.answer("acked", &acked, ack.take())
+        self.client()?.answer(&acked, ack.take())
     }
 }
 
@@ -129,7 +131,7 @@ impl Call {
 async fn begin_reading(
     reads: &Reads,
     consumer: &Arc<Consumer>,
-) -> Result<(impl Serialize + use<>, u64), ApiError> {
+) -> Result<(SubscribedConsumer, u64), ApiError> {
     // Why it does not begin where the consumer stands.
     let (problem, restart, unread, from) = match begin_of(reads, consumer).await {
         Ok(unread) => (None, None, unread, unread.after),
@@ -152,13 +154,12 @@ async fn begin_reading(
         None => (reads.encoder.cursor(unread.acked), None, None),
     };
     let (error, code) = problem.unzip();
-    let shape = object! {
+    let shape = SubscribedConsumer {
         consumer: consumer.name.clone(),
         message: format!(
             "Reading {}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}.",
             consumer.name
         ),
-        // Events after this one follow.
         cursor,
         head: reads.encoder.cursor(unread.head),
         lag: match error {
@@ -168,18 +169,18 @@ async fn begin_reading(
             }
             None => unread.lag(),
         },
-        ?error,
-        ?code,
-        ?first,
-        ?balances,
+        error,
+        code,
+        first,
+        balances,
     };
     Ok((shape, from))
 }
 
 /// The end of what had happened when the reading began.
 fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
-    let shape = object! { consumer, cursor };
-    Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
+    let consumer = consumer.to_owned();
+    Ok(CaughtUp::Consumer { consumer, cursor }.encode()?)
 }
 
 type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
@@ -245,16 +246,17 @@ impl ConsumerReading {
         };
         match std::task::ready!(active.poll_next(&self.consumer, services, cx)) {
             Ok(packet) => Poll::Ready(packet),
-            Err(error) => self.end_with(&error),
+            Err(error) => self.end_with(error),
         }
     }
 
     /// Says why, and nothing more after it.
-    fn end_with(&mut self, error: &ApiError) -> Poll<Encoded> {
+    fn end_with(&mut self, error: ApiError) -> Poll<Encoded> {
         self.leave();
-        let said = object! { #[serde(flatten)] error, consumer: &self.consumer.name };
+        let consumer = Some(self.consumer.name.clone());
         // Cannot fail: it is our own JSON under our own name.
-        Encoded::event(NAMESPACE, "error", &said).map_or(Poll::Pending, Poll::Ready)
+        let said = ErrorEvent { error, consumer }.encode();
+        said.map_or(Poll::Pending, Poll::Ready)
     }
 }
 

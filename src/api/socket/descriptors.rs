@@ -2,6 +2,7 @@
 //! is made is in [`super::subscribe`].
 
 use super::Call;
+use super::answers::{Names, Unsubscribed};
 use super::client;
 use super::requests::{SubscribeDescriptor, UnsubscribeDescriptor};
 use super::subscribe::{Subject, Subscription};
@@ -11,7 +12,6 @@ use crate::events::Topic;
 use crate::socketio::Ack;
 use crate::tracker::DescriptorId;
 use crate::wire::ApiError;
-use crate::wire::json::{object, to_raw};
 use crate::wire::request::descriptors::{DescriptorText, descriptor_id};
 
 /// A descriptor that a client names.
@@ -103,9 +103,11 @@ impl Call {
     ) -> Result<(), ApiError> {
         let descriptor = WantedDescriptor::read(self, asked.descriptor_id, asked.descriptor);
         let id = descriptor.await?.id;
-        let message = "No more events about this descriptor come here.";
-        let json = to_raw(&object! { descriptor_id: id.to_string(), message });
-        let packets = client::packets("unsubscribed", &json, ack.take())?;
+        let unsubscribed = Unsubscribed {
+            names: Names::of_descriptor(id),
+            message: "No more events about this descriptor come here.".to_owned(),
+        };
+        let packets = client::packets(&unsubscribed, ack.take())?;
         self.client()?.unsubscribe(&Topic::Descriptor(id), packets);
         Ok(())
     }

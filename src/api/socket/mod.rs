@@ -21,6 +21,7 @@
 //! session's transport is free ──► Client::poll_next ──► Reader, or the consumer's
 //! ```
 
+mod answers;
 mod client;
 pub mod consumers;
 mod descriptors;
@@ -31,7 +32,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -50,10 +51,10 @@ use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
 use crate::wire::error::shortened;
-use crate::wire::json::object;
 use crate::wire::{ApiError, NAMESPACE, address};
+pub use answers::ANSWERS;
+use answers::{Connected, ErrorEvent};
 use client::Client;
-#[cfg(test)]
 pub use requests::EVENTS;
 
 /// What the events of clients are answered with.
@@ -87,8 +88,8 @@ impl Subscriptions {
 pub struct SocketApi(pub Arc<SocketServices>);
 
 /// The first event.
-fn connected_event(view: &StoreView<'_>) -> Result<impl Serialize + use<>, ApiError> {
-    Ok(object! {
+fn connected_event(view: &StoreView<'_>) -> Result<Connected, ApiError> {
+    Ok(Connected {
         message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
         version: env!("CARGO_PKG_VERSION"),
         network: address::network_name(view.encoder.network),
@@ -184,8 +185,8 @@ impl socketio::Handler for SocketApi {
         let client = Client::new(&self.0, principal, caller);
         // Cannot fail: it is our own JSON under our own names.
         let _ = match self.0.reads.on_the_spot(connected_event) {
-            Ok(shape) => client.answer("connected", &shape, None),
-            Err(error) => client.answer("error", &error, None),
+            Ok(shape) => client.answer(&shape, None),
+            Err(error) => client.answer(&ErrorEvent::from(error), None),
         };
         socket.keep(client);
     }
@@ -254,7 +255,7 @@ impl Call {
             // A client that cannot be told has left.
             let _ = self
                 .client()
-                .and_then(|client| client.answer("error", &error, ack));
+                .and_then(|client| client.answer(&ErrorEvent::from(error), ack));
         }
     }
 

@@ -3,68 +3,84 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Call;
+use super::answers::{
+    Subscribed, SubscribedBlocks, SubscribedConsumer, Unsubscribed, UnsubscribedConsumer,
+};
+use super::consumers::{AckEvent, SubscribeConsumer, UnsubscribeConsumer};
+use crate::api::rest::consumer_shape::Acked;
 use crate::auth::{Scope, needed};
 use crate::socketio::Ack;
 use crate::wire::address;
 use crate::wire::error::{ApiError, shortened};
+use crate::wire::json::ServerEvent;
 use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
 use crate::wire::request::{self, Nothing, Request};
+use crate::wire::schema::{self, SchemaOf};
 
 /// A row of the table of events.
 pub struct ClientEvent {
     pub name: &'static str,
     /// What the client must be allowed to do.
     pub scope: Option<Scope>,
+    /// What it does.
+    pub summary: &'static str,
+    pub argument: SchemaOf,
+    /// The event that answers it.
+    pub reply: &'static str,
     pub(super) answer: for<'a> fn(&'a Call, Args<'a>, &'a mut Option<Ack>) -> Answering<'a>,
 }
 
 type Args<'a> = &'a [Box<RawValue>];
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send + 'a>>;
 
-/// Name, scope.
+/// Name, scope, what it does, its argument, the event that answers it.
 macro_rules! events {
-    ($($name:literal $scope:ident |$call:ident, $args:ident, $ack:ident| $answer:expr;)*) => {
+    ($(
+        $name:literal $scope:ident $summary:literal ($asked:ident: $argument:ty) => $reply:ty
+            |$call:ident, $ack:ident| $answer:expr;
+    )*) => {
         /// The events of clients.
         pub static EVENTS: &[ClientEvent] = &[$(ClientEvent {
             name: $name,
             scope: needed!($scope),
-            answer: |$call, $args, $ack| Box::pin(async move { $answer }),
+            summary: $summary,
+            argument: schema::of::<$argument>,
+            reply: <$reply as ServerEvent>::NAME,
+            answer: |$call, args, $ack| Box::pin(async move {
+                let $asked: $argument = argument(args)?;
+                $answer
+            }),
         }),*];
     };
 }
 
 // What is not watched yet, and new depths, need more (`crate::api::watchlist`).
 events! {
-    "subscribe_address" read |call, args, ack| {
-        call.subscribe_address(argument(args)?, ack).await
-    };
-    "subscribe_addresses" read |call, args, ack| {
-        call.subscribe_addresses(argument(args)?, ack).await
-    };
-    "unsubscribe_address" read |call, args, ack| call.unsubscribe_address(argument(args)?, ack);
-    "subscribe_descriptor" read |call, args, ack| {
-        call.subscribe_descriptor(argument(args)?, ack).await
-    };
-    "unsubscribe_descriptor" read |call, args, ack| {
-        call.unsubscribe_descriptor(argument(args)?, ack).await
-    };
-    "subscribe_blocks" read |call, args, ack| {
-        let Nothing {} = argument(args)?;
-        call.subscribe_blocks(ack).await
-    };
-    "subscribe_consumer" watch |call, args, ack| {
-        call.subscribe_consumer(argument(args)?, ack).await
-    };
-    "unsubscribe_consumer" watch |call, args, ack| {
-        call.unsubscribe_consumer(argument(args)?, ack)
-    };
-    "ack" watch |call, args, ack| call.acknowledge(argument(args)?, ack).await;
+    "subscribe_address" read "Watches an address, and tells its events" (asked: SubscribeAddress)
+        => Subscribed |call, ack| call.subscribe_address(asked, ack).await;
+    "subscribe_addresses" read "The same of a list" (asked: SubscribeAddresses)
+        => Subscribed |call, ack| call.subscribe_addresses(asked, ack).await;
+    "unsubscribe_address" read "No more events of an address" (asked: UnsubscribeAddress)
+        => Unsubscribed |call, ack| call.unsubscribe_address(asked, ack);
+    "subscribe_descriptor" read "Watches a descriptor, and tells its events" (asked: SubscribeDescriptor)
+        => Subscribed |call, ack| call.subscribe_descriptor(asked, ack).await;
+    "unsubscribe_descriptor" read "No more events of a descriptor" (asked: UnsubscribeDescriptor)
+        => Unsubscribed |call, ack| call.unsubscribe_descriptor(asked, ack).await;
+    "subscribe_blocks" read "Tells blocks and reorgs" (_asked: Nothing)
+        => SubscribedBlocks |call, ack| call.subscribe_blocks(ack).await;
+    "subscribe_consumer" watch "Reads a consumer" (asked: SubscribeConsumer)
+        => SubscribedConsumer |call, ack| call.subscribe_consumer(asked, ack).await;
+    "unsubscribe_consumer" watch "Reads a consumer no more" (asked: UnsubscribeConsumer)
+        => UnsubscribedConsumer |call, ack| call.unsubscribe_consumer(asked, ack);
+    "ack" watch "Everything up to a cursor is done for a consumer" (asked: AckEvent)
+        => Acked |call, ack| call.acknowledge(asked, ack).await;
 }
 
 /// The row of an event.
@@ -75,12 +91,14 @@ pub fn find(name: &str) -> Result<&'static ClientEvent, ApiError> {
 }
 
 /// `subscribe_address`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeAddress {
     pub address: String,
+    /// A cursor: what came after it is told first.
     pub after: Option<String>,
     pub confirmations: Option<Depths>,
+    /// Balances come with the answer; true when absent.
     pub snapshot: Option<bool>,
 }
 
@@ -96,12 +114,14 @@ impl Request for SubscribeAddress {
 }
 
 /// `subscribe_addresses`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeAddresses {
     pub addresses: Addresses<Unlabelled>,
+    /// A cursor: what came after it is told first.
     pub after: Option<String>,
     pub confirmations: Option<Depths>,
+    /// Balances come with the answer; true when absent.
     pub snapshot: Option<bool>,
 }
 
@@ -119,7 +139,7 @@ const LABEL: &str = "POST /add_address takes a label";
 const HISTORY: &str = "POST /add_address takes `\"history\": {\"from_height\": 0}`";
 
 /// `unsubscribe_address`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnsubscribeAddress {
     pub address: String,
@@ -130,13 +150,15 @@ impl Request for UnsubscribeAddress {
 }
 
 /// `subscribe_descriptor`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeDescriptor {
     pub descriptor_id: Option<String>,
     pub descriptor: Option<DescriptorText>,
+    /// A cursor: what came after it is told first.
     pub after: Option<String>,
     pub confirmations: Option<Depths>,
+    /// Balances come with the answer; true when absent.
     pub snapshot: Option<bool>,
 }
 
@@ -156,7 +178,7 @@ impl Request for SubscribeDescriptor {
 const DESCRIPTOR_OPTION: &str = "POST /descriptors takes it";
 
 /// `unsubscribe_descriptor`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnsubscribeDescriptor {
     pub descriptor_id: Option<String>,

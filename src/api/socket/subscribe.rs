@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::answers::{CaughtUp, ErrorEvent, Names, Subscribed, SubscribedBlocks, Unsubscribed};
 use super::client::{self, SubscriptionStart};
 use super::descriptors::WantedDescriptor;
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
@@ -20,9 +20,9 @@ use crate::events::{Registration, Topic, cursors};
 use crate::limits::{Held, LimitUse};
 use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
+use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{Balance, object, to_raw};
-use crate::wire::{ApiError, NAMESPACE};
+use crate::wire::json::{Balance, ServerEvent, to_raw};
 
 /// The answer to a longer list carries no balances.
 const BALANCES: usize = 1000;
@@ -51,17 +51,17 @@ pub(super) enum Subject {
 
 impl Subject {
     /// As answers name it: one address, a list when a list was asked for, or a descriptor.
-    fn named(&self) -> Names<'_> {
+    fn named(&self) -> Names {
         let mut names = Names::default();
         match self {
             Self::Addresses { addresses, many } => {
-                let mut texts = addresses.iter().map(|address| &*address.text);
+                let mut texts = addresses.iter().map(|address| address.text.clone());
                 match many {
                     true => names.addresses = Some(texts.collect()),
                     false => names.address = texts.next(),
                 }
             }
-            Self::Descriptor(wanted) => names.descriptor_id = Some(wanted.id.to_string()),
+            Self::Descriptor(wanted) => names = Names::of_descriptor(wanted.id),
         }
         names
     }
@@ -82,17 +82,6 @@ impl Subject {
             Self::Descriptor(_) => 1,
         }
     }
-}
-
-/// Those that there are.
-#[derive(Default, Serialize)]
-struct Names<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    addresses: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    descriptor_id: Option<String>,
 }
 
 /// Topics that are registered, and are given up again unless the subscription is made.
@@ -212,9 +201,9 @@ impl Call {
         };
         let mut packets = Vec::new();
         if let Some(error) = problem {
-            packets.extend(client::packets("error", &to_raw(&error), None)?);
+            packets.extend(client::packets(&ErrorEvent::from(error), None)?);
         }
-        packets.extend(client::packets("subscribed", &json, ack.take())?);
+        packets.extend(client::written_packets::<Subscribed>(&json, ack.take())?);
         let caught_up = match after {
             Some(_) => Some((head, self.caught_up(&wanted, head)?)),
             None => None,
@@ -280,8 +269,7 @@ impl Call {
     fn caught_up(&self, wanted: &Subscription, head: u64) -> Result<Encoded, ApiError> {
         let names = wanted.subject.named();
         let cursor = self.services.reads.encoder.cursor(head);
-        let shape = object! { cursor, #[serde(flatten)] names };
-        Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
+        Ok(CaughtUp::Replay { cursor, names }.encode()?)
     }
 
     pub(super) async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {
@@ -292,15 +280,15 @@ impl Call {
         let held = places(subscriptions, new.len())?;
         let registered = TopicsGuard::add(registration, new).await?;
         let described = self.services.reads.run(|view| {
-            let shape = object! {
+            let shape = SubscribedBlocks {
                 message: "Subscribed to blocks and reorgs.",
                 tip: view.tip_shape()?,
                 cursor: view.cursor()?,
             };
-            Ok((to_raw(&shape), view.head()?))
+            Ok((shape, view.head()?))
         });
-        let (json, number) = described.await?;
-        let packets = client::packets("subscribed_blocks", &json, ack.take())?;
+        let (shape, number) = described.await?;
+        let packets = client::packets(&shape, ack.take())?;
         let from = SubscriptionStart {
             number,
             caught_up: None,
@@ -317,8 +305,11 @@ impl Call {
     ) -> Result<(), ApiError> {
         let address = self.services.reads.address(&asked.address)?;
         let message = format!("No more events about {} come here.", address.text);
-        let json = to_raw(&object! { address: address.text, message });
-        let packets = client::packets("unsubscribed", &json, ack.take())?;
+        let names = Names {
+            address: Some(address.text),
+            ..Names::default()
+        };
+        let packets = client::packets(&Unsubscribed { names, message }, ack.take())?;
         self.client()?
             .unsubscribe(&Topic::Script(address.script), packets);
         Ok(())
@@ -360,16 +351,15 @@ fn subscribed(
             }
         }
     };
-    let shape = object! {
+    let shape = Subscribed {
         message,
-        #[serde(flatten)] names,
-        ?count,
-        ?balance,
-        ?balances,
-        // Events after this one follow.
+        names,
+        count,
+        balance,
+        balances,
         cursor: view.encoder.cursor(after.unwrap_or(head)),
-        ?error: problem.map(|it| &it.message),
-        ?code: problem.map(|it| it.code),
+        error: problem.map(|it| it.message.clone()),
+        code: problem.map(|it| it.code),
     };
     Ok((to_raw(&shape), head))
 }

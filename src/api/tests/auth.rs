@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::limits::Captured;
 use super::strict::requests_of;
 use super::{Client, Daemon, PATIENCE, address, event_of};
-use crate::api::rest::route::ROUTES;
+use crate::api::rest::routes::ROUTES;
 use crate::api::socket::EVENTS;
 use crate::auth::{Credential, InForce, Scope, Token, TokenText, TokensFile};
 use crate::clock::now_ms;
@@ -244,6 +244,8 @@ fn scopes_are_those_of_the_contract() {
         "DELETE /session",
         "GET /health/live",
         "GET /health/ready",
+        "GET /openapi.json",
+        "GET /asyncapi.json",
     ];
     assert_eq!(of(None), open);
     assert_eq!(of(Some(Scope::LEAST)), ["GET /token", "GET /metrics"]);

@@ -4,6 +4,7 @@
 mod audit;
 mod auth;
 mod consumers;
+mod contract;
 mod cursors;
 mod descriptors;
 mod ended;

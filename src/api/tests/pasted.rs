@@ -5,7 +5,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::*;
-use crate::api::rest::route::ROUTES;
+use crate::api::rest::routes::ROUTES;
 
 /// Everything that is an address of somebody, in the forms in which people paste it.
 fn forms(address: &str) -> Vec<String> {

@@ -4,7 +4,8 @@ use hyper::Method;
 use serde_json::json;
 
 use super::*;
-use crate::api::rest::route::{ROUTES, Route};
+use crate::api::rest::route::Route;
+use crate::api::rest::routes::ROUTES;
 use crate::api::socket::EVENTS;
 
 impl Daemon {

@@ -1,8 +1,10 @@
 //! Descriptors as answers show them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Btc, CoverageShape, events::keychain, object, seconds};
+use super::events::{KeychainName, keychain};
+use super::{Btc, CoverageShape, seconds};
 use crate::remedy::Remedy;
 use crate::tracker::{
     Baseline, Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, WalletRow, WatchRow,
@@ -31,7 +33,7 @@ fn left_out(row: &DescriptorRow) -> Option<String> {
     let Derivation {
         descriptor, index, ..
     } = first;
-    let keychain = keychain(first.keychain);
+    let keychain = keychain(first.keychain).word();
     let what = format!(
         "bitcoind cannot tell what {keychain}/{index} owned when it was added ({} such addresses): that is too much for one answer",
         row.left_out.len()
@@ -41,46 +43,100 @@ fn left_out(row: &DescriptorRow) -> Option<String> {
     Some(format!("{what}: {remedy}"))
 }
 
-/// One element of `GET /descriptors`, and the answer to `POST /descriptors`.
+/// A descriptor that is watched.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Descriptor")]
+pub struct DescriptorShape {
+    /// A hash of its normal form, the same for each way to spell it.
+    pub descriptor_id: String,
+    /// Public, with its checksum.
+    pub descriptor: String,
+    pub label: String,
+    /// Seconds since the Unix epoch.
+    pub added: f64,
+    /// How many unused indexes are watched behind the last used one.
+    pub gap_limit: u32,
+    pub keychains: Vec<KeychainShape>,
+    /// Depths that are told.
+    pub confirmations: Vec<u8>,
+    pub coverage: CoverageShape,
+}
+
+/// A keychain of a descriptor.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DescriptorKeychain")]
+pub struct KeychainShape {
+    pub keychain: KeychainName,
+    /// The index of the next address that is given away.
+    pub next_index: u32,
+    pub last_used: Option<u32>,
+    /// The last index that `coverage` speaks for.
+    pub watched_to: Option<u32>,
+}
+
 pub fn descriptor_shape(
     id: DescriptorId,
     row: &DescriptorRow,
     wallet: &WalletRow,
     coverage: CoverageShape,
-) -> impl Serialize + use<> {
+) -> DescriptorShape {
     let keychains = [Keychain::External, Keychain::Internal];
     let keychains = keychains.into_iter().zip(&row.keychains);
-    object! {
+    DescriptorShape {
         descriptor_id: id.to_string(),
         descriptor: wallet.text.clone(),
         label: wallet.label.clone(),
         added: seconds(wallet.added),
         gap_limit: row.gap_limit,
-        keychains: keychains.map(|(name, row)| keychain_shape(name, row)).collect::<Vec<_>>(),
+        keychains: keychains
+            .map(|(name, row)| KeychainShape::new(name, row))
+            .collect(),
         confirmations: row.depths.clone(),
         coverage,
     }
 }
 
-/// `watched_to`: the last index that `coverage` speaks for.
-fn keychain_shape(name: Keychain, row: &KeychainRow) -> impl Serialize + use<> {
-    object! {
-        keychain: keychain(name),
-        next_index: row.next_index(),
-        last_used: row.last_used,
-        watched_to: row.watched_to.checked_sub(1),
+impl KeychainShape {
+    fn new(name: Keychain, row: &KeychainRow) -> Self {
+        Self {
+            keychain: keychain(name),
+            next_index: row.next_index(),
+            last_used: row.last_used,
+            watched_to: row.watched_to.checked_sub(1),
+        }
     }
 }
 
-/// One element of `GET /descriptors/{id}/addresses`.
+/// An address of a descriptor. Amounts are in satoshi.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct DerivedAddress {
+    pub address: String,
+    pub keychain: KeychainName,
+    pub index: u32,
+    /// It was paid to.
+    pub used: bool,
+    pub label: String,
+    pub confirmed_balance: i64,
+    pub confirmed_balance_btc: Btc,
+    /// What the mempool adds to the confirmed balance, or takes from it.
+    pub unconfirmed_balance: i64,
+    pub unconfirmed_balance_btc: Btc,
+    /// Confirmed and unconfirmed together.
+    pub balance: i64,
+    pub balance_btc: Btc,
+    pub utxo_count: u64,
+    pub transaction_count: u64,
+    pub coverage: CoverageShape,
+}
+
 pub fn derived_address(
     address: &str,
     place: &Derivation,
     row: &WatchRow,
     coverage: CoverageShape,
-) -> impl Serialize + use<> {
+) -> DerivedAddress {
     let (balance, total) = (row.balance, row.balance.total());
-    object! {
+    DerivedAddress {
         address: address.to_owned(),
         keychain: keychain(place.keychain),
         index: place.index,

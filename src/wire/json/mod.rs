@@ -6,8 +6,10 @@
 
 mod descriptors;
 mod events;
+mod server_events;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
+use schemars::{JsonSchema, json_schema};
 use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::value::{RawValue, to_raw_value};
@@ -16,8 +18,11 @@ use crate::tracker::{
     self, BlockId, Coverage, Derivation, DescriptorId, DescriptorRow, OutputRow, Phase, Status,
     TxSummary, WatchRow,
 };
-pub use descriptors::{derived_address, descriptor_shape};
-pub use events::{event, keychain};
+use crate::wire::schema::{Hash, inline_schema};
+pub use descriptors::{DerivedAddress, DescriptorShape, derived_address, descriptor_shape};
+pub use events::{KeychainName, LOG_EVENTS, OwnerShape, event, keychain};
+pub(crate) use server_events::server_events;
+pub use server_events::{EventRow, NAMESPACE, ServerEvent};
 
 /// Confirmations after which a coinbase output may be spent: it has 100 when the next block is the
 /// one that may.
@@ -26,6 +31,11 @@ const COINBASE_MATURITY: u32 = 100;
 /// Satoshi as a JSON number in bitcoin: exact, at most 8 decimals, at least one (`0.0`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Btc(pub i64);
+
+inline_schema!(Btc, "Btc", |_generator| json_schema!({
+    "type": "number",
+    "description": "The same in bitcoin, with at most 8 decimals: exact.",
+}));
 
 impl Serialize for Btc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -46,33 +56,6 @@ impl Serialize for Btc {
             .serialize(serializer)
     }
 }
-
-/// An object of these fields, in this order; without `: value` a field is the variable of its name.
-/// A field with `?` is absent when its value is `None`. Attributes are serde's.
-macro_rules! object {
-    ($(
-        $(#[$attribute:meta])* $name:ident $(: $value:expr)?
-        $(, ? $optional:ident $(: $some:expr)?)*
-    ),* $(,)?) => {{
-        // A type parameter for each field, with its name.
-        #[allow(non_camel_case_types)]
-        let object = {
-            #[derive(serde::Serialize)]
-            struct Object<$($name, $($optional,)*)*> {
-                $(
-                    $(#[$attribute])* $name: $name,
-                    $(
-                        #[serde(skip_serializing_if = "Option::is_none")]
-                        $optional: Option<$optional>,
-                    )*
-                )*
-            }
-            Object { $($name $(: $value)?, $($optional $(: $some)?,)*)* }
-        };
-        object
-    }};
-}
-pub(crate) use object;
 
 /// Milliseconds as seconds. Exact to the millisecond for some 285 000 years.
 pub fn seconds(milliseconds: u64) -> f64 {
@@ -102,9 +85,11 @@ pub fn to_raw(shape: &impl Serialize) -> Box<RawValue> {
 
 const NEVER_FAILS: &str = "wire shapes have text keys and cannot fail to serialize";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Block {
     pub height: u32,
+    #[schemars(with = "Hash")]
     pub hash: BlockHash,
 }
 
@@ -117,15 +102,19 @@ impl From<BlockId> for Block {
     }
 }
 
-/// `complete`: the balance is whole. `from_height`: first height from which every transaction is
-/// known; `null` before the first block. `note`: why it does not become complete by itself, and
-/// what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// How much of the past is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Coverage")]
 pub struct CoverageShape {
+    /// The first height from which on every transaction is known; `null` before the first block.
     pub from_height: Option<u32>,
+    /// The balance is whole.
     pub complete: bool,
+    /// The unspent outputs from before it was watched are known.
     pub utxos_complete: bool,
+    /// Something of the past is still being found out.
     pub pending: bool,
+    /// Why it does not become complete by itself, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -145,30 +134,38 @@ impl CoverageShape {
 }
 
 /// Whose something is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum BalanceOf {
+    /// An address.
     Address { address: String },
+    /// A descriptor.
     Descriptor { descriptor_id: String },
 }
 
-/// `GET /balance/{address}`, `GET /descriptors/{id}/balance`, and `balance` of the event
-/// `subscribed`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// What an address or a descriptor owns. Amounts are in satoshi.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Balance {
     #[serde(flatten)]
     pub of: BalanceOf,
+    /// With coinbase outputs that may not be spent yet (`immature`).
     pub confirmed_balance: i64,
     pub confirmed_balance_btc: Btc,
+    /// What the mempool adds to the confirmed balance, or takes from it.
     pub unconfirmed_balance: i64,
     pub unconfirmed_balance_btc: Btc,
+    /// Unspent outputs that no mempool transaction spends.
     pub utxo_count: u64,
+    /// Seconds since the Unix epoch.
     pub last_updated: f64,
+    /// Confirmed and unconfirmed together.
     pub balance: i64,
     pub balance_btc: Btc,
+    /// In coinbase outputs that the next block may not spend.
     pub immature: u64,
     pub coverage: CoverageShape,
     pub tip: Option<Block>,
+    /// It includes every event up to this one.
     pub cursor: String,
 }
 
@@ -232,49 +229,86 @@ pub fn first_immature(tip: Option<BlockId>) -> u32 {
     tip.map_or(0, |tip| tip.height.saturating_sub(COINBASE_MATURITY - 2))
 }
 
-/// One element of `GET /utxos/{address}` and, with its place in the descriptor, of `GET
-/// /descriptors/{id}/utxos`.
+/// An unspent output. Amounts are in satoshi.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Utxo<'a> {
+    #[schemars(with = "Hash")]
+    pub tx_hash: Txid,
+    pub output_index: u32,
+    pub value: u64,
+    pub value_btc: Btc,
+    pub address: &'a str,
+    /// Of a descriptor: the keychain of the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keychain: Option<KeychainName>,
+    /// Of a descriptor: the index of the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    pub confirmed: bool,
+    pub block_height: Option<u32>,
+    /// 0 in the mempool.
+    pub confirmations: u32,
+    pub coinbase: bool,
+    /// The next block may spend it.
+    pub mature: bool,
+    /// The mempool transaction that spends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Hash>")]
+    pub spent_by: Option<Txid>,
+}
+
+/// `place`: with its place in the descriptor.
 pub fn utxo_shape<'a>(
     address: &'a str,
     place: Option<&Derivation>,
     outpoint: &OutPoint,
     row: &OutputRow,
     tip: Option<BlockId>,
-) -> impl Serialize + use<'a> {
-    object! {
+) -> Utxo<'a> {
+    Utxo {
         tx_hash: outpoint.txid,
         output_index: outpoint.vout,
         value: row.value,
         value_btc: Btc(signed(row.value)),
         address,
-        ?keychain: place.map(|place| keychain(place.keychain)),
-        ?index: place.map(|place| place.index),
+        keychain: place.map(|place| keychain(place.keychain)),
+        index: place.map(|place| place.index),
         confirmed: row.height.is_some(),
         block_height: row.height,
         confirmations: confirmations(tip, row.height),
         coinbase: row.coinbase,
         mature: is_mature(row, tip),
-        // Absent unless a mempool transaction spends it.
-        ?spent_by: row.spent.map(|spend| spend.txid),
+        spent_by: row.spent.map(|spend| spend.txid),
     }
 }
 
-/// One element of `GET /transactions/{address}` and of `new_transactions`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A transaction as an address or a descriptor sees it. Amounts are in satoshi.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Transaction {
+    #[schemars(with = "Hash")]
     pub txid: Txid,
     pub received: u64,
     pub sent: u64,
+    /// What is received without what is sent.
     pub net: i64,
     pub net_btc: Btc,
-    pub status: &'static str,
+    pub status: TransactionStatus,
+    /// 0 unless it is in a block of the chain.
     pub confirmations: u32,
     pub block_height: Option<u32>,
+    #[schemars(with = "Option<Hash>")]
     pub block_hash: Option<BlockHash>,
+    /// Seconds since the Unix epoch, from the block's header.
     pub block_time: Option<f64>,
+    /// Seconds since the Unix epoch.
     pub first_seen: f64,
+    /// The node takes a replacement of it.
     pub replaceable: bool,
+    /// The transaction that replaced it in the mempool.
+    #[schemars(with = "Option<Hash>")]
     pub replaced_by: Option<Txid>,
+    /// The transaction in a block that spends the same.
+    #[schemars(with = "Option<Hash>")]
     pub conflicted_by: Option<Txid>,
 }
 
@@ -309,14 +343,29 @@ impl Transaction {
     }
 }
 
-/// A transaction's status in one word.
-pub fn phase(phase: Phase) -> &'static str {
+/// Where a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionStatus {
+    /// It waits in the mempool.
+    Mempool,
+    /// It is in a block of the chain.
+    Confirmed,
+    /// Another one took its place in the mempool.
+    Replaced,
+    /// A block has one that spends the same.
+    Conflicted,
+    /// The node dropped it.
+    Evicted,
+}
+
+pub fn phase(phase: Phase) -> TransactionStatus {
     match phase {
-        Phase::Mempool => "mempool",
-        Phase::Confirmed => "confirmed",
-        Phase::Replaced => "replaced",
-        Phase::Conflicted => "conflicted",
-        Phase::Evicted => "evicted",
+        Phase::Mempool => TransactionStatus::Mempool,
+        Phase::Confirmed => TransactionStatus::Confirmed,
+        Phase::Replaced => TransactionStatus::Replaced,
+        Phase::Conflicted => TransactionStatus::Conflicted,
+        Phase::Evicted => TransactionStatus::Evicted,
     }
 }
 

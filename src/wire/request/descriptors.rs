@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::json_schema;
 use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de};
 use zeroize::Zeroizing;
@@ -9,6 +10,8 @@ use zeroize::Zeroizing;
 use super::types::Whole;
 use crate::tracker::{DescriptorId, Keychain};
 use crate::wire::error::ApiError;
+use crate::wire::json::KeychainName;
+use crate::wire::schema::inline_schema;
 use crate::wire::text::is_hex;
 
 /// Longest list of descriptors in one request.
@@ -25,6 +28,15 @@ pub type Index = Whole<0, LAST_INDEX>;
 /// when it is dropped.
 #[derive(Clone)]
 pub struct DescriptorText(Zeroizing<String>);
+
+inline_schema!(
+    DescriptorText,
+    "DescriptorText",
+    |_generator| json_schema!({
+        "type": "string",
+        "description": "An output descriptor or an extended public key; never a private one.",
+    })
+);
 
 impl DescriptorText {
     /// To be parsed.
@@ -53,6 +65,14 @@ pub struct IndexRange {
     pub last: u32,
 }
 
+inline_schema!(IndexRange, "IndexRange", |generator| json_schema!({
+    "type": "array",
+    "items": Index::json_schema(generator),
+    "minItems": 2,
+    "maxItems": 2,
+    "description": "The first and the last index, such as [0, 999].",
+}));
+
 impl TryFrom<Vec<Index>> for IndexRange {
     type Error = String;
 
@@ -67,6 +87,10 @@ impl TryFrom<Vec<Index>> for IndexRange {
 /// Of a descriptor, `"external"` or `"internal"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeychainWord(pub Keychain);
+
+inline_schema!(KeychainWord, "KeychainWord", |generator| {
+    KeychainName::json_schema(generator)
+});
 
 impl<'de> Deserialize<'de> for KeychainWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -104,6 +128,17 @@ pub fn no_such_descriptor() -> ApiError {
 /// Of the descriptors: all of them (`None`), or a part, which may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescriptorSelection(pub Option<Vec<String>>);
+
+inline_schema!(
+    DescriptorSelection,
+    "DescriptorSelection",
+    |_generator| json_schema!({
+        "anyOf": [
+            {"const": "all"},
+            {"type": "array", "items": {"type": "string"}, "maxItems": MOST},
+        ],
+    })
+);
 
 impl<'de> Deserialize<'de> for DescriptorSelection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

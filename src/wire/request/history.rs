@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::json_schema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
@@ -9,6 +10,7 @@ use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use super::types::{Height, Whole};
 use crate::tracker::Baseline;
 use crate::wire::error::ApiError;
+use crate::wire::schema::inline_schema;
 
 /// How many blocks to look back.
 pub type BlocksBack = Whole<1, { u32::MAX }>;
@@ -26,6 +28,19 @@ pub enum HistoryOption {
     /// Its balance, and its transactions from this height on.
     From(u32),
 }
+
+inline_schema!(HistoryOption, "HistoryOption", |generator| json_schema!({
+    "description": "What to find out about the past: what is unspent, nothing, or all transactions from a height on.",
+    "anyOf": [
+        {"enum": ["utxo", "none"]},
+        {
+            "type": "object",
+            "properties": {"from_height": Height::json_schema(generator)},
+            "required": ["from_height"],
+            "additionalProperties": false,
+        },
+    ],
+}));
 
 /// `"utxo"`, `"none"` or `{"from_height": <height>}`.
 impl<'de> Deserialize<'de> for HistoryOption {

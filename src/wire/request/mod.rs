@@ -19,6 +19,7 @@ mod query;
 pub mod types;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
@@ -30,7 +31,8 @@ use crate::wire::error::ApiError;
 
 /// What a body, an event or a query may say.
 ///
-/// The types derive `Deserialize` with `deny_unknown_fields`.
+/// The types derive `Deserialize` with `deny_unknown_fields`. Those of routes and events derive
+/// `JsonSchema` too, which is how the contracts show them.
 pub trait Request: DeserializeOwned {
     /// One as a client may send it.
     const EXAMPLE: &'static str = "{}";
@@ -44,7 +46,7 @@ pub trait Request: DeserializeOwned {
 }
 
 /// Nothing at all.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bitcoin::Network;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
@@ -12,6 +13,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpecte
 use super::problem::kind;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
+use crate::wire::schema::inline_schema;
 
 /// Addresses in one request.
 pub const MAX_ADDRESSES: usize = 10_000;
@@ -67,6 +69,10 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
     }
 }
 
+inline_schema!(Whole<MIN, MAX> where [const MIN: u32, const MAX: u32], "Whole", |_generator| {
+    json_schema!({"type": "integer", "minimum": MIN, "maximum": MAX})
+});
+
 impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
     pub fn get(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -81,6 +87,12 @@ impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Label(pub String);
+
+inline_schema!(Label, "Label", |_generator| json_schema!({
+    "type": "string",
+    "maxLength": MAX_LABEL_BYTES,
+    "description": format!("At most {MAX_LABEL_BYTES} bytes."),
+}));
 
 impl TryFrom<String> for Label {
     type Error = String;
@@ -99,6 +111,13 @@ impl TryFrom<String> for Label {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Whole<1, 144>>")]
 pub struct Depths(pub Vec<u8>);
+
+inline_schema!(Depths, "Depths", |generator| json_schema!({
+    "type": "array",
+    "items": Whole::<1, 144>::json_schema(generator),
+    "maxItems": MAX_DEPTHS,
+    "description": "Confirmation depths to be told about, such as [1, 3, 6].",
+}));
 
 impl TryFrom<Vec<Whole<1, 144>>> for Depths {
     type Error = String;
@@ -121,8 +140,9 @@ impl TryFrom<Vec<Whole<1, 144>>> for Depths {
 }
 
 /// An address, as text or as `{"address"}`. It has not been looked at yet.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NamedAddress")]
 pub struct Unlabelled {
     pub address: String,
 }
@@ -167,8 +187,9 @@ impl From<String> for Unlabelled {
 }
 
 /// An address, as text or as `{"address", "label"?}`. It has not been looked at yet.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "LabelledAddress")]
 pub struct Labelled {
     pub address: String,
     pub label: Option<Label>,
@@ -222,6 +243,26 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Addresses<T> {
         Ok(Self(list.unwrap_or_default()))
     }
 }
+
+/// From `least` to 10 000 of them.
+fn list_schema<T: JsonSchema>(least: usize, generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {"anyOf": [{"type": "string"}, generator.subschema_for::<T>()]},
+        "minItems": least,
+        "maxItems": MAX_ADDRESSES,
+    })
+}
+
+inline_schema!(Addresses<T> where [T: JsonSchema], "Addresses", |generator| list_schema::<T>(1, generator));
+
+inline_schema!(
+    AddressSelection,
+    "AddressSelection",
+    |generator| json_schema!({
+        "anyOf": [{"const": "all"}, list_schema::<Unlabelled>(0, generator)],
+    })
+);
 
 /// Of the watch list: all of it (`None`), or a part, which may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -329,6 +370,10 @@ impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
 
 /// One value as text, or as an object that can say more.
 pub struct TextOrObject<T>(pub T);
+
+inline_schema!(TextOrObject<T> where [T: JsonSchema], "TextOrObject", |generator| json_schema!({
+    "anyOf": [{"type": "string"}, generator.subschema_for::<T>()],
+}));
 
 impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for TextOrObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

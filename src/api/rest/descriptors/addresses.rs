@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::api::descriptors::{Descriptors, Given, no_such_keychain};
 use crate::api::rest::budget::Budget;
-use crate::api::rest::respond::{self, Answer};
+use crate::api::rest::respond::{self, Reply, WithCursor};
 use crate::auth::Principal;
 use crate::reads::{Reads, StoreView};
 use crate::tracker::{Derivation, Keychain};
 use crate::wire::ApiError;
-use crate::wire::json::{Block, derived_address, keychain as word, object};
+use crate::wire::json::{Block, DerivedAddress, KeychainName, derived_address, keychain as word};
 use crate::wire::request::Request;
 use crate::wire::request::descriptors::{Index, KeychainWord, descriptor_id};
 use crate::wire::request::types::{Label, Limit, Whole};
@@ -21,11 +22,14 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MOST: u32 = 1000;
 
 /// `GET /descriptors/{id}/addresses`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListDerived {
+    /// `external` when absent.
     keychain: Option<KeychainWord>,
+    /// The first index.
     from: Option<Index>,
+    /// 100 when absent.
     limit: Option<Limit<PAGE_MOST>>,
 }
 
@@ -40,9 +44,10 @@ impl Request for ListDerived {
 const NEXT_PAGE: &str = "write the `next` of the page before as `from`";
 
 /// `POST /descriptors/{id}/next_address`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NextAddress {
+    /// `external` when absent.
     keychain: Option<KeychainWord>,
     label: Option<Label>,
 }
@@ -51,6 +56,35 @@ impl Request for NextAddress {
     const EXAMPLE: &'static str = "{\"label\": \"<label>\"}";
     const INSTEAD: &'static [(&'static str, &'static str)] =
         &[("index", "the next unused one is given, by itself")];
+}
+
+/// A page of the addresses of one keychain, the lookahead among them.
+#[derive(Serialize, JsonSchema)]
+pub struct DerivedPage {
+    descriptor_id: String,
+    keychain: KeychainName,
+    addresses: Vec<DerivedAddress>,
+    count: usize,
+    /// On all pages.
+    total: u32,
+    /// The index of the next address that is given away.
+    next_index: u32,
+    /// The last index that the descriptor's `coverage` speaks for.
+    watched_to: Option<u32>,
+    /// The `from` of the next page; `null` on the last one.
+    next: Option<u32>,
+    tip: Option<Block>,
+}
+
+/// An address that is given to nobody else.
+#[derive(Serialize, JsonSchema)]
+pub struct GivenAddress {
+    address: String,
+    descriptor_id: String,
+    keychain: KeychainName,
+    index: u32,
+    /// It lies farther behind the last used one than other wallets look.
+    beyond_gap: bool,
 }
 
 fn asked_for(keychain: Option<KeychainWord>) -> Keychain {
@@ -64,7 +98,7 @@ pub async fn addresses(
     budget: &Budget,
     id: &str,
     query: ListDerived,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<DerivedPage>>, ApiError> {
     let (id, budget) = (descriptor_id(id)?, budget.clone());
     let limit = query.limit.map_or(PAGE_DEFAULT, Limit::get);
     let keychain = asked_for(query.keychain);
@@ -90,7 +124,7 @@ pub async fn addresses(
         let next = derived
             .last()
             .map(|(place, ..)| place.index.saturating_add(1));
-        let page = object! {
+        let page = DerivedPage {
             descriptor_id: id.to_string(),
             keychain: word(keychain),
             addresses: shapes.collect::<Result<Vec<_>, ApiError>>()?,
@@ -101,7 +135,7 @@ pub async fn addresses(
             next: next.filter(|next| *next < indexes.derived),
             tip: view.tip()?.map(Block::from),
         };
-        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))
+        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, page))
     };
     reads.run_long(read).await
 }
@@ -112,7 +146,7 @@ pub async fn next_address(
     principal: &Principal,
     id: &str,
     asked: NextAddress,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<GivenAddress>>, ApiError> {
     let id = descriptor_id(id)?;
     let label = asked.label.map(|Label(label)| label);
     let given = descriptors.give(principal, id, asked_for(asked.keychain), label);
@@ -122,7 +156,7 @@ pub async fn next_address(
         place, spk, head, ..
     } = given;
     let encoder = &descriptors.scans.reads.encoder;
-    let answer = object! {
+    let answer = GivenAddress {
         address: crate::wire::address::text(&spk, encoder.network),
         descriptor_id: id.to_string(),
         keychain: word(place.keychain),
@@ -130,5 +164,5 @@ pub async fn next_address(
         beyond_gap,
     };
     let cursor = encoder.cursor(head);
-    Ok(respond::with_cursor(StatusCode::OK, &cursor, &answer))
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, answer))
 }

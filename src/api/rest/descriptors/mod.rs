@@ -18,17 +18,18 @@ pub mod queries;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
-use super::respond::{self, Answer};
+use super::respond::{self, Reply, WithCursor};
 use crate::api::access::Concerns;
 use crate::api::descriptors::{Addition, Descriptors};
 use crate::auth::Principal;
 use crate::reads::{Reads, StoreView};
 use crate::tracker::DescriptorId;
 use crate::wire::ApiError;
-use crate::wire::json::{Block, descriptor_shape, object};
+use crate::wire::json::{Block, DescriptorShape, descriptor_shape};
 use crate::wire::request::Request;
 use crate::wire::request::descriptors::{DescriptorText, GapLimit, IndexRange, descriptor_id};
 use crate::wire::request::history::HistoryOption;
@@ -38,7 +39,7 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MOST: u32 = 1000;
 
 /// `POST /descriptors`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddDescriptor {
     descriptor: DescriptorText,
@@ -63,10 +64,12 @@ impl Request for AddDescriptor {
 }
 
 /// `GET /descriptors`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListDescriptors {
+    /// 100 when absent.
     limit: Option<Limit<PAGE_MOST>>,
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
@@ -77,8 +80,38 @@ impl Request for ListDescriptors {
     ];
 }
 
+/// A descriptor that is watched now.
+#[derive(Serialize, JsonSchema)]
+pub struct AddedDescriptor {
+    #[serde(flatten)]
+    shape: DescriptorShape,
+    message: String,
+    /// The history scan that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan_id: Option<String>,
+}
+
+/// A page of descriptors, in the order of their ids.
+#[derive(Serialize, JsonSchema)]
+pub struct DescriptorPage {
+    descriptors: Vec<DescriptorShape>,
+    count: usize,
+    /// On all pages.
+    total: u64,
+    /// The `after` of the next page; `null` on the last one.
+    next: Option<String>,
+    tip: Option<Block>,
+}
+
+/// A descriptor that is not watched any more.
+#[derive(Serialize, JsonSchema)]
+pub struct RemovedDescriptor {
+    descriptor_id: String,
+    message: &'static str,
+}
+
 /// How a descriptor looks.
-fn shape(view: &StoreView<'_>, id: DescriptorId) -> Result<impl Serialize + use<>, ApiError> {
+fn shape(view: &StoreView<'_>, id: DescriptorId) -> Result<DescriptorShape, ApiError> {
     let (row, wallet) = view.wallet_rows(&id)?;
     let coverage = view.descriptor_coverage(&id, &row, &wallet)?;
     Ok(descriptor_shape(id, &row, &wallet, coverage))
@@ -92,7 +125,7 @@ pub async fn add_descriptor(
     principal: &Principal,
     asked: AddDescriptor,
     concerns: &Concerns,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<AddedDescriptor>>, ApiError> {
     let wallet = descriptors.parse(asked.descriptor).await?;
     let _ = concerns.set(DescriptorId(wallet.id()).short());
     let gap_limit = asked.gap_limit.map(|Whole(limit)| limit);
@@ -117,13 +150,13 @@ pub async fn add_descriptor(
         ),
         false => (StatusCode::OK, watched_already(gap_limit, holds)),
     };
-    let answer = object! {
-        #[serde(flatten)] shape,
+    let answer = AddedDescriptor {
+        shape,
         message,
-        ?scan_id: added.scan.map(|scan| scan.to_string()),
+        scan_id: added.scan.map(|scan| scan.to_string()),
     };
     let cursor = reads.encoder.cursor(added.head);
-    Ok(respond::with_cursor(status, &cursor, &answer))
+    Ok(respond::with_cursor(status, &cursor, answer))
 }
 
 fn watched_already(asked: Option<u32>, holds: u32) -> String {
@@ -140,7 +173,7 @@ pub async fn list_descriptors(
     reads: &Reads,
     budget: &Budget,
     query: ListDescriptors,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<DescriptorPage>>, ApiError> {
     let limit = query.limit.map_or(PAGE_DEFAULT, Limit::get);
     let after = query.after.map(|text| descriptor_id(&text)).transpose();
     let after = after
@@ -151,38 +184,43 @@ pub async fn list_descriptors(
         budget.check_rows(rows.len() as u64)?;
         let shapes = rows.iter().map(|(id, _)| shape(view, *id));
         let last = rows.last().filter(|_| rows.len() == limit);
-        let page = object! {
+        let page = DescriptorPage {
             descriptors: shapes.collect::<Result<Vec<_>, _>>()?,
             count: rows.len(),
             total: view.descriptor_count()?,
             next: last.map(|(id, _)| id.to_string()),
             tip: view.tip()?.map(Block::from),
         };
-        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))
+        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, page))
     };
     reads.run_long(read).await
 }
 
 /// `GET /descriptors/{id}`
-pub async fn descriptor(reads: &Reads, id: &str) -> Result<Answer, ApiError> {
+pub async fn descriptor(
+    reads: &Reads,
+    id: &str,
+) -> Result<Reply<WithCursor<DescriptorShape>>, ApiError> {
     let id = descriptor_id(id)?;
     let read = move |view: &StoreView<'_>| {
         let shape = shape(view, id)?;
-        Ok(respond::with_cursor(
-            StatusCode::OK,
-            &view.cursor()?,
-            &shape,
-        ))
+        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, shape))
     };
     reads.run(read).await
 }
 
 /// `DELETE /descriptors/{id}`: addresses of it that were added by themselves stay watched.
-pub async fn remove_descriptor(descriptors: &Descriptors, id: &str) -> Result<Answer, ApiError> {
+pub async fn remove_descriptor(
+    descriptors: &Descriptors,
+    id: &str,
+) -> Result<Reply<WithCursor<RemovedDescriptor>>, ApiError> {
     let id = descriptor_id(id)?;
     let head = descriptors.remove(id).await?;
     let message = "This descriptor is not watched any more, nor are its addresses but for those that were added by themselves or are of another one. The addresses that it gave away are forgotten: added again, it begins anew.";
-    let removed = object! { descriptor_id: id.to_string(), message };
+    let removed = RemovedDescriptor {
+        descriptor_id: id.to_string(),
+        message,
+    };
     let cursor = descriptors.scans.reads.encoder.cursor(head);
-    Ok(respond::with_cursor(StatusCode::OK, &cursor, &removed))
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, removed))
 }

@@ -1,17 +1,19 @@
 //! What is known about a descriptor: its balance, transactions and outputs, as of an address.
 
-use crate::api::rest::address_queries::{ListTransactions, Listed, TransactionList};
+use crate::api::rest::address_queries::{
+    ListTransactions, Listed, TransactionList, TransactionPage,
+};
 use crate::api::rest::budget::Budget;
-use crate::api::rest::respond::{self, Answer};
-use crate::api::rest::utxos::{ListUtxos, UtxosOf, list_utxos};
+use crate::api::rest::respond::{self, Reply, WithCursor};
+use crate::api::rest::utxos::{ListUtxos, UtxoPage, UtxosOf, list_utxos};
 use crate::reads::{Reads, StoreView};
 use crate::tracker::{Replacement, SubjectId};
 use crate::wire::ApiError;
-use crate::wire::json::BalanceOf;
+use crate::wire::json::{Balance, BalanceOf};
 use crate::wire::request::descriptors::descriptor_id;
 
 /// `GET /descriptors/{id}/balance`
-pub async fn balance(reads: &Reads, id: &str) -> Result<Answer, ApiError> {
+pub async fn balance(reads: &Reads, id: &str) -> Result<Reply<Balance>, ApiError> {
     let id = descriptor_id(id)?;
     let read = move |view: &StoreView<'_>| view.descriptor_balance(&id);
     let balance = reads.run(read).await?;
@@ -26,7 +28,7 @@ pub async fn transactions(
     policy: Replacement,
     id: &str,
     query: ListTransactions,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<WithCursor<TransactionPage>>, ApiError> {
     let id = descriptor_id(id)?;
     let list = TransactionList::new(query, policy, budget)?;
     let read = move |view: &StoreView<'_>| {
@@ -52,7 +54,7 @@ pub async fn utxos(
     budget: &Budget,
     id: &str,
     query: ListUtxos,
-) -> Result<Answer, ApiError> {
+) -> Result<Reply<UtxoPage>, ApiError> {
     list_utxos(
         reads,
         budget,
