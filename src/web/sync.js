@@ -33,16 +33,14 @@ let savedAt = 0;
 /// By polling, the connection itself keeps requests waiting, and browsers allow few to one host.
 const isWatched = () => !isPolling && (!document.hidden || prefs.sound || prefs.notify);
 const failed = (error) => page.seen(error);
-const calls = { heard, lost, failed, isWatched };
-/// Addresses and blocks in one, wallets in the other: the log gives both together to nobody.
-const readers = [new LogReader("", calls), new LogReader("descriptor=all&", { ...calls, isWatched: () => state.wallets > 0 && isWatched() })];
+const reader = new LogReader("address=all&descriptor=all&", { heard, lost, failed, isWatched });
 
 export function setUp(calls) {
   page = calls;
   const place = read(STORAGE_KEY);
-  if (!Array.isArray(place?.cursors)) return;
-  readers.forEach((reader, at) => (reader.cursor = place.cursors[at] ?? null));
-  if (readers[0].cursor) away.since(place.time);
+  if (!place?.cursor) return;
+  reader.cursor = place.cursor;
+  away.since(place.time);
 }
 
 /// On each new connection, and after a sleep.
@@ -50,33 +48,33 @@ export async function begin(polling = isPolling) {
   isPolling = polling;
   refreshStatus();
   listDue = true;
-  if (readers.some((reader) => !reader.cursor)) await relist();
+  if (!reader.cursor) await relist();
   // Without a cursor it would read all that ever happened; the list that failed is tried again.
-  if (page.isConnected() && readers.every((reader) => reader.cursor)) for (const reader of readers) reader.start();
+  if (page.isConnected() && reader.cursor) reader.start();
 }
 
 export function end() {
-  for (const reader of readers) reader.stop();
-  if (readers[0].cursor) away.since(now());
+  reader.stop();
+  if (reader.cursor) away.since(now());
 }
 
 export function forget() {
-  for (const reader of readers) Object.assign(reader, { cursor: null, failing: 0 });
+  Object.assign(reader, { cursor: null, failing: 0 });
   filled = false;
   write(STORAGE_KEY, null);
 }
 
 export function hurry() {
-  for (const reader of readers) reader.hurry();
+  reader.hurry();
 }
 
 /// Since when the log cannot be read, in seconds; 0 if it can.
-export const failing = () => Math.max(...readers.map(({ failing }) => failing)) / 1000;
+export const failing = () => reader.failing / 1000;
 
 export function save() {
-  if (!state.listed || readers.some((reader) => !reader.cursor)) return;
+  if (!state.listed || !reader.cursor) return;
   savedAt = Date.now();
-  write(STORAGE_KEY, { cursors: readers.map((reader) => reader.cursor), time: now() });
+  write(STORAGE_KEY, { cursor: reader.cursor, time: now() });
 }
 
 export function tick() {
@@ -121,7 +119,7 @@ async function readList() {
     for (const [key, { addedAt: mine }] of subjects) if (!found.has(key) && !(mine > now() - 5)) unlist(key);
     state.listed = true;
     // What comes later than the first answer is told by the log, from there on.
-    for (const reader of readers) reader.cursor ??= first.cursor;
+    reader.cursor ??= first.cursor;
     state.total = second.total;
     touch();
     if (!filled) await fill();
@@ -229,11 +227,12 @@ function heard(events, isCurrent) {
       subject.version += 1;
       // No event tells how the balance is split, nor what is covered.
       if (event !== "label_change") subject.stale = true;
-    } else if (keyOf(data) && event !== "unwatched") unknown = true;
+      // An address of a wallet is on the list only if it was added by itself.
+    } else if (keyOf(data) && event !== "unwatched" && !data.owners) unknown = true;
     handlers[event]?.(data, news);
   }
   if (news.length > 0) alerts.tell(news);
-  if (isCurrent && readers.every(({ current }) => current)) {
+  if (isCurrent) {
     away.caughtUp();
     if (listDue || (unknown && subjects.size < MOST_LISTED)) relist();
   }
@@ -244,7 +243,7 @@ function heard(events, isCurrent) {
 /// begins anew, and says so.
 function lost(error) {
   away.lost(error.message);
-  for (const reader of readers) Object.assign(reader, { cursor: null });
+  reader.cursor = null;
   filled = false;
   begin();
 }
