@@ -72,6 +72,8 @@ class EventLog:
         self.scanned = set()
         """(address, scan) of each scan_complete."""
         self.completed = set()
+        """Of each subject whose label was told: the label, None when it has none."""
+        self.labels = {}
         """Told hashes by height."""
         self.blocks = {}
         self.tip = None
@@ -210,9 +212,17 @@ class EventLog:
         if data.get("owners"):
             return
         address = subject_of(data)
+        self.labels.pop(address, None)
         self.told = {key: last for key, last in self.told.items() if key[0] != address}
         if self.balances.pop(address, 0):
             self.balance_moves[address].append((len(self.entries), 0))
+
+    def _label_change(self, entry, data):
+        """The label that one is added with is not told."""
+        subject, before = subject_of(data), data["previous_label"]
+        if self.labels.get(subject, before) != before or data["label"] == before:
+            self._wrong(entry, f"told before was {self.labels.get(subject)}")
+        self.labels[subject] = data["label"]
 
     def _block(self, entry, data):
         if self.tip is not None and data["height"] != self.tip + 1:

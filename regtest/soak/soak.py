@@ -132,6 +132,7 @@ NEED_DAEMON = {
     wallet_operations.add_wallet_late: 2,
     wallet_operations.scan_wallet: 2,
     wallet_operations.take_address: 4,
+    wallet_operations.label: 3,
 }
 
 
@@ -250,6 +251,7 @@ class Soak:
         self.witness.resolve(world.ledger)
         found += scans.differences(world)
         found += self.events.differences(truth)
+        found += wallet_operations.label_differences(world, self.events)
         found += self.crowd.differences(last)
         if last and not found:
             found += wallet_operations.audit(world)

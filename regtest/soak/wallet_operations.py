@@ -1,4 +1,6 @@
-"""Operations on wallets: added late and again, removed, scanned, asked for addresses."""
+"""Operations on wallets: added late and again, removed, scanned, asked for addresses,
+labelled.
+"""
 
 import json
 import time
@@ -45,6 +47,27 @@ def remove_wallet(world, wallet):
     world.scans = {
         name: (texts, start) for name, (texts, start) in world.scans.items() if texts != [wallet.id]
     }
+
+
+def label(world):
+    """Of a wallet, or of an address that is watched by itself."""
+    wallet, address = world.random.choice(world.added_wallets()), world.random.choice(world.watched)
+    path = world.random.choice((f"/descriptors/{wallet.id}", f"/addresses/{address.text}"))
+    body = {"label": world.random.choice((None, "rent", "shop", "gift"))}
+    status, text = world.daemon.request("PATCH", path, body)
+    world.say(f"label {path} {body}: {status}")
+    if status != 200 or json.loads(text)["label"] != body["label"]:
+        raise Failure(f"PATCH {path} {body}: {status} {text!r}")
+
+
+def label_differences(world, log):
+    """What was told last is what is so."""
+    found = []
+    for wallet in world.added_wallets():
+        said = world.daemon.get(f"/descriptors/{wallet.id}")["label"]
+        if log.labels.get(wallet.id, said) != said:
+            found.append(f"{wallet.id} has the label {said}, told was {log.labels[wallet.id]}")
+    return found
 
 
 def scanned(world, wallet, texts, scan, start):
