@@ -28,7 +28,9 @@ def add_wallet_late(world):
     waiting = [wallet for wallet in world.wallets if not wallet.added]
     if not waiting:
         lasting = world.lasting_wallets()
-        return remove_wallet(world, world.random.choice([w for w in world.wallets if w not in lasting]))
+        return remove_wallet(
+            world, world.random.choice([w for w in world.wallets if w not in lasting])
+        )
     wallet = world.random.choice(waiting)
     history = world.random.choice(("utxo", {"from_height": 0}))
     answer = add_wallet(world, wallet, history=history)

@@ -24,7 +24,10 @@ def closed(schema, inside=False):
         return schema
     is_object = "properties" in schema
     parts = ("anyOf", "oneOf", "allOf")
-    shut = {name: closed(value, name in parts and (is_object or inside)) for name, value in schema.items()}
+    shut = {
+        name: closed(value, name in parts and (is_object or inside))
+        for name, value in schema.items()
+    }
     if is_object and not inside:
         shut.setdefault("unevaluatedProperties", False)
     return shut
@@ -33,7 +36,10 @@ def closed(schema, inside=False):
 def main():
     with open(sys.argv[1]) as file:
         given = json.load(file)
-    faults = [f"openapi: {error.message}" for error in OpenAPIV31SpecValidator(given["openapi"]).iter_errors()]
+    faults = [
+        f"openapi: {error.message}"
+        for error in OpenAPIV31SpecValidator(given["openapi"]).iter_errors()
+    ]
     shapes = {
         name: {key: closed(schema) for key, schema in given[name]["components"]["schemas"].items()}
         for name in ("openapi", "asyncapi")
