@@ -1,6 +1,6 @@
 //! The binary: flags, logging, run, exit code (0 good, 1 failed, 2 wrong flags or settings).
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,10 +79,11 @@ fn run_or_check(config: Config, cli: Cli) -> ExitCode {
 
 /// For what is a file to others. A reader that has gone away is no reason to fail.
 fn print(text: std::io::Result<Vec<u8>>) -> ExitCode {
-    ended(
-        text.map(|text| drop(stdout().write_all(&text)))
-            .map_err(Into::into),
-    )
+    let printed = text.and_then(|text| stdout().write_all(&text));
+    match printed {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        printed => ended(printed.map_err(Into::into)),
+    }
 }
 
 /// Says why a command failed.
@@ -242,6 +243,7 @@ async fn run(config: Config, cli: Cli, bars: Bars) -> Result<()> {
         }
     };
     drawing.abort();
+    let _ = drawing.await;
     bars.end();
     let stopped = tokio::select! {
         stopped = running.stop() => stopped,

@@ -140,8 +140,7 @@ fn lines(
     let behind = tip.map_or(0, |tip| node.saturating_sub(tip));
     let left =
         |scan: &ScanProgress| u64::from(scan.target.saturating_add(1).saturating_sub(scan.next));
-    // The nearest to its end is worked on.
-    let first = scans.iter().min_by_key(|scan| left(scan));
+    let first = scans.iter().min_by_key(|scan| (!scan.running, left(scan)));
     let catching_up = (behind > 1 && status.available).then(|| Line {
         name: "catching up",
         left: u64::from(behind),
@@ -227,6 +226,14 @@ mod tests {
                 "first balances 2: 2 addresses wait for what they had before",
                 "history scans 97: 2 open, block 95 of 100",
             ]
+        );
+        let queued = ScanProgress {
+            running: false,
+            ..scan(99, 100, Some("its turn"))
+        };
+        assert_eq!(
+            told(&lines(None, &node(0), 0, &[queued, scan(10, 100, None)])),
+            ["history scans 93: 2 open, block 10 of 100"]
         );
         let waits = [scan(10, 100, Some("the node is away"))];
         assert_eq!(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, VARY,
+};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 
@@ -407,7 +409,14 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
             "GET, HEAD, OPTIONS".to_owned(),
         ));
     }
-    let mut answer = respond::body(asset.content_type, asset.body);
+    let gzipped = web::gzipped(path).filter(|_| takes_gzip(request.headers()));
+    let body = gzipped.unwrap_or(asset.body.as_bytes());
+    let mut answer = respond::body(asset.content_type, Bytes::from_static(body));
+    let headers = answer.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if gzipped.is_some() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     for (name, value) in web::HEADERS {
         answer.headers_mut().insert(
             HeaderName::from_static(name),
@@ -415,6 +424,20 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
         );
     }
     Ok(answer)
+}
+
+/// Whether `Accept-Encoding` (RFC 9110, 12.5.3) names gzip, and not to refuse it.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).into_iter();
+    let codings =
+        values.filter_map(|value| value.to_str().ok()?.split(',').find_map(weight_of_gzip));
+    codings.into_iter().any(|weight| weight > 0.0)
+}
+
+fn weight_of_gzip(coding: &str) -> Option<f32> {
+    let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+    let weight = weight.trim().strip_prefix("q=");
+    (name.trim().eq_ignore_ascii_case("gzip")).then(|| weight?.parse().ok())?
 }
 
 /// The answer to OPTIONS, a browser's preflight above all. It touches no session and no state.

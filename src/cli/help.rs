@@ -57,7 +57,7 @@ The token alone goes to standard output, this once; what there is to say about i
 
 Examples:
   satwatch token new --name me --scope admin
-  satwatch token new --name shop --scope watch --expires 90d > shop.token
+  satwatch token new --name shop --scope watch --expires 90d
   satwatch token new --name prometheus --scope metrics";
 
 pub const TOKEN_LIST: &str = "\

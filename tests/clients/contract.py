@@ -2,8 +2,8 @@
 
     python contract.py FILE
 
-FILE is JSON: the documents "openapi" and "asyncapi", and "cases": what was said ("value"), and which
-document and schema it is to agree with. Ends with 1 and the differences if there are any.
+FILE is JSON: the documents "openapi" and "asyncapi", and "cases": what was said ("value"), and
+which document and schema it is to agree with. Ends with 1 and the differences if there are any.
 
 A field that no schema has is a difference, although the documents allow it: tomorrow's daemon may
 say more, today's may not.

@@ -388,7 +388,10 @@ fn schemathesis_finds_nothing() {
     let mut command = python_command();
     command.args(["-m", "schemathesis.cli", "--no-color", "--config-file"]);
     command.arg(repository().join("tests/clients/schemathesis.toml"));
+    // It keeps what it has found in the folder where it runs.
+    let folder = tempfile::tempdir().expect("a folder");
     let output = command
+        .current_dir(folder.path())
         .args(["run", &format!("{}/openapi.json", daemon.url())])
         .output()
         .expect("Python runs");

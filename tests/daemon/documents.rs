@@ -218,7 +218,11 @@ fn the_commands_of_the_api_guide_can_be_followed() {
 
 #[test]
 fn the_commands_of_other_documents_can_be_followed() {
-    for (document, sections) in [("troubleshooting", 2), ("upgrading", 1), ("architecture", 1)] {
+    for (document, sections) in [
+        ("troubleshooting", 2),
+        ("upgrading", 1),
+        ("architecture", 1),
+    ] {
         let document = format!("contrib/docs/{document}.md");
         assert_eq!(every_command_of(&document), sections, "{document}");
     }

@@ -1,5 +1,7 @@
 //! The web page: what is served, and what a person sees of it in a real browser.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::common::node::free_port;
@@ -169,6 +171,14 @@ fn every_file_of_the_page_comes_with_its_type_and_policy() {
         for (name, value) in satwatch::web::HEADERS {
             assert_eq!(answer.headers[name], value, "{path}");
         }
+        let url = format!("{}{path}", daemon.url());
+        let output = Command::new("curl")
+            .args(["-s", "--compressed", "-D", "-", &url])
+            .output();
+        let said = String::from_utf8(output.expect("curl").stdout).expect("text");
+        let (headers, body) = said.split_once("\r\n\r\n").expect("headers");
+        assert!(headers.contains("content-encoding: gzip"), "{headers}");
+        assert_eq!(body, expected.body, "{path}");
         assert_eq!(
             daemon.get(&format!("{path}?v=1")).text,
             expected.body,

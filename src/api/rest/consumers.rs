@@ -44,7 +44,7 @@ pub struct PutConsumer {
     confirmations: Option<Depths>,
     /// Where it begins.
     after: Option<String>,
-    /// Where its events are sent to.
+    /// Where its events are sent to; it takes the scope `admin`.
     url: Option<String>,
     /// What the deliveries are signed with; made when absent.
     secret: Option<String>,

@@ -63,7 +63,8 @@ pub struct StreamEvents {
     /// Events of these descriptors; it may come more than once, or say `all`.
     #[serde(default)]
     pub descriptor: Vec<String>,
-    /// In place of these two: what this consumer wants and has not acknowledged.
+    /// In place of these two: what this consumer wants and has not acknowledged. It takes the scope
+    /// `watch`.
     pub consumer: Option<String>,
 }
 

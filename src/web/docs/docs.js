@@ -153,7 +153,7 @@ function render(openapi, asyncapi) {
   section("asked", "Events of clients", asyncapi.channels.socket.description, asked);
   section("told", "Events of the daemon", asyncapi.channels.stream.description, of("told_").map(([key, event]) => message(key, event)));
   const sorted = Object.entries(shapes).sort(([a], [b]) => a.localeCompare(b));
-  section("shapes", "Shapes", "Fields with a star are always there.", sorted.map(([name, schema]) => named(name, schema)));
+  section("shapes", "Shapes", "Of what the daemon says, fields with a star are always there; of what it is asked, they have to be.", sorted.map(([name, schema]) => named(name, schema)));
 }
 
 try {
