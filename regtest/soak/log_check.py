@@ -72,7 +72,7 @@ class EventLog:
         self.scanned = set()
         """(address, scan) of each scan_complete."""
         self.completed = set()
-        """Of each subject whose label was told: the label, None when it has none."""
+        """Of each subject whose label was told."""
         self.labels = {}
         """Told hashes by height."""
         self.blocks = {}

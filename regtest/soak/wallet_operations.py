@@ -58,7 +58,7 @@ def label(world):
     body = {"label": world.random.choice((None, "rent", "shop", "gift"))}
     status, text = world.daemon.request("PATCH", path, body)
     world.say(f"label {path} {body}: {status}")
-    if status != 200 or json.loads(text)["label"] != body["label"]:
+    if status != 200 or json.loads(text)["label"] != (body["label"] or ""):
         raise Failure(f"PATCH {path} {body}: {status} {text!r}")
 
 
