@@ -84,7 +84,8 @@ Examples:
 pub const WATCH: &str = "\
 First comes the balance and whether it is complete, then a line for each event, each once, also over
 restarts of the daemon. It ends with Ctrl-C, and with 1 when it cannot go on: standard error says
-why.
+why. A token of scope read follows what is watched already: addresses, and wallets by their ids
+(GET /descriptors), since a descriptor is added always.
 
 Examples:
   satwatch watch bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq

@@ -81,8 +81,8 @@ pub enum Command {
 /// What is to be watched, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct WatchCommand {
-    /// Addresses, descriptors, extended public keys, ids of descriptors; what is not watched yet is
-    /// added
+    /// Addresses, descriptors, extended public keys, ids of descriptors, up to 200; what is not
+    /// watched yet is added
     #[arg(required = true, value_name = "ADDRESS|DESCRIPTOR")]
     words: Vec<String>,
     /// Where the daemon is [default: what server.listen says]

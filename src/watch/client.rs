@@ -21,6 +21,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// A stream says something every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Of an answer other than a stream; the daemon's have some kilobytes.
+const MOST_BYTES: usize = 4 << 20;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Why there is no answer.
@@ -108,7 +110,7 @@ impl Client {
 
     async fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let answer = self.send(request.timeout(ANSWER_TIME)).await?;
-        let text = answer.bytes().await.map_err(|error| self.away(&error))?;
+        let text = self.text(answer).await?;
         serde_json::from_slice(&text).map_err(|_| self.no_satwatch())
     }
 
@@ -123,7 +125,7 @@ impl Client {
             return Ok(answer);
         }
         let again_in = answer.headers().get(RETRY_AFTER).and_then(seconds);
-        let text = answer.bytes().await.map_err(|error| self.away(&error))?;
+        let text = self.text(answer).await?;
         let said: Value = serde_json::from_slice(&text).unwrap_or_default();
         let (Some(error), Some(code)) = (said["error"].as_str(), said["code"].as_str()) else {
             return Err(match status.is_server_error() {
@@ -136,6 +138,26 @@ impl Client {
             });
         };
         Err(refusal(status, error.to_owned(), code.to_owned(), again_in))
+    }
+
+    /// The whole body.
+    async fn text(&self, mut answer: Response) -> Result<Vec<u8>, Failure> {
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.away(&error))? {
+            if text.len().saturating_add(chunk.len()) > MOST_BYTES {
+                return Err(self.too_much());
+            }
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text)
+    }
+
+    /// Of an answer that has no end.
+    pub fn too_much(&self) -> Failure {
+        Failure::Problem {
+            what: format!("what answers at {} sends more than satwatch does", self.url),
+            remedy: Remedy::NameDaemon,
+        }
     }
 
     fn no_satwatch(&self) -> Failure {

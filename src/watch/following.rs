@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::client::Failure;
@@ -14,8 +13,9 @@ use crate::remedy::Remedy;
 /// Before the daemon has said how long to wait.
 const RETRY: Duration = Duration::from_secs(1);
 const MOST_RETRY: Duration = Duration::from_secs(60);
-/// No address is as long as an extended public key.
-const LONGEST_ADDRESS: usize = 100;
+/// Before the first look at a balance that is not complete; each later one waits longer.
+const LOOK: Duration = Duration::from_secs(2);
+const MOST_LOOK: Duration = Duration::from_secs(30);
 
 /// An address as the daemon writes it, or the id of a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,31 +25,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Of a word that is no descriptor.
-    pub fn of_word(word: &str) -> Self {
-        let is_id = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match is_id {
-            true => Self::Descriptor(word.to_ascii_lowercase()),
-            false => Self::Address(word.to_owned()),
-        }
-    }
-
     pub fn balance_path(&self) -> String {
         match self {
-            Self::Address(text) => {
-                format!("/balance/{}", utf8_percent_encode(text, NON_ALPHANUMERIC))
-            }
+            Self::Address(text) => format!("/balance/{text}"),
             Self::Descriptor(id) => format!("/descriptors/{id}/balance"),
         }
     }
-}
-
-/// Whether a word of the command line is a descriptor or an extended public key.
-pub fn is_descriptor(word: &str) -> bool {
-    let is_link = word
-        .get(..8)
-        .is_some_and(|it| it.eq_ignore_ascii_case("bitcoin:"));
-    !is_link && (word.contains('(') || word.len() > LONGEST_ADDRESS)
 }
 
 /// Whom an event or a balance is about.
@@ -87,6 +68,10 @@ struct Followed {
     subject: Subject,
     /// The number behind which its events are not in the balance that was printed.
     from: u64,
+    /// The number of the last event that was told of it.
+    told: u64,
+    /// How often it was looked at.
+    looks: u32,
     is_complete: bool,
 }
 
@@ -95,6 +80,8 @@ struct Followed {
 pub struct Following {
     followed: Vec<Followed>,
     place: String,
+    /// Balances that have events in them that were not told yet.
+    held: Vec<Value>,
     retry: Duration,
 }
 
@@ -110,11 +97,14 @@ impl Following {
         let followed = followed.map(|((subject, balance), cursor)| Followed {
             subject,
             from: number(cursor).unwrap_or_default(),
+            told: 0,
+            looks: 0,
             is_complete: is_settled(balance),
         });
         Self {
             followed: followed.collect(),
             place: cursors().next().unwrap_or_default().to_owned(),
+            held: Vec::new(),
             retry: RETRY,
         }
     }
@@ -128,9 +118,10 @@ impl Following {
         &self.place
     }
 
-    /// How long to wait before a stream that has ended is opened again.
-    pub fn retry(&self) -> Duration {
-        self.retry
+    /// How long to wait before a stream that has ended is opened again. `asked`: what an answer
+    /// says of that.
+    pub fn retry(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.retry).min(MOST_RETRY)
     }
 
     pub fn path(&self) -> String {
@@ -146,7 +137,7 @@ impl Following {
 
     pub fn hear(&mut self, message: Message) -> Heard {
         if let Some(retry) = message.retry {
-            self.retry = Duration::from_millis(retry).min(MOST_RETRY);
+            self.retry = Duration::from_millis(retry);
         }
         if let Some(id) = &message.id {
             self.place.clone_from(id);
@@ -164,6 +155,11 @@ impl Following {
         };
         if self.followed.iter().any(is_told) {
             return Heard::Nothing;
+        }
+        let place = number(&self.place).unwrap_or_default();
+        let mut followed = self.followed.iter_mut();
+        if let Some(it) = followed.find(|it| Some(&it.subject) == subject.as_ref()) {
+            it.told = place;
         }
         // One that stays watched for a descriptor is told with its owners.
         if message.event == "unwatched" && data["owners"].is_null() {
@@ -183,8 +179,11 @@ impl Following {
         match &*code {
             "cursor_unknown" | "cursor_expired" if !cursor.is_empty() => {
                 let from = number(&cursor).unwrap_or_default();
-                self.followed.iter_mut().for_each(|it| it.from = from);
+                for it in &mut self.followed {
+                    (it.from, it.told) = (from, 0);
+                }
                 (self.place, self.retry) = (cursor, RETRY);
+                self.held.clear();
                 let balances = match data["balances"].take() {
                     Value::Array(balances) => balances,
                     _ => Vec::new(),
@@ -204,23 +203,56 @@ impl Following {
         }
     }
 
-    /// One whose balance may still become complete.
-    pub fn incomplete(&self) -> Option<&Subject> {
-        let found = self.followed.iter().find(|it| !it.is_complete);
-        found.map(|it| &it.subject)
+    /// Whose balance is to be looked at next, since it may still become complete, and after which
+    /// pause. They take turns.
+    pub fn next_look(&mut self) -> Option<(Subject, Duration)> {
+        let waiting = self.followed.iter_mut().filter(|it| !it.is_complete);
+        let next = waiting.min_by_key(|it| it.looks)?;
+        let wait = LOOK.saturating_mul(2_u32.saturating_pow(next.looks));
+        next.looks = next.looks.saturating_add(1);
+        Some((next.subject.clone(), wait.min(MOST_LOOK)))
     }
 
-    /// Takes note of a new balance: whether it is to be told, since it will not change for what was
-    /// before.
-    pub fn is_complete_now(&mut self, subject: &Subject, balance: &Value) -> bool {
-        let is_complete = is_settled(balance);
-        if is_complete {
-            let mut followed = self.followed.iter_mut();
-            let found = followed.find(|it| it.subject == *subject);
-            found.into_iter().for_each(|it| it.is_complete = true);
+    /// Takes the balance that a look has found. If it will not change any more for what was before,
+    /// it is told once all that is in it was told.
+    pub fn looked(&mut self, subject: &Subject, balance: Option<Value>) {
+        let Some(balance) = balance.filter(is_settled) else {
+            return;
+        };
+        let mut followed = self.followed.iter_mut();
+        let Some(it) = followed.find(|it| it.subject == *subject) else {
+            return;
+        };
+        // A balance that is older than what was told of it would take that back.
+        if cursor_of(&balance) >= it.told {
+            it.is_complete = true;
+            self.held.push(balance);
         }
-        is_complete
     }
+
+    /// Balances that come before this message.
+    pub fn due_before(&mut self, message: &Message) -> Vec<Value> {
+        match message.id.as_deref().and_then(number) {
+            Some(number) => self.take_held(number.saturating_sub(1)),
+            None => Vec::new(),
+        }
+    }
+
+    /// Balances that come at this place.
+    pub fn due(&mut self) -> Vec<Value> {
+        self.take_held(number(&self.place).unwrap_or_default())
+    }
+
+    fn take_held(&mut self, up_to: u64) -> Vec<Value> {
+        let is_due = |balance: &mut Value| cursor_of(balance) <= up_to;
+        self.held.extract_if(.., is_due).collect()
+    }
+}
+
+/// The number of the last event in it.
+fn cursor_of(balance: &Value) -> u64 {
+    let cursor = balance["cursor"].as_str().and_then(number);
+    cursor.unwrap_or_default()
 }
 
 /// What was before it was watched is known, or is not asked for.
@@ -250,7 +282,7 @@ mod tests {
             json!({ "address": "a", "cursor": "s-5", "coverage": { "pending": true } }),
             json!({ "descriptor_id": "d0", "cursor": "s-7", "coverage": { "pending": false } }),
         ];
-        Following::new(vec![Subject::of_word("a"), wallet], &balances)
+        Following::new(vec![Subject::Address("a".to_owned()), wallet], &balances)
     }
 
     fn name(heard: Heard) -> Option<String> {
@@ -258,25 +290,6 @@ mod tests {
             Heard::Event { name, .. } => Some(name),
             _ => None,
         }
-    }
-
-    #[test]
-    fn words_are_told_apart() {
-        for (word, is) in [
-            ("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq", false),
-            ("wpkh(xpub)", true),
-            (&"x".repeat(111), true),
-            (&format!("BITCOIN:bc1q?label={}(2)", "x".repeat(111)), false),
-            ("é", false),
-            ("", false),
-        ] {
-            assert_eq!(is_descriptor(word), is, "{word}");
-        }
-        let id = "AB".repeat(32);
-        let wallet = Subject::of_word(&id);
-        assert_eq!(wallet, Subject::Descriptor(id.to_lowercase()));
-        let strange = Subject::of_word("a/b?ä").balance_path();
-        assert_eq!(strange, "/balance/a%2Fb%3F%C3%A4");
     }
 
     #[test]
@@ -306,7 +319,16 @@ mod tests {
             ..Message::default()
         };
         assert_eq!(following.hear(beat), Heard::Nothing);
-        assert_eq!((following.place(), following.retry()), ("s-9", MOST_RETRY));
+        assert_eq!(
+            (following.place(), following.retry(None)),
+            ("s-9", MOST_RETRY)
+        );
+    }
+
+    #[test]
+    fn no_answer_makes_it_wait_for_long() {
+        let of = |seconds| two().retry(Some(Duration::from_secs(seconds)));
+        assert_eq!([of(5), of(65_535)], [Duration::from_secs(5), MOST_RETRY]);
     }
 
     #[test]
@@ -320,7 +342,7 @@ mod tests {
         });
         let (why, balances) = ("Gone.".to_owned(), vec![json!(1)]);
         assert_eq!(heard, Heard::Restart { why, balances });
-        assert_eq!((following.place(), following.retry()), ("t-2", RETRY));
+        assert_eq!((following.place(), following.retry(None)), ("t-2", RETRY));
         let next = message("t-3", "block", &json!({ "descriptor_id": "d0" }));
         assert_eq!(name(following.hear(next)).as_deref(), Some("block"));
     }
@@ -356,15 +378,87 @@ mod tests {
         assert!(following.is_empty());
     }
 
+    fn found(cursor: &str, pending: bool) -> Value {
+        json!({ "address": "a", "cursor": cursor, "coverage": { "pending": pending } })
+    }
+
     #[test]
     fn a_balance_is_told_once_it_is_complete() {
         let mut following = two();
-        let address = Subject::of_word("a");
-        assert_eq!(following.incomplete(), Some(&address));
-        for (pending, is_complete) in [(true, false), (false, true)] {
-            let balance = json!({ "coverage": { "pending": pending } });
-            assert_eq!(following.is_complete_now(&address, &balance), is_complete);
+        let address = Subject::Address("a".to_owned());
+        for (balance, is_told) in [
+            (None, false),
+            (Some(found("s-5", true)), false),
+            (Some(found("s-5", false)), true),
+        ] {
+            let looked_at = following.next_look().map(|(subject, _)| subject);
+            assert_eq!(looked_at.as_ref(), Some(&address));
+            following.looked(&address, balance);
+            assert_eq!(!following.due().is_empty(), is_told);
         }
-        assert_eq!(following.incomplete(), None);
+        assert_eq!(following.next_look(), None);
+        assert_eq!(following.due(), [] as [Value; 0]);
+    }
+
+    /// Numbers of the events and cursors of the balance, in the order in which they are told.
+    fn told(following: &mut Following, ids: &[&str]) -> Vec<String> {
+        let mut told = Vec::new();
+        let balance = |it: Value| format!("balance {}", it["cursor"]);
+        for id in ids {
+            let event = message(id, "balance_change", &json!({ "address": "a" }));
+            told.extend(following.due_before(&event).into_iter().map(balance));
+            told.extend(name(following.hear(event)).map(|_| (*id).to_owned()));
+            told.extend(following.due().into_iter().map(balance));
+        }
+        told
+    }
+
+    #[test]
+    fn a_balance_stands_behind_the_events_that_it_counts_and_before_the_others() {
+        let address = Subject::Address("a".to_owned());
+        for (cursor, order) in [
+            ("s-8", ["s-6", "balance \"s-8\"", "s-9"]),
+            ("s-9", ["s-6", "s-9", "balance \"s-9\""]),
+        ] {
+            let mut following = two();
+            following.looked(&address, Some(found(cursor, false)));
+            assert_eq!(following.due(), [] as [Value; 0]);
+            assert_eq!(told(&mut following, &["s-6", "s-9"]), order);
+        }
+        // A sign of life moves the place, too.
+        let mut following = two();
+        following.looked(&address, Some(found("s-8", false)));
+        following.hear(message("s-8", "", &json!(null)));
+        assert_eq!(following.due().len(), 1);
+    }
+
+    #[test]
+    fn a_balance_that_is_older_than_what_was_told_is_asked_for_again() {
+        let mut following = two();
+        let address = Subject::Address("a".to_owned());
+        assert_eq!(told(&mut following, &["s-9"]), ["s-9"]);
+        following.looked(&address, Some(found("s-8", false)));
+        assert_eq!(following.due(), [] as [Value; 0]);
+        assert!(following.next_look().is_some());
+        following.looked(&address, Some(found("s-9", false)));
+        assert_eq!(following.due().len(), 1);
+    }
+
+    #[test]
+    fn looks_take_turns_and_become_rare() {
+        let address = |name: &str| Subject::Address(name.to_owned());
+        let subjects = vec![address("a"), address("b"), address("c")];
+        let [a, c] = [found("s-5", true), found("s-5", true)];
+        let mut following = Following::new(subjects, &[a, found("s-5", false), c]);
+        let mut looks = Vec::new();
+        for _ in 0..12 {
+            looks.extend(following.next_look());
+        }
+        let (names, waits): (Vec<_>, Vec<_>) = looks.into_iter().unzip();
+        for pair in names.chunks(2) {
+            assert_eq!(pair, [address("a"), address("c")]);
+        }
+        let seconds: Vec<u64> = waits.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [2, 2, 4, 4, 8, 8, 16, 16, 30, 30, 30, 30]);
     }
 }

@@ -7,40 +7,45 @@
 //!    certificate. It imports nothing of the daemon but settings and remedies.
 //! 2. Each event is printed once and in order, over breaks of the connection and restarts of the
 //!    daemon: the stream goes on behind the last id that was read (`Last-Event-ID`). When events
-//!    cannot be told any more, that is said, with the balances as they are.
+//!    cannot be told any more, that is said, with the balances as they are. A balance stands behind
+//!    the events that it counts and before the others.
 //! 3. What is for the reader goes to standard output: lines for people on a terminal, JSON lines
 //!    otherwise. What is about the connection goes to standard error.
-//! 4. What the daemon says is text of others: no control character of it comes to a terminal.
+//! 4. What the daemon says is text of others: no control character of it comes to a terminal, and
+//!    what is kept of it is bounded.
+//! 5. What may be a private key is neither sent nor shown.
 //!
 //! ```text
-//! words ──► client: GET /balance, or POST /add_address, /descriptors ──► balances ──► printer
+//! words ──► asked ──► client: GET /balance, or POST /add_address, /descriptors ──► balances ──► printer
 //!           client: GET /events/stream ──► stream_text ──► following (what is new, where to go on) ──► printer
 //! ```
 
+mod asked;
 mod client;
 mod following;
 mod printer;
 mod stream_text;
+mod told;
 mod words;
 
+use std::future::pending;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Error, Result, bail};
 use reqwest::Response;
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use crate::config::Config;
+use asked::Asked;
 pub use client::parse_url;
 use client::{Client, Failure};
 use following::{Following, Heard, Subject};
 use printer::Printer;
-use stream_text::StreamText;
-
-/// Between two looks at balances that are not complete.
-const LOOK: Duration = Duration::from_secs(2);
+use stream_text::{Message, StreamText};
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,20 +63,22 @@ pub struct Request {
 /// Prints until it is interrupted; returns when nobody reads what it prints. An error says why it
 /// cannot go on. Needs a tokio runtime.
 pub async fn watch(config: &Config, request: &Request) -> Result<()> {
+    let all = asked::read(&request.words)?;
     let client = Client::new(config, request)?;
     let status = client.get("/status").await?;
     note(&words::daemon(client.url(), &status));
+    let is_for_people = !request.json && stdout().is_terminal();
+    let mut printer = Printer::new(stdout(), is_for_people);
     let mut subjects = Vec::new();
     let mut balances = Vec::new();
-    for word in &request.words {
-        let (subject, balance) = begin(&client, word).await?;
+    for asked in all {
+        let (subject, balance) = begin(&client, asked, &mut printer).await?;
         if !subjects.contains(&subject) {
             subjects.push(subject);
             balances.push(balance);
         }
     }
-    let is_for_people = !request.json && stdout().is_terminal();
-    let mut printer = Printer::new(stdout(), is_for_people, subjects.len() > 1);
+    printer.names_subjects = subjects.len() > 1;
     let mut following = Following::new(subjects, &balances);
     match follow(&client, &mut following, &mut printer, &balances).await {
         Err(End::Unread) => Ok(()),
@@ -101,24 +108,34 @@ impl From<Failure> for End {
 
 /// What a word of the command line means to the daemon, and its balance. What is not watched is
 /// added.
-async fn begin(client: &Client, word: &str) -> Result<(Subject, Value), Failure> {
-    if following::is_descriptor(word) {
-        let wallet = json!({ "descriptor": word });
-        let added = client.post("/descriptors", &wallet).await?;
-        let id = added["descriptor_id"].as_str().map(str::to_owned);
-        let subject = Subject::Descriptor(id.unwrap_or_default());
-        let balance = client.get(&subject.balance_path()).await?;
-        return Ok((subject, balance));
-    }
-    let asked = Subject::of_word(word);
-    let balance = match client.get(&asked.balance_path()).await {
-        Err(Failure::Refused { code, .. }) if code == "not_watched" => {
-            client
-                .post("/add_address", &json!({ "address": word }))
-                .await?;
+async fn begin(
+    client: &Client,
+    asked: Asked,
+    printer: &mut Printer<impl Write>,
+) -> Result<(Subject, Value), Failure> {
+    let asked = match asked {
+        Asked::Address(address) => Subject::Address(address),
+        Asked::Wallet(id) => {
+            printer.wallet(&client.get(&format!("/descriptors/{id}")).await?);
+            Subject::Descriptor(id)
+        }
+        Asked::Descriptor(text) => {
+            let wallet = json!({ "descriptor": text });
+            let added = client.post("/descriptors", &wallet).await?;
+            printer.wallet(&added);
+            let id = added["descriptor_id"].as_str().unwrap_or_default();
+            Subject::Descriptor(id.to_owned())
+        }
+    };
+    let balance = match (client.get(&asked.balance_path()).await, &asked) {
+        (Err(Failure::Refused { code, .. }), Subject::Address(address))
+            if code == "not_watched" =>
+        {
+            let body = json!({ "address": address });
+            client.post("/add_address", &body).await?;
             client.get(&asked.balance_path()).await?
         }
-        answer => answer?,
+        (answer, _) => answer?,
     };
     // As the daemon writes it, which is how events name it.
     let subject = following::subject_of(&balance);
@@ -132,9 +149,7 @@ async fn follow(
     printer: &mut Printer<impl Write>,
     balances: &[Value],
 ) -> Result<(), End> {
-    for balance in balances {
-        printer.balance(balance)?;
-    }
+    print_all(printer, balances)?;
     let mut is_away = false;
     while !following.is_empty() {
         let wait = match client.stream(&following.path(), following.place()).await {
@@ -147,15 +162,15 @@ async fn follow(
                     break;
                 }
                 say_away(&mut is_away, "the daemon has ended the stream");
-                following.retry()
+                following.retry(None)
             }
             Err(Failure::Away { why }) => {
                 say_away(&mut is_away, &why);
-                following.retry()
+                following.retry(None)
             }
             Err(Failure::Later { why, again_in }) => {
                 say_away(&mut is_away, &why);
-                again_in.unwrap_or(following.retry())
+                following.retry(again_in)
             }
             Err(failure) => return Err(failure.into()),
         };
@@ -179,31 +194,23 @@ async fn read(
     mut answer: Response,
 ) -> Result<(), End> {
     let mut text = StreamText::default();
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = pin!(look_at(client, following.next_look()));
     loop {
         let chunk = tokio::select! {
             chunk = answer.chunk() => chunk,
-            _ = look.tick(), if following.incomplete().is_some() => {
-                look_again(client, following, printer).await?;
+            (subject, balance) = look.as_mut() => {
+                following.looked(&subject, balance);
+                print_all(printer, &following.due())?;
+                look.set(look_at(client, following.next_look()));
                 continue;
             }
         };
         let Ok(Some(chunk)) = chunk else {
             return Ok(());
         };
-        for message in text.read(&chunk) {
-            match following.hear(message) {
-                Heard::Nothing => {}
-                Heard::Event { name, data } => printer.event(&name, &data)?,
-                Heard::Restart { why, balances } => {
-                    note(&format!("{why} What happened meanwhile is not told; now:"));
-                    for balance in &balances {
-                        printer.balance(balance)?;
-                    }
-                }
-                Heard::End(failure) => return Err(failure.into()),
-            }
+        let messages = text.read(&chunk).map_err(|_| client.too_much())?;
+        for message in messages {
+            tell(following, printer, message)?;
             if following.is_empty() {
                 return Ok(());
             }
@@ -211,22 +218,40 @@ async fn read(
     }
 }
 
-/// Says the balance of the first that was not complete, once it is.
-async fn look_again(
-    client: &Client,
+fn tell(
     following: &mut Following,
     printer: &mut Printer<impl Write>,
+    message: Message,
 ) -> Result<(), End> {
-    let Some(subject) = following.incomplete().cloned() else {
-        return Ok(());
-    };
-    // A daemon that is away ends the stream, too.
-    if let Ok(balance) = client.get(&subject.balance_path()).await
-        && following.is_complete_now(&subject, &balance)
-    {
-        printer.balance(&balance)?;
+    print_all(printer, &following.due_before(&message))?;
+    match following.hear(message) {
+        Heard::Nothing => {}
+        Heard::Event { name, data } => printer.event(&name, &data)?,
+        Heard::Restart { why, balances } => {
+            note(&format!("{why} What happened meanwhile is not told; now:"));
+            print_all(printer, &balances)?;
+        }
+        Heard::End(failure) => return Err(failure.into()),
+    }
+    print_all(printer, &following.due())
+}
+
+fn print_all(printer: &mut Printer<impl Write>, balances: &[Value]) -> Result<(), End> {
+    for balance in balances {
+        printer.balance(balance)?;
     }
     Ok(())
+}
+
+/// A balance, after a pause; never, if there is none to look at. A daemon that is away ends the
+/// stream, too, so why there is no answer is not told.
+async fn look_at(client: &Client, next: Option<(Subject, Duration)>) -> (Subject, Option<Value>) {
+    let Some((subject, wait)) = next else {
+        return pending().await;
+    };
+    sleep(wait).await;
+    let balance = client.get(&subject.balance_path()).await.ok();
+    (subject, balance)
 }
 
 /// A line about the connection.

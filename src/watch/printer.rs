@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::told::Told;
 use super::words;
 
 /// Where lines go, and for whom.
@@ -12,21 +13,32 @@ pub struct Printer<W> {
     out: W,
     is_for_people: bool,
     /// Lines for people say whom they are about.
-    names_subjects: bool,
+    pub names_subjects: bool,
+    told: Told,
 }
 
 impl<W: Write> Printer<W> {
-    pub fn new(out: W, is_for_people: bool, names_subjects: bool) -> Self {
+    pub fn new(out: W, is_for_people: bool) -> Self {
         Self {
             out,
             is_for_people,
-            names_subjects,
+            names_subjects: false,
+            told: Told::default(),
         }
+    }
+
+    /// Takes note of a wallet's label.
+    pub fn wallet(&mut self, wallet: &Value) {
+        self.told.label(wallet);
     }
 
     pub fn balance(&mut self, balance: &Value) -> io::Result<()> {
         match self.is_for_people {
-            true => self.line(&words::balance(balance)),
+            true => {
+                let mut balance = balance.clone();
+                self.told.add_label(&mut balance);
+                self.line(&words::balance(&balance))
+            }
             false => self.json("balance", &balance.to_string()),
         }
     }
@@ -36,7 +48,8 @@ impl<W: Write> Printer<W> {
         if !self.is_for_people {
             return self.json(name, data);
         }
-        let data: Value = serde_json::from_str(data).unwrap_or_default();
+        let mut data: Value = serde_json::from_str(data).unwrap_or_default();
+        self.told.add(name, &mut data);
         for line in words::event(name, &data, self.names_subjects) {
             self.line(&line)?;
         }
@@ -73,7 +86,7 @@ mod tests {
 
     fn printed(is_for_people: bool, name: &str, data: &str) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer::new(&mut out, is_for_people, false);
+        let mut printer = Printer::new(&mut out, is_for_people);
         printer.event(name, data).expect("a vector takes all");
         String::from_utf8(out).expect("text")
     }

@@ -1,6 +1,14 @@
 //! The text of a stream of server-sent events (HTML standard, "Server-sent events"), as the daemon
 //! writes it: lines that end with LF or CR LF.
 
+/// Of one message: far more than the daemon writes. (An event may have all transactions that an
+/// address has in the mempool.)
+const MOST_BYTES: usize = 64 << 20;
+
+/// A message has more than [`MOST_BYTES`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooLong;
+
 /// What stands between two empty lines. One without data is a sign of life: its id is the place up
 /// to which everything was told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,25 +26,37 @@ pub struct Message {
 pub struct StreamText {
     line: Vec<u8>,
     message: Message,
+    /// Of all lines of the message.
+    bytes: usize,
 }
 
 impl StreamText {
     /// The messages that these bytes complete.
-    pub fn read(&mut self, bytes: &[u8]) -> Vec<Message> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Vec<Message>, TooLong> {
         let mut complete = Vec::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.bytes = self.bytes.saturating_add(part.len());
+            if self.bytes > MOST_BYTES {
+                return Err(TooLong);
+            }
             self.line.extend_from_slice(part);
             if self.line.last() != Some(&b'\n') {
                 continue;
             }
             let line = std::mem::take(&mut self.line);
-            match String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']) {
-                "" if self.message == Message::default() => {}
-                "" => complete.push(std::mem::take(&mut self.message)),
-                line => self.message.take(line),
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches(['\r', '\n']);
+            if !line.is_empty() {
+                self.message.take(line);
+                continue;
+            }
+            self.bytes = 0;
+            let message = std::mem::take(&mut self.message);
+            if message != Message::default() {
+                complete.push(message);
             }
         }
-        complete
+        Ok(complete)
     }
 }
 
@@ -90,10 +110,24 @@ mod tests {
     #[test]
     fn messages_are_read_and_what_is_not_whole_waits() {
         let mut text = StreamText::default();
-        assert_eq!(text.read(TEXT.as_bytes()), all());
+        assert_eq!(text.read(TEXT.as_bytes()), Ok(all()));
         let rest = text.read(b"ff\n\n");
-        assert_eq!(rest, [message("a-5", "cut off", "")]);
-        assert_eq!(StreamText::default().read(b"retry: soon\n\n"), []);
+        assert_eq!(rest, Ok(vec![message("a-5", "cut off", "")]));
+        assert_eq!(StreamText::default().read(b"retry: soon\n\n"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_message_without_an_end_is_not_kept() {
+        let chunk = vec![b'x'; MOST_BYTES / 4];
+        for (between, is_bounded) in [("", true), ("\ndata:", true), ("\n\n", false)] {
+            let mut text = StreamText::default();
+            let mut read = || {
+                text.read(&chunk)?;
+                text.read(between.as_bytes())
+            };
+            let ended = (0..5).any(|_| read() == Err(TooLong));
+            assert_eq!(ended, is_bounded, "{between:?}");
+        }
     }
 
     proptest! {
@@ -102,7 +136,7 @@ mod tests {
             let (mut text, mut rest, mut found) = (StreamText::default(), TEXT.as_bytes(), Vec::new());
             for cut in cuts.into_iter().chain([TEXT.len()]) {
                 let (part, behind) = rest.split_at(cut.min(rest.len()));
-                found.extend(text.read(part));
+                found.extend(text.read(part).expect("it is short"));
                 rest = behind;
             }
             prop_assert_eq!(found, all());
@@ -110,7 +144,8 @@ mod tests {
 
         #[test]
         fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            StreamText::default().read(&bytes);
+            let read = StreamText::default().read(&bytes);
+            prop_assert!(read.is_ok());
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! An event that is not known here (of a newer daemon) is told by its name and its plain fields.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -10,8 +11,22 @@ use serde_json::Value;
 const COIN: u64 = 100_000_000;
 /// Of the id of a descriptor: enough to tell a few apart.
 const SHORT: usize = 12;
+/// That can be asked for, but for the first, which the confirmation tells.
+const DEPTHS: RangeInclusive<u64> = 2..=144;
 /// Said otherwise, or of no use to people.
-const NOT_TOLD: &[&str] = &["address", "descriptor_id", "timestamp", "tip", "cursor"];
+const NOT_TOLD: &[&str] = &[
+    "address",
+    "descriptor_id",
+    "timestamp",
+    "tip",
+    "cursor",
+    WALLET_LABEL,
+    IS_CORRECTED,
+];
+/// What was told before adds these to events: the label of their wallet, and whether a transaction
+/// has other amounts than it had.
+pub const WALLET_LABEL: &str = "known_wallet_label";
+pub const IS_CORRECTED: &str = "is_corrected";
 
 /// Who answers, and what it follows.
 pub fn daemon(url: &str, status: &Value) -> String {
@@ -57,7 +72,8 @@ pub fn event(name: &str, data: &Value, names_subject: bool) -> Vec<String> {
         "balance_change" => vec![balance_change(data)],
         "transaction_update" => vec![update(data)],
         "scan_complete" => vec![vec![scan_complete(data)]],
-        "unwatched" => vec![vec!["is watched no more".to_owned()]],
+        "unwatched" => vec![vec![unwatched(data)]],
+        "label_change" => vec![vec![label_change(data)]],
         _ => vec![vec![unknown(name, data)]],
     };
     let about = names_subject.then(|| subject(data));
@@ -69,10 +85,12 @@ pub fn event(name: &str, data: &Value, names_subject: bool) -> Vec<String> {
     lines.into_iter().map(line).collect()
 }
 
-/// Text of others without what a terminal would obey.
+/// Text of others without what a terminal would obey, and without what makes it show the rest in
+/// another order.
 pub fn plain(text: &str) -> String {
+    let is_order = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
+    text.chars().filter(|c| !is_order(*c)).map(shown).collect()
 }
 
 fn transactions(data: &Value) -> Vec<Vec<String>> {
@@ -86,9 +104,34 @@ fn update(data: &Value) -> Vec<String> {
     let words = match (text(data, "status"), before) {
         ("mempool", "mempool") => "corrected, in the mempool".to_owned(),
         ("mempool", _) => "back in the mempool".to_owned(),
+        ("confirmed", "confirmed") if is_corrected(data) => format!("corrected, {}", state(data)),
         _ => state(data),
     };
     vec![net(data), words, text(data, "txid").to_owned()]
+}
+
+/// Of a transaction that stays confirmed. What is no depth that is told is a correction also of
+/// one that was not told before, as history scans find them.
+fn is_corrected(data: &Value) -> bool {
+    let confirmations = data["confirmations"].as_u64();
+    let is_depth = confirmations.is_none_or(|count| DEPTHS.contains(&count));
+    data[IS_CORRECTED] == true || !is_depth
+}
+
+fn unwatched(data: &Value) -> String {
+    let words = match data["owners"].is_null() {
+        true => "is watched no more",
+        false => "is watched no more by itself, but for a wallet, so it goes on",
+    };
+    words.to_owned()
+}
+
+fn label_change(data: &Value) -> String {
+    match (text(data, "previous_label"), text(data, "label")) {
+        ("", now) => format!("is called \"{now}\" now"),
+        (before, "") => format!("is not called \"{before}\" any more"),
+        (before, now) => format!("is called \"{now}\" now, before that \"{before}\""),
+    }
 }
 
 fn balance_change(data: &Value) -> Vec<String> {
@@ -150,9 +193,10 @@ fn unknown(name: &str, data: &Value) -> String {
 
 /// Whom a balance or an event is about.
 fn subject(data: &Value) -> String {
-    match data["address"].as_str() {
-        Some(address) => address.to_owned(),
-        None => {
+    match (data["address"].as_str(), text(data, WALLET_LABEL)) {
+        (Some(address), _) => address.to_owned(),
+        (None, label) if !label.is_empty() => format!("wallet \"{label}\""),
+        (None, _) => {
             let id: String = text(data, "descriptor_id").chars().take(SHORT).collect();
             format!("wallet {id}…")
         }
@@ -273,20 +317,68 @@ mod tests {
     #[test]
     fn lines_say_whom_they_are_about_and_what_is_not_known_is_told_by_its_fields() {
         let new = json!({
-            "timestamp": TIME, "descriptor_id": "0123456789abcdef", "label": "rent", "previous": null,
+            "timestamp": TIME, "descriptor_id": "0123456789abcdef", "cups": 2, "milk": null,
             "tip": { "height": 1 }, "cursor": "a-1",
         });
         assert_eq!(
-            event("label_change", &new, true),
-            [
-                "30 Nov 2026 05:27:35 UTC  label change: label \"rent\", previous null  wallet 0123456789ab…"
-            ]
+            event("tea_time", &new, true),
+            ["30 Nov 2026 05:27:35 UTC  tea time: cups 2, milk null  wallet 0123456789ab…"]
+        );
+        let mut known = new;
+        known[WALLET_LABEL] = json!("till");
+        assert_eq!(
+            event("tea_time", &known, true),
+            ["30 Nov 2026 05:27:35 UTC  tea time: cups 2, milk null  wallet \"till\""]
         );
         assert_eq!(line("tea_time", &json!({})), "tea time");
         assert_eq!(
             event("unwatched", &json!({ "address": "a" }), true),
             ["is watched no more  a"]
         );
+        let owned = json!({ "address": "a", "owners": [{ "descriptor_id": "d0" }] });
+        let words = "is watched no more by itself, but for a wallet, so it goes on  a";
+        assert_eq!(event("unwatched", &owned, true), [words]);
+    }
+
+    #[test]
+    fn a_label_that_changes_is_told_with_the_one_before() {
+        for (before, now, words) in [
+            ("", "rent", "is called \"rent\" now"),
+            ("rent", "", "is not called \"rent\" any more"),
+            (
+                "rent",
+                "till",
+                "is called \"till\" now, before that \"rent\"",
+            ),
+        ] {
+            let change = json!({
+                "descriptor_id": "0123456789abcdef", "label": now, "previous_label": before,
+            });
+            assert_eq!(line("label_change", &change), words);
+        }
+    }
+
+    #[test]
+    fn a_confirmed_transaction_with_other_amounts_is_told_as_corrected() {
+        let mut update = json!({
+            "txid": "ab", "net": 5, "status": "confirmed", "previous_status": "confirmed",
+            "confirmations": 6, "block_height": 7,
+        });
+        let words = |update: &Value| line("transaction_update", update);
+        assert!(words(&update).contains("BTC  6 confirmations"));
+        update[IS_CORRECTED] = json!(true);
+        assert!(words(&update).contains("BTC  corrected, 6 confirmations"));
+        update[IS_CORRECTED] = json!(false);
+        update["confirmations"] = json!(1);
+        assert!(words(&update).contains("BTC  corrected, confirmed in block 7"));
+        update["confirmations"] = json!(1000);
+        assert!(words(&update).contains("BTC  corrected, 1000 confirmations"));
+    }
+
+    #[test]
+    fn text_of_others_stands_in_its_own_order() {
+        let text = "a\u{202e}b\u{2066}c\u{2069}\u{202a}d\u{1b}e";
+        assert_eq!(plain(text), "abcd\u{fffd}e");
     }
 
     #[test]
@@ -332,7 +424,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_data_are_too_strange(data in arbitrary()) {
-            for name in ["new_transactions", "balance_change", "transaction_update", "scan_complete", "x"] {
+            for name in [
+                "new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched",
+                "label_change", "x",
+            ] {
                 let lines = event(name, &data, true);
                 prop_assert!(lines.iter().all(|line| !plain(line).contains(char::is_control)));
             }
