@@ -69,6 +69,7 @@ use crate::history::{AuditRequest, LeftOut, ScanProgress};
 use crate::limits::Places;
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
+use crate::tracker::ApplyError;
 use crate::webhooks::Webhooks;
 use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
@@ -91,6 +92,11 @@ impl From<indexer::InputRefused> for ApiError {
     fn from(refused: indexer::InputRefused) -> Self {
         match refused {
             indexer::InputRefused::Stopped(_) => Self::stopping(),
+            indexer::InputRefused::Apply(ApplyError::TooManyDepths {
+                spk: None,
+                has,
+                asked,
+            }) => watchlist::too_many_depths("The descriptor", &has, &asked),
             indexer::InputRefused::Apply(cause) => Self::internal(&cause),
         }
     }

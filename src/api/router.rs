@@ -15,6 +15,7 @@ use crate::api::access::{Caller, Concerns, Cost};
 use crate::api::browser::{self, AllowedOrigin, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
+use crate::api::rest::event_stream;
 use crate::api::rest::matched::{self, Matched};
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{Mark, Route};
@@ -202,13 +203,19 @@ impl Router {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
         let log = &self.services.events.log;
+        let is_event_source = event_stream::is_event_source(request.headers());
         let known = log.encoder.cursor(log.head());
         let answer = self.answer_route(&mut seen, matched, request).await;
         self.note(&seen, answer.as_ref().err());
         if answer.as_ref().is_err_and(budget::is_overloaded) {
             sleep(budget::PAUSE).await;
         }
-        let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
+        let streams = seen.route.is_some_and(|route| route.has(Mark::Stream));
+        let mut answer = answer.unwrap_or_else(|error| {
+            let told = event_stream::refusal(&error, is_event_source);
+            told.filter(|_| streams)
+                .unwrap_or_else(|| respond::error(&error))
+        });
         if seen.may_know {
             respond::set_cursor(&mut answer, &known);
         }

@@ -13,13 +13,13 @@ use crate::clock::now_ms;
 use crate::indexer::{self, Done, InputRefused};
 use crate::limits::TokenId;
 use crate::reads::{Reads, run_detached};
-use crate::tracker::{ApplyError, Baseline, Input, ScriptHash, WatchRequest, WatchRow};
+use crate::tracker::{
+    ApplyError, Baseline, DEPTHS_MOST, Input, ScriptHash, WatchRequest, WatchRow, all_depths,
+};
 use crate::wire::ApiError;
-use crate::wire::address::KnownAddress;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::history::HistoryOption;
 
-/// Confirmation depths of one address or descriptor, whoever asked for them.
-const DEPTHS_MOST: usize = 16;
 /// Between two tries to add what is still being removed.
 pub const AGAIN: Duration = Duration::from_millis(100);
 
@@ -86,13 +86,16 @@ impl Watchlist {
         principal: &Principal,
         scripts: Vec<WatchRequest>,
     ) -> Result<Option<Done>, ApiError> {
-        self.check_depths(&scripts).await?;
+        if scripts.len() > indexer::PORTION {
+            self.check_depths(&scripts).await?;
+        }
         let owner = principal.token().map(|token| token.id.0);
         let reserved = match owner {
             Some(owner) => Some(self.reserve(owner, &scripts).await?),
             None => None,
         };
         let (indexer, now) = (self.indexer.clone(), now_ms());
+        let network = self.reads.encoder.network;
         // Also when nobody waits for it any more, what is reserved is held until it is written.
         run_detached(async move {
             let watch = Input::Watch { scripts, now };
@@ -101,13 +104,19 @@ impl Watchlist {
             match watched {
                 Ok(done) => Ok(Some(done)),
                 Err(InputRefused::Apply(ApplyError::StillForgetting(_))) => Ok(None),
+                Err(InputRefused::Apply(ApplyError::TooManyDepths {
+                    spk: Some(spk),
+                    has,
+                    asked,
+                })) => Err(too_many_depths(&address::text(&spk, network), &has, &asked)),
                 Err(refused) => Err(refused.into()),
             }
         })
         .await
     }
 
-    /// Refuses depths that are too many beside those that the scripts have.
+    /// Refuses depths that are too many beside those that the scripts have. The tracker does that,
+    /// too, but in a large add when it comes to them.
     async fn check_depths(&self, scripts: &[WatchRequest]) -> Result<(), ApiError> {
         let asked = scripts.iter().filter(|it| !it.depths.is_empty());
         let asked: Vec<_> = asked
@@ -255,15 +264,16 @@ impl Watchlist {
 
 /// Refuses depths that are too many beside those that somebody has.
 pub fn check_depths(name: &str, has: &[u8], asked: &[u8]) -> Result<(), ApiError> {
-    let all: BTreeSet<u8> = has.iter().chain(asked).copied().collect();
-    if all.len() <= DEPTHS_MOST.max(has.len()) {
-        return Ok(());
-    }
+    let all = all_depths(None, has, asked);
+    all.map_err(|_| too_many_depths(name, has, asked))?;
+    Ok(())
+}
+
+pub fn too_many_depths(name: &str, has: &[u8], asked: &[u8]) -> ApiError {
     let message = format!(
-        "{name} is told with the confirmations {has:?} already, and with {asked:?} it would be {} of them: at most {DEPTHS_MOST} in all may be asked for, by everybody together.",
-        all.len()
+        "{name} is told with the confirmations {has:?} already, and with {asked:?} it would be more than {DEPTHS_MOST}, which is the most that may be asked for, by everybody together."
     );
-    Err(ApiError::conflict("too_many_confirmations", message))
+    ApiError::conflict("too_many_confirmations", message)
 }
 
 /// An address that is watched for descriptors alone.

@@ -48,7 +48,7 @@ impl Daemon {
             keychains,
             is_ranged,
             label: None,
-            gap_limit: 20,
+            gap_limit: Some(20),
             range,
             depths: Vec::new(),
             baseline: Baseline::Skip,

@@ -503,7 +503,7 @@ mod tests {
             keychains: 2,
             is_ranged: true,
             label: None,
-            gap_limit: 20,
+            gap_limit: Some(20),
             range: 0,
             depths: Vec::new(),
             baseline: Baseline::IfMissing,

@@ -21,7 +21,8 @@
 //! the last one. So is what removed addresses leave, and what the mempool has lost; of the latter
 //! nothing more is told once monitoring is stopped.
 //!
-//! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
+//! A refused input is answered to its sender and changes nothing; of a large one of which a portion
+//! is refused, the scripts that are new in it are taken off again. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
 //! mempool is read again at start.
 
@@ -60,7 +61,7 @@ const BATCH: usize = 256;
 const BUDGET: Duration = Duration::from_millis(10);
 
 /// Scripts that a large input applies in one step: less than ten milliseconds of work.
-const PORTION: usize = 500;
+pub const PORTION: usize = 500;
 
 /// Bounds of the counted times, in seconds.
 const STEP_TIMES: [f64; 12] = [
@@ -162,6 +163,7 @@ pub fn spawn(
         follow_ups,
         derive: handle.derive.clone(),
         large: VecDeque::new(),
+        takes_back: false,
         is_stopped: false,
         step_times,
         budget: BUDGET,
@@ -201,6 +203,8 @@ struct Indexer {
     derive: Arc<Notify>,
     /// Inputs that are applied a portion at a time, between others.
     large: VecDeque<InputJob>,
+    /// What is new in a large add of which a portion was refused goes again, before the next one.
+    takes_back: bool,
     /// Monitoring is. A start without it has nothing to evict.
     is_stopped: bool,
     step_times: HistogramVec,
@@ -275,11 +279,19 @@ impl Indexer {
             || self.tracker.has_to_join()
             || self.tracker.has_to_forget()
             || !self.large.is_empty()
+            || self.takes_back
     }
 
     /// The next portion of the first large input; the last one has its answer. A script that was
     /// removed since the first portion of an add is waited for.
     fn next_portion(&mut self) -> Option<InputJob> {
+        if self.takes_back {
+            let (scripts, now) = (self.tracker.some_adding(PORTION), now_ms());
+            self.takes_back = !scripts.is_empty();
+            if self.takes_back {
+                return Some(InputJob::unanswered(Input::Unwatch { scripts, now }));
+            }
+        }
         let first = self.large.front_mut()?;
         if let Input::WatchPart { scripts, .. } = &first.input {
             let next = &scripts[..scripts.len().min(PORTION)];
@@ -377,6 +389,7 @@ impl Indexer {
         }) {
             taken += 1;
             let (lasting, owner) = (must_last(&job.input), job.owner);
+            let is_of_large = matches!(job.input, Input::WatchPart { .. });
             let is_part = matches!(job.input, Input::WatchPart { is_last: false, .. });
             if is_block(&job.input) {
                 step = BLOCK;
@@ -402,7 +415,13 @@ impl Indexer {
                     })
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),
-                Err(error) => Err(error),
+                Err(error) => {
+                    self.takes_back |= is_of_large;
+                    let whole = self.large.pop_front_if(|_| is_part);
+                    let answer = whole.and_then(|whole| whole.answer);
+                    answers.extend(answer.map(|answer| (answer, Err(error.clone()))));
+                    Err(error)
+                }
             };
             answers.extend(job.answer.map(|answer| (answer, result)));
         }

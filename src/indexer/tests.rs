@@ -175,6 +175,7 @@ fn indexer(writer: Writer, inbox: mpsc::Receiver<Sent>, budget: Duration) -> Ind
         follow_ups: mpsc::channel(1).0,
         derive: Arc::default(),
         large: VecDeque::new(),
+        takes_back: false,
         is_stopped: false,
         step_times: count_step_times(),
         budget,
@@ -1012,4 +1013,53 @@ fn the_indexer_is_behind_by_the_age_of_a_portion_that_it_is_busy_with() {
     indexer.go_on(&mut jobs).unwrap();
     assert_eq!(*was_busy.lock().unwrap(), Some(true));
     assert!(indexer.oldest.lock().unwrap().is_none());
+}
+
+#[test]
+fn a_large_add_of_which_a_portion_is_refused_ends_and_what_is_new_in_it_goes_again() {
+    for refused_of in [700, 1199] {
+        let folder = tempdir().unwrap();
+        let (writer, reader) = open(folder.path(), "boot");
+        let (_inbox_end, inbox) = mpsc::channel(8);
+        let mut indexer = indexer(writer, inbox, BUDGET);
+        let add = |numbers: std::ops::Range<usize>, depths: std::ops::RangeInclusive<u8>| {
+            let request = |spk| WatchRequest {
+                spk,
+                label: None,
+                depths: depths.clone().collect(),
+                baseline: Baseline::Skip,
+            };
+            let scripts = many(1200).drain(numbers).map(request).collect();
+            job(Input::Watch { scripts, now: NOW })
+        };
+        let mut jobs = VecDeque::new();
+        // Of these one has all that there may be, and another is new in the large add.
+        for depths in [1..=8, 9..=16] {
+            let (small, _) = add(refused_of..refused_of + 1, depths);
+            jobs.push_back(small);
+        }
+        indexer.commit(&mut jobs).unwrap();
+        let (large, mut answered) = add(0..1200, 17..=17);
+        assert!(indexer.drain(Command::Input(large), &mut jobs).is_none());
+        let (next, mut other) = add(0..600, 2..=2);
+        assert!(indexer.drain(Command::Input(next), &mut jobs).is_none());
+        indexer.go_on(&mut jobs).unwrap();
+        assert_eq!(reader.snapshot().counts().unwrap().addresses, 501);
+        while answered.is_empty() {
+            indexer.go_on(&mut jobs).unwrap();
+        }
+        let refused = answered.try_recv().unwrap();
+        assert!(matches!(refused, Err(ApplyError::TooManyDepths { .. })));
+        while indexer.takes_back {
+            assert!(other.is_empty(), "the next one waits");
+            indexer.go_on(&mut jobs).unwrap();
+        }
+        assert!(reader.snapshot().adding().unwrap().len() <= PORTION);
+        while indexer.has_more() {
+            indexer.go_on(&mut jobs).unwrap();
+        }
+        assert!(reader.snapshot().adding().unwrap().is_empty());
+        assert_eq!(other.try_recv().unwrap().map(|done| done.added), Ok(600));
+        assert_eq!(reader.snapshot().counts().unwrap().addresses, 601);
+    }
 }

@@ -242,7 +242,7 @@ pub enum EventKind {
     /// If it says where it stands in descriptors, it was taken off the list of addresses, and stays
     /// watched for these.
     Unwatched { subject: Subject },
-    /// What is watched is called otherwise now. The label that it came with is no change.
+    /// What is watched is called otherwise now. A new address's first label is not an event.
     LabelChange {
         subject: Subject,
         old: String,

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::{
-    Baseline, BlockId, ChangeSet, Derivation, DescriptorId, Event, Keychain, RawBlock, RawTx,
-    Replacement, ScanId, ScriptHash, SubjectId, ViewError,
+    Baseline, BlockId, ChangeSet, Derivation, DescriptorId, DescriptorRow, Event, Keychain,
+    RawBlock, RawTx, Replacement, ScanId, ScriptHash, SubjectId, ViewError,
 };
+
+/// Unused addresses in a row, beyond which a new descriptor does not look.
+const GAP_LIMIT_DEFAULT: u32 = 20;
 
 /// A script to watch, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +36,23 @@ pub struct DescriptorRequest {
     pub is_ranged: bool,
     /// `None` leaves the label as it is.
     pub label: Option<String>,
-    pub gap_limit: u32,
+    /// `None`: as it is, or [`GAP_LIMIT_DEFAULT`] of a new one.
+    pub gap_limit: Option<u32>,
     /// Indexes that are watched at least, from 0 on.
     pub range: u32,
     /// Confirmation depths to add; 1 is always told.
     pub depths: Vec<u8>,
     pub baseline: Baseline,
+}
+
+impl DescriptorRequest {
+    /// What holds once it is fulfilled: a gap limit never shrinks.
+    pub fn gap_limit(&self, known: Option<&DescriptorRow>) -> u32 {
+        match known {
+            Some(row) => row.gap_limit.max(self.gap_limit.unwrap_or(0)),
+            None => self.gap_limit.unwrap_or(GAP_LIMIT_DEFAULT),
+        }
+    }
 }
 
 /// One confirmed unspent output, as `scantxoutset` reports it.
@@ -141,13 +155,15 @@ pub enum Input {
         now: u64,
     },
     /// Watch these scripts from now on. Already watched ones only get the new label and depths.
-    /// Refused ([`ApplyError::StillForgetting`]) while one of them has rows from before.
+    /// Refused ([`ApplyError::StillForgetting`]) while one of them has rows from before, and if one
+    /// would have too many depths ([`ApplyError::TooManyDepths`]).
     Watch {
         scripts: Vec<WatchRequest>,
         now: u64,
     },
     /// Some of the scripts of a large add, which counts when `is_last` has come: what is new in one
-    /// that never is finished is to be [unwatched](Self::Unwatch) at the next start.
+    /// that never is finished is to be [unwatched](Self::Unwatch) at the next start, and of one of
+    /// which a part is refused, as `Watch` is, at once.
     WatchPart {
         scripts: Vec<WatchRequest>,
         is_last: bool,
@@ -181,7 +197,7 @@ pub enum Input {
     Forget { now: u64 },
     /// Watch a descriptor from now on; its scripts come with `Derived`. One that is watched gets
     /// what is new in the request. Refused ([`ApplyError::StillLeaving`]) while it has rows from
-    /// before.
+    /// before, and if it would have too many depths ([`ApplyError::TooManyDepths`]).
     AddDescriptor {
         descriptor: DescriptorId,
         request: DescriptorRequest,
@@ -349,6 +365,13 @@ pub enum ApplyError {
     StillForgetting(ScriptHash),
     #[error("descriptor {0} is still being forgotten: add it when nothing is any more")]
     StillLeaving(DescriptorId),
+    /// `spk`: of a script, or else of the descriptor.
+    #[error("told with {has:?}, and with {asked:?} these would be too many depths")]
+    TooManyDepths {
+        spk: Option<ScriptBuf>,
+        has: Vec<u8>,
+        asked: Vec<u8>,
+    },
     #[error("there is no descriptor {0}")]
     NoSuchDescriptor(DescriptorId),
     #[error("{0:?} is not the next script: read from the store which is")]

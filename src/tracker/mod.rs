@@ -35,7 +35,8 @@
 //! MempoolSnapshot
 //!              the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
 //! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for;
-//!              large adds come in WatchPart, and count as a whole or not at all
+//!              large adds come in WatchPart, and count as a whole or not at all;
+//!              everybody's depths of one script, up to a bound: [`depths`]
 //! Baseline     what it owned before, as of our tip: only what comes after that is covered; very many outputs come in
 //!              BaselinePart, and are shown when all of them are there
 //! OpenScan     (many scripts in ScanScripts before) its history before that is wanted; ScanBlocks brings it, ascending
@@ -52,6 +53,7 @@
 
 mod change_builder;
 mod connect;
+mod depths;
 mod descriptor_scans;
 mod descriptors;
 pub mod event;
@@ -72,6 +74,7 @@ mod unwatch;
 pub mod view;
 mod watching;
 
+pub use depths::{DEPTHS_MOST, all_depths};
 pub use descriptors::{
     Derivation, DescriptorId, DescriptorRow, Keychain, KeychainRow, LOOKAHEAD, WalletRow,
 };

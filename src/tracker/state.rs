@@ -268,6 +268,11 @@ impl Tracker {
         self.leaving.contains(descriptor)
     }
 
+    /// Some of the scripts that are new in an add that is not finished.
+    pub fn some_adding(&self, most: usize) -> Vec<ScriptHash> {
+        self.adding.iter().take(most).copied().collect()
+    }
+
     pub fn tip(&self) -> Option<BlockId> {
         self.tip
     }

@@ -25,6 +25,7 @@ impl Tracker {
             return Err(ApplyError::StillForgetting(script));
         }
         let mut builder = TransitionBuilder::new(self, view, now);
+        builder.check_depths(&requests)?;
         let mut fresh = Vec::new();
         let before = builder.tracker.adding.clone();
         // Those of the parts before may wait for one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use satwatch::tracker::{Baseline, EventKind, Input, ScriptHash, WatchRequest};
+use satwatch::tracker::{ApplyError, Baseline, EventKind, Input, ScriptHash, WatchRequest};
 
 use crate::pretended::laws::script_of;
 use crate::shorthand::{balance, coin};
@@ -108,5 +108,40 @@ fn the_last_part_of_an_add_makes_all_of_it_last() {
     world.add_part(&[3], true);
     world.restart();
     assert_eq!(world.watched, [1, 2, 3].into());
+    world.check();
+}
+
+#[test]
+fn a_seventeenth_depth_of_a_script_is_refused_and_nothing_of_the_input_is_done() {
+    let mut world = World::new();
+    let has: Vec<u8> = (1..=16).collect();
+    let (first, second) = has.split_at(8);
+    world.watch(1, first);
+    world.watch(1, second);
+    let requests = [2, 1].map(|number| WatchRequest {
+        spk: spk(number),
+        label: Some("shop".to_owned()),
+        depths: vec![16, 17],
+        baseline: Baseline::Skip,
+    });
+    let too_many = ApplyError::TooManyDepths {
+        spk: Some(spk(1)),
+        has: has.clone(),
+        asked: vec![16, 17],
+    };
+    let (scripts, now) = (requests.to_vec(), 1);
+    assert_eq!(world.refused(Input::Watch { scripts, now }), too_many);
+    for is_last in [false, true] {
+        let part = Input::WatchPart {
+            scripts: requests.to_vec(),
+            is_last,
+            now,
+        };
+        assert_eq!(world.refused(part), too_many);
+    }
+    assert!(!world.view.watches.contains_key(&script(2)));
+    assert!(world.view.adding.is_empty());
+    world.watch(1, &has[3..9]);
+    assert_eq!(world.view.watches[&script(1)].depths, has);
     world.check();
 }

@@ -108,7 +108,7 @@ impl Act {
                     keychains: *keychains,
                     is_ranged: *is_ranged,
                     label: depths.first().map(|depth| label(*depth)),
-                    gap_limit: *gap_limit,
+                    gap_limit: Some(*gap_limit).filter(|limit| *limit > 0),
                     range: *range,
                     depths: depths.clone(),
                     baseline: *baseline,

@@ -198,7 +198,7 @@ impl Daemon {
             keychains: 2,
             is_ranged: true,
             label: None,
-            gap_limit: 20,
+            gap_limit: Some(20),
             range,
             depths: Vec::new(),
             baseline: Baseline::IfMissing,

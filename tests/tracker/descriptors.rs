@@ -2,8 +2,8 @@
 
 use bitcoin::{OutPoint, Transaction};
 use satwatch::tracker::{
-    Balance, Baseline, Event, EventKind, FollowUp, Input, Keychain, Status, Subject, SubjectId,
-    WatchRequest,
+    ApplyError, Balance, Baseline, Event, EventKind, FollowUp, Input, Keychain, Status, Subject,
+    SubjectId, WatchRequest,
 };
 
 use crate::pretended::descriptors::Wallet;
@@ -503,6 +503,52 @@ fn who_adds_a_wallet_again_gets_what_is_new_in_the_request() {
     });
     assert_eq!(world.row(A).keychain(EXTERNAL).unwrap().watched_to, 12);
     end(&world);
+}
+
+#[test]
+fn a_wallet_that_is_added_again_without_a_gap_limit_keeps_its_own() {
+    let mut world = with_wallet(5);
+    let before = world.row(A).clone();
+    let mut request = A.request(5, Baseline::IfMissing);
+    (request.gap_limit, request.label) = (None, Some("savings".to_owned()));
+    let _ = world.apply(Input::AddDescriptor {
+        descriptor: A.id(),
+        request: request.clone(),
+        now: 1,
+    });
+    assert_eq!(world.row(A), &before);
+    let _ = world.apply(Input::AddDescriptor {
+        descriptor: B.id(),
+        request,
+        now: 1,
+    });
+    assert_eq!(world.row(B).gap_limit, 20);
+}
+
+#[test]
+fn a_seventeenth_depth_of_a_wallet_is_refused() {
+    let mut world = with_wallet(2);
+    let add = |depths: std::ops::RangeInclusive<u8>| {
+        let mut request = A.request(2, Baseline::IfMissing);
+        request.depths = depths.collect();
+        Input::AddDescriptor {
+            descriptor: A.id(),
+            request,
+            now: 1,
+        }
+    };
+    let _ = world.apply(add(3..=8));
+    let _ = world.apply(add(9..=16));
+    let has: Vec<u8> = (1..=16).collect();
+    let refused = world.refused(add(16..=17));
+    let too_many = ApplyError::TooManyDepths {
+        spk: None,
+        has: has.clone(),
+        asked: vec![16, 17],
+    };
+    assert_eq!(refused, too_many);
+    let _ = world.apply(add(2..=9));
+    assert_eq!(world.row(A).depths, has);
 }
 
 #[test]

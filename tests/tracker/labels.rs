@@ -9,7 +9,8 @@ use crate::world::{World, script, spk};
 const A: Wallet = Wallet(1);
 
 impl World {
-    /// Who is not watched has no label.
+    /// What is not watched is refused a label; a label that changes is an event, one that is the
+    /// same is none.
     pub fn label(&mut self, is_wallet: bool, number: u8, label: &str) {
         let (subject, missing) = match is_wallet {
             true => {
@@ -70,7 +71,11 @@ impl World {
 fn a_script_that_is_watched_again_with_another_label_is_told_to_have_it() {
     let mut world = World::new();
     let nothing: [&str; 0] = [];
-    assert_eq!(world.watch_as(1, Some("shop")), nothing, "it came with it");
+    assert_eq!(
+        world.watch_as(1, Some("shop")),
+        nothing,
+        "a new address's first label is not an event"
+    );
     assert_eq!(world.watch_as(1, None), nothing, "none is said");
     assert_eq!(world.watch_as(1, Some("shop")), nothing);
     assert_eq!(world.watch_as(1, Some("till")), [r#"label "shop">"till""#]);
@@ -81,7 +86,7 @@ fn a_script_that_is_watched_again_with_another_label_is_told_to_have_it() {
     assert_eq!(
         world.watch_as(1, Some("rent")),
         nothing,
-        "it is another one"
+        "a new address's first label is not an event"
     );
     world.check();
 }

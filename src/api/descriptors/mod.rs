@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::quotas::{Quotas, Reserved, Whose};
 use super::scans::{Scans, range_of};
-use super::watchlist::{AGAIN, check_depths};
+use super::watchlist::AGAIN;
 use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
 use crate::config::Limits;
@@ -33,8 +33,6 @@ use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 
 pub use giving::{Given, no_such_keychain};
 
-const GAP_LIMIT_DEFAULT: u32 = 20;
-
 impl From<DescriptorProblem> for ApiError {
     fn from(problem: DescriptorProblem) -> Self {
         let code = match &problem {
@@ -51,7 +49,7 @@ impl From<DescriptorProblem> for ApiError {
 #[derive(Debug, Clone, Default)]
 pub struct Addition {
     pub label: Option<String>,
-    /// `None`: as it is, or 20.
+    /// `None`: as it is, or 20 of a new one.
     pub gap_limit: Option<u32>,
     /// Last index that is to be watched at least.
     pub last: Option<u32>,
@@ -115,7 +113,7 @@ impl Descriptors {
             keychains: wallet.keychains(),
             is_ranged: wallet.is_ranged(),
             label: asked.label,
-            gap_limit: asked.gap_limit.unwrap_or(GAP_LIMIT_DEFAULT),
+            gap_limit: asked.gap_limit,
             range: asked.last.map_or(0, |last| last.saturating_add(1)),
             depths: asked.depths,
             baseline: history.into(),
@@ -153,7 +151,6 @@ impl Descriptors {
             if depths.iter().all(|depth| row.depths.contains(depth)) {
                 return Ok(false);
             }
-            check_depths("The descriptor", &row.depths, &depths)?;
             allowed.map_err(|refusal| {
                 let error = ApiError::from(refusal);
                 let message = format!(
@@ -167,7 +164,7 @@ impl Descriptors {
                 keychains: row.keychains.len(),
                 is_ranged: row.is_ranged,
                 label: None,
-                gap_limit: row.gap_limit,
+                gap_limit: None,
                 range: 0,
                 depths,
                 baseline: wallet.baseline,
@@ -251,8 +248,6 @@ impl Descriptors {
                 check_history(wallet, request.baseline, is_said)?;
             }
             let row = known.as_ref().map(|(row, _)| row);
-            let has = row.map_or(&[][..], |row| &row.depths);
-            check_depths("The descriptor", has, &request.depths)?;
             let (wanted, has) = (
                 scripts_with(row, &request),
                 row.map_or(0, DescriptorRow::scripts),
@@ -364,7 +359,7 @@ fn scripts_with(row: Option<&DescriptorRow>, request: &DescriptorRequest) -> u64
     if !request.is_ranged {
         return request.keychains as u64;
     }
-    let gap_limit = row.map_or(0, |row| row.gap_limit).max(request.gap_limit);
+    let gap_limit = request.gap_limit(row);
     let lookahead = LOOKAHEAD.max(gap_limit.saturating_mul(2));
     let reach = gap_limit.max(request.range);
     let windows = (0..request.keychains).map(|place| {

@@ -31,6 +31,9 @@ use crate::wire::request::Request;
 use crate::wire::request::descriptors::DescriptorSelection;
 use crate::wire::request::types::{AddressSelection, Depths};
 
+/// The field of `PUT /consumers/{name}` whose places refusals name.
+const DESCRIPTORS: &str = "descriptors";
+
 /// `PUT /consumers/{name}`. `costly`: counts addresses that it adds, if there are several.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -197,9 +200,10 @@ pub async fn put_consumer(
     let blocks = asked.blocks.unwrap_or(false);
     let (wanted, after) = (asked.addresses.unwrap_or_default(), asked.after);
     let none = DescriptorSelection(Some(Vec::new()));
-    let descriptors = asked.descriptors.unwrap_or(none).parse("descriptors")?;
+    let descriptors = asked.descriptors.unwrap_or(none).parse(DESCRIPTORS)?;
     let has_none = descriptors.as_ref().is_some_and(Vec::is_empty);
     let named_count = descriptors.as_ref().map(Vec::len);
+    let listed = descriptors.clone().unwrap_or_default();
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let (has_depths, wanted_depths) = (!depths.is_empty(), depths.clone());
     let read = routes.reads.run_long(move |view| {
@@ -209,11 +213,12 @@ pub async fn put_consumer(
         if has_depths && matches!(counts, (None, _) | (_, None) | (Some(0), Some(0))) {
             return Err(depths_of_nobody());
         }
-        let descriptors = descriptors.map(|ids| view.known_descriptors("descriptors", ids));
+        let descriptors = descriptors.map(|ids| view.known_descriptors(DESCRIPTORS, ids));
         let descriptors = descriptors.transpose()?;
-        for id in descriptors.iter().flatten() {
+        for (place, id) in listed.iter().enumerate() {
             let (row, _) = view.wallet_rows(id)?;
-            check_depths("The descriptor", &row.depths, &wanted_depths)?;
+            let enough = check_depths("The descriptor", &row.depths, &wanted_depths);
+            enough.map_err(|error| error.at(DESCRIPTORS, place))?;
         }
         let scripts = scripts_of(addresses.as_deref());
         let at = after.map(|text| cursors::place(view, &text));
@@ -221,12 +226,13 @@ pub async fn put_consumer(
         Ok((
             addresses,
             descriptors,
+            listed,
             scripts,
             at.transpose()?,
             view.head()?,
         ))
     });
-    let (addresses, descriptors, scripts, at, head) = read.await?;
+    let (addresses, descriptors, listed, scripts, at, head) = read.await?;
     let target = webhooks::TargetRequest {
         url: asked.url,
         secret: asked.secret,
@@ -249,11 +255,11 @@ pub async fn put_consumer(
         }
         None => 0,
     };
-    for id in descriptors.iter().flatten() {
+    for (place, id) in listed.into_iter().enumerate() {
         let told = routes
             .descriptors
-            .ensure_told(principal, *id, depths.clone());
-        told.await?;
+            .ensure_told(principal, id, depths.clone());
+        told.await.map_err(|error| error.at(DESCRIPTORS, place))?;
     }
     let (owned, owned_name) = (routes.clone(), name.to_owned());
     let definition = Definition {

@@ -10,8 +10,8 @@
 //! not read as an answer (the cursor is of no use, the token has ended, somebody else has taken the
 //! consumer over) is told as an event, `satwatch_error`, and the stream ends; so is every refusal
 //! of a request whose `Accept` is `text/event-stream` alone. That event has no `id`: who does not
-//! understand it comes back with the same cursor, a minute later, hears it again, and is never led
-//! over a gap.
+//! understand it comes back with the same cursor, a minute later or when the refusal says, hears it
+//! again, and is never led over a gap.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
-use hyper::StatusCode;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -43,7 +43,7 @@ use crate::wire::request::Request;
 const BEAT: Duration = Duration::from_secs(15);
 /// Milliseconds after which a browser comes back.
 const RETRY: u32 = 1000;
-/// The same when it was told why its stream ended.
+/// The same when it was told why its stream ended, and not when to come back.
 const RETRY_REFUSED: u32 = 60_000;
 /// Events that are ready are sent together up to so many bytes.
 pub const CHUNK_BYTES: usize = 16 * 1024;
@@ -107,12 +107,7 @@ pub async fn stream_events(
             begun.map(|(named, from)| (Of::Named(named), from))
         }
     };
-    let (of, from) = match begun {
-        Ok(begun) => begun,
-        // What it says is for a program that reads a stream.
-        Err(refused) if refused.restart.is_some() => return Ok(refusal(&refused)),
-        Err(refused) => return Err(refused),
-    };
+    let (of, from) = begun?;
     let selection = match &of {
         Of::Named(named) => named.selection(),
         Of::Consumer(consumer, _) => consumer.filter.clone(),
@@ -142,9 +137,18 @@ pub async fn stream_events(
     Ok(Reply::written(answer))
 }
 
-/// A refusal for who reads a stream and nothing else: `EventSource` shows no answer but a stream.
-pub fn refusal(refusal: &ApiError) -> Reply<EventStreamText> {
-    Reply::written(answer(AnswerBody::whole(refused(refusal))))
+/// Whether who asks reads a stream and nothing else, as a browser's `EventSource` does.
+pub fn is_event_source(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .is_some_and(|accept| accept == EVENT_STREAM)
+}
+
+/// A refusal of a stream as one: `EventSource` shows no other answer, and where to go on
+/// ([`Restart`](crate::wire::error::Restart)) is for programs that read a stream.
+pub fn refusal(refusal: &ApiError, is_event_source: bool) -> Option<Answer> {
+    let is_told = is_event_source || refusal.restart.is_some();
+    is_told.then(|| answer(AnswerBody::whole(refused(refusal))))
 }
 
 fn answer(body: AnswerBody) -> Answer {
@@ -267,9 +271,13 @@ impl EventStream {
     }
 }
 
-/// A browser that does not close the stream comes back late, so that two that read for one consumer
-/// do not take it from each other again and again.
+/// When to come back, if the refusal says that. Otherwise a browser that does not close the stream
+/// comes back late, so that two that read for one consumer do not take it from each other again and
+/// again.
 fn refused(refusal: &ApiError) -> Bytes {
     let data = to_text(refusal);
-    format!("retry: {RETRY_REFUSED}\nevent: satwatch_error\ndata: {data}\n\n").into()
+    let retry = refusal
+        .retry_after
+        .map_or(RETRY_REFUSED, |seconds| seconds.saturating_mul(1000));
+    format!("retry: {retry}\nevent: satwatch_error\ndata: {data}\n\n").into()
 }

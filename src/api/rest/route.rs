@@ -47,6 +47,8 @@ pub enum Mark {
     Costly,
     /// Counts for no limit of rates: what looks after the daemon is not kept out by what others do.
     Uncounted,
+    /// Its answer is a stream of server-sent events, and so is a refusal to who reads nothing else.
+    Stream,
     /// Changes something, but so often that it has no line in the access log.
     Unlogged,
 }
@@ -54,7 +56,7 @@ pub enum Mark {
 pub type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
 /// Marks, method, path, scope (`any` token or `open`), what it does; what is sent besides the path
-/// (`nothing`, or a `query`, a `tried` query or a `body` of a type); the statuses of its answers if
+/// (`nothing`, or a `query` or a `body` of a type); the statuses of its answers if
 /// they are not 200 alone, and how these look; the statuses of refusals that not every such route
 /// has.
 macro_rules! routes {
@@ -77,7 +79,7 @@ macro_rules! routes {
             refusals: &[$($refused),*],
             reply: schema::of::<$answer>,
             answer: |$services, $sent| Box::pin(async move {
-                $(let $asked: crate::api::rest::route::asked_type!($kind $request) =)?
+                $(let $asked: $request =)?
                     crate::api::rest::route::take!($sent $kind)?;
                 let reply: Result<Reply<$answer>, ApiError> = $made;
                 Ok(reply?.answer)
@@ -95,32 +97,15 @@ macro_rules! take {
     ($sent:ident query) => {
         $sent.query()
     };
-    ($sent:ident tried) => {
-        Ok::<_, ApiError>($sent.query())
-    };
     ($sent:ident body) => {
         $sent.body().await
     };
 }
 pub(super) use take;
 
-/// Of `tried`, a query that may be refused in another way, also why it is refused.
-macro_rules! asked_type {
-    (tried $request:ty) => {
-        Result<$request, ApiError>
-    };
-    ($kind:ident $request:ty) => {
-        $request
-    };
-}
-pub(super) use asked_type;
-
 macro_rules! sent_shape {
     (nothing) => {
         SentShape::Nothing
-    };
-    (tried $request:ty) => {
-        SentShape::Query(schema::whole::<$request>)
     };
     (query $request:ty) => {
         SentShape::Query(schema::whole::<$request>)

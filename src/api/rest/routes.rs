@@ -178,21 +178,15 @@ routes! {
             None => events.events(asked, sent.asked).await,
         }
     };
+    #[Stream]
     GET "/events/stream" read "The log of events as server-sent events"
-        tried(asked: StreamEvents) => EventStreamText, 404, 409 |services, sent| {
-        let stream = async {
-            let query = asked?;
-            if query.consumer.is_some() {
-                sent.principal.require(Scope::Watch)?;
-            }
-            let Services { events, consumers, .. } = &*services;
-            let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
-            event_stream::stream_events(events, consumers, principal, query, last).await
-        };
-        match stream.await {
-            Err(refused) if sent.is_event_source => Ok(event_stream::refusal(&refused)),
-            answered => answered,
+        query(asked: StreamEvents) => EventStreamText, 404, 409 |services, sent| {
+        if asked.consumer.is_some() {
+            sent.principal.require(Scope::Watch)?;
         }
+        let Services { events, consumers, .. } = &*services;
+        let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
+        event_stream::stream_events(events, consumers, principal, asked, last).await
     };
     GET "/consumers" read "The consumers"
         nothing => WithCursor<ConsumerList> |services, sent| {

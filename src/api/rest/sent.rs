@@ -6,13 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::budget::{Charge, UNCOUNTED};
-use super::respond;
 use super::route::{Mark, Route};
 use super::session::FromPage;
 use crate::api::Services;
@@ -58,8 +57,6 @@ pub struct Sent {
     pub page: FromPage,
     /// Where a browser's stream of events broke off.
     pub last_event_id: Option<String>,
-    /// It reads a stream of events and nothing else, as a browser's `EventSource` does.
-    pub is_event_source: bool,
     caller: Caller,
     access: Arc<Access>,
     is_costly: bool,
@@ -90,8 +87,6 @@ impl Sent {
         let last_event_id = request.headers().get(LAST_EVENT_ID);
         let last_event_id =
             last_event_id.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let accept = request.headers().get(ACCEPT);
-        let is_event_source = accept.is_some_and(|accept| accept == respond::EVENT_STREAM);
         let query = request.uri().query().unwrap_or_default().to_owned();
         let mut held = services.budget.charge();
         let body = if request.body().is_end_stream() {
@@ -125,7 +120,6 @@ impl Sent {
             concerns,
             page,
             last_event_id,
-            is_event_source,
             caller,
             access: services.access.clone(),
             is_costly: route.has(Mark::Costly),

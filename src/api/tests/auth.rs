@@ -9,6 +9,7 @@ use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 
+use super::descriptors::wallet;
 use super::limits::Captured;
 use super::strict::requests_of;
 use super::{Client, Daemon, PATIENCE, address, event_of};
@@ -388,6 +389,74 @@ async fn who_may_read_cannot_make_the_daemon_watch_anything() {
         )
         .await;
     assert_eq!(watcher.expect("subscribed").await["address"], new);
+}
+
+#[tokio::test]
+async fn who_may_only_read_hears_that_and_not_how_many_depths_there_are() {
+    let guarded = Guarded::start().await;
+    guarded.daemon.derive();
+    let token = Some(guarded.text(Scope::Watch));
+    let asked = json!({"descriptor": wallet(), "history": "none"});
+    let add = |depths: std::ops::RangeInclusive<u8>| {
+        let mut body = asked.clone();
+        body["confirmations"] = depths.collect::<Vec<_>>().into();
+        body
+    };
+    let mut id = Value::Null;
+    for depths in [1..=8, 9..=16] {
+        let (method, body) = (Method::POST, add(depths));
+        let (status, added) = guarded.ask(&method, "/descriptors", token, &body).await;
+        assert!([200, 201].contains(&status), "{added}");
+        id = added["descriptor_id"].clone();
+    }
+    for (scope, code) in [
+        (Scope::Read, "forbidden"),
+        (Scope::Watch, "too_many_confirmations"),
+    ] {
+        let mut client = guarded.client(scope).await;
+        let argument = json!({"descriptor_id": id, "confirmations": [99]});
+        client.emit("subscribe_descriptor", argument).await;
+        assert_eq!(client.expect("error").await["code"], code);
+    }
+}
+
+#[tokio::test]
+async fn who_reads_a_stream_alone_hears_every_refusal_in_it_and_each_has_a_line() {
+    let guarded = Guarded::start().await;
+    let (log, _guard) = Captured::begin();
+    let ask = async |token: Option<&str>, query: &str, accept: &'static str, body: &'static str| {
+        let request = Request::get(format!("/events/stream{query}"));
+        let request = request.header("host", "localhost:5005");
+        let mut request = request.header("accept", accept);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::from(body)).unwrap();
+        let (status, _, text) = guarded.daemon.request(request).await;
+        (status.as_u16(), text)
+    };
+    let alone = "text/event-stream";
+    let (metrics, read) = (guarded.text(Scope::Metrics), guarded.text(Scope::Read));
+    for (token, query, body, code) in [
+        (None, "", "", "unauthorized"),
+        (Some("sw_wrong"), "", "", "unauthorized"),
+        (Some(metrics), "", "", "forbidden"),
+        (Some(read), "?consumer=shop", "", "forbidden"),
+        (Some(read), "", "no JSON", "invalid_json"),
+    ] {
+        let (status, text) = ask(token, query, alone, body).await;
+        let begin = "retry: 60000\nevent: satwatch_error\ndata: {";
+        assert!(status == 200 && text.starts_with(begin), "{status} {text}");
+        assert!(text.contains(&format!("\"code\":\"{code}\"")), "{text}");
+        let (status, text) = ask(token, query, "*/*", body).await;
+        assert!([400, 401, 403].contains(&status), "{status} {text}");
+    }
+    let lines = log.lines();
+    let told: Vec<_> = lines.iter().map(|line| (&*line[3], &*line[5])).collect();
+    let refused = ["unauthorized", "unauthorized", "forbidden", "forbidden"];
+    let twice = refused.iter().flat_map(|code| [code, code]);
+    let expected: Vec<_> = twice.map(|code| ("GET /events/stream", *code)).collect();
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

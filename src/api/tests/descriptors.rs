@@ -15,7 +15,7 @@ use crate::descriptors::WalletDescriptor;
 /// The account of BIP 84's test vectors, on the test networks.
 const KEY: &str = "tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M";
 
-fn wallet() -> String {
+pub(super) fn wallet() -> String {
     format!("wpkh({KEY}/<0;1>/*)")
 }
 

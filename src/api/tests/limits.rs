@@ -41,6 +41,16 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_which_limit_it_is() {
         sentence.contains("limits.requests_per_second (1)"),
         "{sentence}"
     );
+    // Who reads nothing but a stream, too.
+    let request = Request::get("/events/stream").header("accept", "text/event-stream");
+    let request = request.header("host", "localhost:5005");
+    let (status, _, told) = daemon.request(request.body(Full::default()).unwrap()).await;
+    assert_eq!(status, 200);
+    let begin = "retry: 1000\nevent: satwatch_error\ndata: {";
+    assert!(
+        told.starts_with(begin) && told.contains("rate_limited"),
+        "{told}"
+    );
     // What looks after the daemon is not kept out by what others do.
     assert_eq!(daemon.get("/health/live").await.0, 200);
     let refused = daemon.services.access.limits()[0].refused;

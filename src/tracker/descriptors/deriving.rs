@@ -6,6 +6,7 @@ use crate::tracker::input::DescriptorRequest;
 use crate::tracker::transition::TransitionBuilder;
 use crate::tracker::{
     ApplyError, Balance, Baseline, FollowUp, ScriptHash, Staged, Tracker, Transition, View,
+    all_depths,
 };
 use bitcoin::ScriptBuf;
 
@@ -23,9 +24,10 @@ impl Tracker {
         }
         let mut builder = TransitionBuilder::new(self, view, now);
         let known = builder.changes.descriptor(&descriptor)?.cloned();
-        let is_new = known.is_none();
+        let (is_new, gap_limit) = (known.is_none(), request.gap_limit(known.as_ref()));
         let mut row = known.unwrap_or_else(|| builder.new_descriptor(&request));
-        row.gap_limit = row.gap_limit.max(request.gap_limit);
+        let depths = all_depths(None, &row.depths, &request.depths)?;
+        row.gap_limit = gap_limit;
         let reach = row.gap_limit.max(request.range);
         for keychain in &mut row.keychains {
             let used = keychain.next_index().saturating_add(row.gap_limit);
@@ -38,13 +40,10 @@ impl Tracker {
                 keychain.first = first;
             }
         }
-        for depth in request.depths {
-            if !row.depths.contains(&depth) {
-                row.depths.push(depth);
-                builder.tracker.count_depths(&[depth]);
-            }
-        }
-        row.depths.sort_unstable();
+        let added = depths.iter().filter(|depth| !row.depths.contains(depth));
+        let added: Vec<u8> = added.copied().collect();
+        builder.tracker.count_depths(&added);
+        row.depths = depths;
         let wallet = builder.changes.wallet(&descriptor)?.cloned();
         let mut wallet = wallet.unwrap_or(WalletRow {
             text: request.text,
@@ -197,7 +196,7 @@ impl<V: View> TransitionBuilder<'_, V> {
         DescriptorRow {
             keychains: vec![KeychainRow::default(); request.keychains],
             is_ranged: request.is_ranged,
-            gap_limit: request.gap_limit,
+            gap_limit: request.gap_limit(None),
             depths: vec![1],
             from_height: 0,
             awaited: 0,

@@ -89,7 +89,7 @@ impl Wallet {
             keychains: self.keychains(),
             is_ranged: true,
             label: None,
-            gap_limit,
+            gap_limit: Some(gap_limit),
             range: 0,
             depths: vec![2],
             baseline,

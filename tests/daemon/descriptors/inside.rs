@@ -100,7 +100,7 @@ impl Inside {
             keychains: wallet.keychains(),
             is_ranged: wallet.is_ranged(),
             label: None,
-            gap_limit: 20,
+            gap_limit: Some(20),
             range: 0,
             depths: Vec::new(),
             baseline: Baseline::IfMissing,

@@ -63,7 +63,7 @@ async fn a_label_of_an_address_is_changed_and_taken_away_with_an_event_each() {
     assert_eq!(
         daemon.label_changes().await,
         [] as [[Value; 3]; 0],
-        "it came with it"
+        "a new address's first label is not an event"
     );
     let mut client = daemon.client().await;
     client

@@ -307,9 +307,13 @@ async fn sixteen_depths_are_the_most_by_everybody_together() {
     let new = address(7).to_string();
     let both = json!({"addresses": [new, mine], "confirmations": [99]}).to_string();
     assert_eq!(daemon.post("/add_addresses", &both).await.1["code"], code);
-    let consumer = json!({"addresses": [new], "descriptors": [id], "confirmations": [99]});
-    let (status, refused, _) = daemon.follow_ups("PUT", "/consumers/shop", &consumer).await;
+    let other = json!({"descriptor": format!("wpkh({KEY}/9/*)"), "history": "none"});
+    let (_, other) = daemon.post("/descriptors", &other.to_string()).await;
+    let wallets = json!([other["descriptor_id"], id]);
+    let consumer = json!({"addresses": [new], "descriptors": wallets, "confirmations": [99]});
+    let (status, refused, said) = daemon.follow_ups("PUT", "/consumers/shop", &consumer).await;
     assert_eq!((status, json!(refused)), (409, code));
+    assert!(said.starts_with("descriptors[1]: "), "{said}");
     let listed = daemon.get("/addresses").await.1;
     assert_eq!(listed["total"], 1);
     assert_eq!(
@@ -325,6 +329,31 @@ async fn sixteen_depths_are_the_most_by_everybody_together() {
             .unwrap()
             .len(),
         16
+    );
+}
+
+#[tokio::test]
+async fn who_adds_a_wallet_again_without_a_gap_limit_leaves_it_as_it_is() {
+    let daemon = Daemon::start().await;
+    daemon.derive();
+    let id = daemon.add_wallet(json!({"gap_limit": 5})).await;
+    let before = daemon.of(&id, "").await;
+    assert_eq!(before["gap_limit"], 5);
+    let again = json!({"descriptor": wallet(), "label": "till"}).to_string();
+    let (status, answer) = daemon.post("/descriptors", &again).await;
+    assert_eq!((status, &answer["gap_limit"]), (200, &json!(5)), "{answer}");
+    let mut client = daemon.client().await;
+    client
+        .emit("subscribe_descriptor", json!({"descriptor": wallet()}))
+        .await;
+    client.expect("subscribed").await;
+    let argument = json!({"descriptor": wallet(), "confirmations": [6]});
+    client.emit("subscribe_descriptor", argument).await;
+    client.expect("subscribed").await;
+    let after = daemon.of(&id, "").await;
+    assert_eq!(
+        (&after["gap_limit"], &after["keychains"]),
+        (&before["gap_limit"], &before["keychains"])
     );
 }
 
