@@ -15,16 +15,28 @@ export interface Options {
  * Every event about addresses and wallets (descriptors, or their ids), each once and in order, over
  * breaks of the connection and restarts of the daemon.
  *
+ * With two exceptions. A `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
+ * events before it cannot be told any more: compare its balances, or `GET /transactions`, with your
+ * books. And where a wallet is followed beside anything else, a break of the connection while it
+ * catches up may tell some events again, with the same cursor.
+ *
  * With `cursorFile` over the end of this program, too: the place is kept there once the next event
  * is asked for, so that the work with the last one comes again at most. Who has a database keeps
  * the cursor there instead, in the transaction that does the work.
  *
- * @throws {Refused} when the daemon refuses it for good
+ * What has come and was not asked for yet waits in memory, without a bound: a program that works
+ * slowly on much reads a consumer by webhook or `GET /events` instead.
+ *
+ * @throws {Refused} when the daemon refuses any of it for good
  */
 export function follow(
     url: string,
     watched: string[],
-    options?: Options & { cursorFile?: string },
+    options?: Options & {
+        cursorFile?: string;
+        /** Depths to be told about. */
+        confirmations?: number[];
+    },
 ): AsyncGenerator<Event, never, void>;
 
 /** What a consumer wants: the body of `PUT /consumers/{name}`. */
@@ -32,12 +44,18 @@ export interface Definition {
     addresses?: string[];
     descriptors?: string[] | "all";
     blocks?: boolean;
+    /** Depths to be told about, for listed addresses. */
+    confirmations?: number[];
+    /** The cursor to begin after; on a consumer that is there, the way back. */
+    after?: string;
 }
 
 /**
  * What a named consumer is to work on, in order. The daemon keeps its place: an event is
  * acknowledged once the next one is asked for, and what was not comes again, so that doing it twice
- * must do no harm.
+ * must do no harm. A `subscribed_consumer` among them says that events are lost, and why.
+ *
+ * What has come and was not asked for yet waits in memory, without a bound.
  *
  * @throws {Refused} also when another program takes the consumer over
  */
@@ -60,7 +78,7 @@ export function webhook(
     headers: Record<string, string | string[] | undefined>,
 ) => Event & { id: string };
 
-/** The daemon refuses, and trying again does not help. */
+/** The daemon refuses; what passes by itself is tried again instead. */
 export class Refused extends Error {
     constructor(refusal: { error: string; code: string });
     /** As the wire contract has it. */

@@ -12,11 +12,13 @@ const { io } = require("socket.io-client");
 
 // These carry a cursor that is no place to come back to: events before it may not have come yet.
 const NO_PLACE = ["connected", "lagged", "error"];
-// What a consumer works on.
-const WORK = ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched", "label_change"];
+// What the daemon says about the connection, and not about the chain: no work of a consumer.
+const CONTROL = [...NO_PLACE, "subscribed_consumer", "unsubscribed_consumer", "acked", "caught_up"];
+// Refusals that pass.
+const PASSES = ["rate_limited", "too_many_requests", "stopping", "overloaded", "not_ready", "internal", "consumer_changed"];
 const PAUSE = 5000;
 
-/** The daemon refuses, and trying again does not help. */
+/** The daemon refuses; what passes by itself is tried again instead. */
 class Refused extends Error {
     /** @param {{ error: string, code: string }} refusal */
     constructor({ error, code }) {
@@ -86,7 +88,7 @@ function readCursor(file) {
 }
 
 /**
- * Whole or not at all: a power loss leaves the cursor of before.
+ * Whole or not at all: a power loss leaves this cursor or one of before.
  * @param {string} file
  * @param {string} cursor
  */
@@ -107,6 +109,18 @@ function writeCursor(file, cursor) {
 function connect(url, options, fail) {
     const { token = process.env.SATWATCH_TOKEN, note = console.error } = options;
     const socket = io(url, { auth: { token } });
+    // What is done after a pause, each once; it belongs to the connection.
+    /** @type {Map<() => unknown, NodeJS.Timeout>} */
+    const timers = new Map();
+    const later = (/** @type {() => unknown} */ what, act = what) => {
+        if (timers.has(what)) return;
+        timers.set(what, setTimeout(() => timers.delete(what) && act(), PAUSE));
+    };
+    const forget = () => {
+        for (const timer of timers.values()) clearTimeout(timer);
+        timers.clear();
+    };
+    const again = () => socket.connect();
     let unreachable = false;
     socket.on("connect", () => (unreachable = false));
     socket.on("connect_error", (/** @type {Error & { data?: { code: string } }} */ error) => {
@@ -116,69 +130,69 @@ function connect(url, options, fail) {
         // Anything but a refusal by the daemon is tried again by the library.
         if (socket.active) return;
         const code = error.data?.code ?? "refused";
-        if (code !== "rate_limited") return fail(new Refused({ error: error.message, code }));
-        setTimeout(() => socket.connect(), PAUSE);
+        if (!PASSES.includes(code)) return fail(new Refused({ error: error.message, code }));
+        later(again);
     });
     socket.on("disconnect", (reason) => {
+        forget();
         // The one reason after which the library does not connect again by itself.
-        if (reason === "io server disconnect") socket.connect();
+        if (reason === "io server disconnect") later(again);
         if (reason !== "io client disconnect") note(`disconnected: ${reason}`);
     });
-    // Once for a connection, although each request may be refused. One that is made meanwhile
-    // begins by itself.
-    /** @type {string | undefined} */
-    let again;
-    const later = (/** @type {() => void} */ begin) => {
-        if (again === socket.id) return;
-        const id = (again = socket.id);
-        note("Trying again in 5 seconds.");
-        setTimeout(() => {
-            if (again === id) again = undefined;
-            if (socket.id === id) begin();
-        }, PAUSE);
+    // Asks the daemon, and after a pause again when a refusal passes. `request`: what to ask by
+    // then, if anything.
+    const ask = (/** @type {string} */ event, /** @type {() => object | undefined} */ request) => {
+        const asked = request();
+        if (!asked) return;
+        socket.emit(event, asked, (/** @type {any} */ { error, code, message }) => {
+            // A subscription that stands has a message; its error says that its cursor is lost.
+            if (!error || message) return;
+            if (!PASSES.includes(code)) return fail(new Refused({ error, code }));
+            note(`${error} Trying again in 5 seconds.`);
+            later(request, () => ask(event, request));
+        });
     };
-    return { socket, note, later };
+    const end = () => {
+        socket.close();
+        forget();
+    };
+    return { socket, note, later, ask, end };
 }
 
 /** @type {typeof import("./satwatch.js").follow} */
 async function* follow(url, watched, options = {}) {
-    const { cursorFile } = options;
+    const { cursorFile, confirmations } = options;
     /** @type {Inbox<import("./satwatch.js").Event & { place?: string }>} */
     const inbox = new Inbox();
-    const asked = requests(watched);
     // Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`.
     let cursor = readCursor(cursorFile);
+    const asked = requests(watched).map(([event, request]) => {
+        const made = () => ({ ...request, confirmations, after: cursor });
+        return /** @type {const} */ ([event, made]);
+    });
     // A cursor belongs to what was asked for with it. On a new connection it is overwritten only
     // when every `subscribed` that is waited for has come: one for all addresses, and one for each
     // wallet.
     let waiting = asked.length;
-    const { socket, note, later } = connect(url, options, (cause) => inbox.fail(cause));
-    const subscribe = () => {
-        waiting = asked.length;
-        for (const [event, request] of asked) {
-            socket.emit(event, cursor ? { ...request, after: cursor } : request);
-        }
-    };
+    const { socket, note, ask, end } = connect(url, options, (cause) => inbox.fail(cause));
     // On every connection, the first and those after a break: subscriptions belong to one.
-    socket.on("connect", subscribe);
+    socket.on("connect", () => {
+        waiting = asked.length;
+        for (const [event, request] of asked) ask(event, request);
+    });
     socket.on("error", ({ error, code }) => {
-        if (["cursor_unknown", "cursor_expired"].includes(code)) {
-            // `subscribed` comes next, with the balances as they are and a cursor to go on from. A
-            // shop compares them, or GET /transactions, with its books.
-            note(`events after ${cursor} cannot be told any more: ${error}`);
-        } else if (code === "rate_limited" || (cursor && !["unauthorized", "forbidden"].includes(code))) {
-            // What was right before is right still; it may pass.
-            note(error);
-            later(subscribe);
-        } else {
-            inbox.fail(new Refused({ error, code }));
-        }
+        // The token has ended. What else is refused is told as the answer to what was asked.
+        if (code === "unauthorized") inbox.fail(new Refused({ error, code }));
     });
     socket.onAny((event, data) => {
-        if (event === "subscribed") waiting -= 1;
+        if (event === "error") return;
+        if (event === "subscribed") {
+            waiting -= 1;
+            if (data.error) note(data.error);
+        }
         const isPlace = waiting === 0 && !NO_PLACE.includes(event) && data.cursor;
         if (isPlace) cursor = data.cursor;
-        if (event !== "error") inbox.put({ event, data, place: isPlace ? data.cursor : undefined });
+        inbox.put({ event, data, place: isPlace ? data.cursor : undefined });
     });
     try {
         for (;;) {
@@ -188,7 +202,7 @@ async function* follow(url, watched, options = {}) {
             if (cursorFile && place) writeCursor(cursorFile, place);
         }
     } finally {
-        socket.close();
+        end();
     }
 }
 
@@ -204,18 +218,21 @@ async function define(url, name, definition, { token = process.env.SATWATCH_TOKE
     const headers = { "Content-Type": "application/json" };
     if (token) headers.Authorization = `Bearer ${token}`;
     const body = JSON.stringify(definition);
-    const target = new URL(`${url}/consumers/${encodeURIComponent(name)}`);
+    const target = `${url.replace(/\/+$/, "")}/consumers/${encodeURIComponent(name)}`;
     for (;;) {
         const answer = await fetch(target, { method: "PUT", headers, body }).catch(({ message, cause }) => {
             note(`cannot reach ${url}: ${cause?.code ?? message}. Trying again.`);
         });
         if (answer?.ok) return;
         if (answer) {
-            const refusal = await answer.json();
-            if (refusal.code !== "rate_limited") throw new Refused(refusal);
+            // A proxy before the daemon answers otherwise.
+            const otherwise = { error: `${url} answers ${answer.status}.`, code: "refused" };
+            const refusal = await answer.json().catch(() => otherwise);
+            const passes = answer.status >= 500 || PASSES.includes(refusal.code);
+            if (!passes) throw new Refused(refusal);
             note(`${refusal.error} Trying again.`);
         }
-        const seconds = Number(answer?.headers.get("Retry-After") ?? 5);
+        const seconds = Number(answer?.headers.get("Retry-After")) || 5;
         await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }
 }
@@ -223,36 +240,57 @@ async function define(url, name, definition, { token = process.env.SATWATCH_TOKE
 /** @type {typeof import("./satwatch.js").consume} */
 async function* consume(url, consumer, definition, options = {}) {
     await define(url, consumer, definition, options);
-    /** @type {Inbox<import("./satwatch.js").Event>} */
+    /** @type {Inbox<import("./satwatch.js").Event & { of: number }>} */
     const inbox = new Inbox();
-    const { socket, note, later } = connect(url, options, (cause) => inbox.fail(cause));
-    const subscribe = () => {
-        // What was not acknowledged comes again.
+    const { socket, note, later, ask, end } = connect(url, options, (cause) => inbox.fail(cause));
+    // Readings are counted. Between two of them nothing is taken and nothing acknowledged: what was
+    // not acknowledged comes again.
+    let reading = 0;
+    let reads = false;
+    /** @type {string | undefined} */
+    let done;
+    const stop = () => {
+        reads = false;
         inbox.items.length = 0;
-        socket.emit("subscribe_consumer", { consumer });
     };
-    socket.on("connect", subscribe);
-    for (const event of WORK) socket.on(event, (data) => inbox.put({ event, data }));
-    socket.on("subscribed_consumer", ({ lag, error }) => note(error ?? `${lag} events to catch up on`));
-    socket.on("error", ({ error, code }) => {
+    const begin = () => ask("subscribe_consumer", () => ({ consumer }));
+    const place = () => (reads && done ? { consumer, cursor: done } : undefined);
+    socket.on("connect", begin);
+    socket.on("disconnect", stop);
+    socket.on("error", ({ error, code, consumer }) => {
+        // `consumer`: its reading has ended. What else is refused is told as the answer to what was
+        // asked.
+        if (!consumer && code !== "unauthorized") return;
+        stop();
         // Somebody else does the work now, nobody shall, or the token has ended.
         if (["consumer_taken", "consumer_gone", "unauthorized"].includes(code)) {
-            inbox.items.length = 0;
             return inbox.fail(new Refused({ error, code }));
         }
-        note(error);
-        if (["consumer_changed", "cursor_expired"].includes(code)) return subscribe();
-        later(subscribe);
+        note(`${error} Trying again in 5 seconds.`);
+        later(begin);
+    });
+    socket.onAny((event, data) => {
+        if (event === "subscribed_consumer") {
+            reading += 1;
+            reads = true;
+            done = undefined;
+            note(data.error ?? `${data.lag} events to catch up on`);
+        }
+        // A `subscribed_consumer` with an error says that events are lost.
+        const isWork = data.cursor && (!CONTROL.includes(event) || (event === "subscribed_consumer" && data.error));
+        if (reads && isWork) inbox.put({ event, data, of: reading });
     });
     try {
         for (;;) {
-            const { event, data } = await inbox.take();
+            const { event, data, of } = await inbox.take();
             yield { event, data };
+            if (of !== reading) continue;
             // It says that everything before it is done, too.
-            if (socket.connected) socket.emit("ack", { consumer, cursor: data.cursor });
+            done = data.cursor;
+            ask("ack", place);
         }
     } finally {
-        socket.close();
+        end();
     }
 }
 

@@ -25,12 +25,19 @@ const verify = webhook(process.env.WEBHOOK_SECRET);
 // the transaction that does the work.
 // (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
 const done = new Set();
+// Of a body, in bytes.
+const LARGEST = 1024 * 1024;
 
 const server = http.createServer(async (request, response) => {
     const chunks = [];
-    for await (const chunk of request) chunks.push(chunk);
-    let message;
+    let [size, message] = [0, /** @type {any} */ (undefined)];
     try {
+        // Ends with an error also when the peer breaks off.
+        for await (const chunk of request) {
+            size += chunk.length;
+            if (size > LARGEST) throw new Error("the body is too large");
+            chunks.push(chunk);
+        }
         message = verify(Buffer.concat(chunks).toString(), request.headers);
     } catch (error) {
         response.writeHead(400).end(/** @type {Error} */ (error).message);

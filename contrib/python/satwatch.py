@@ -10,31 +10,32 @@ is acknowledged (`consume`), and webhooks that are satwatch's (`webhook`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from typing import Any, Callable, TypedDict
 
 import socketio
 
 # These carry a cursor that is no place to come back to: events before it may not have come yet.
 NO_PLACE = ("connected", "lagged", "error")
-# The daemon wants a token, or another one.
-NO_TOKEN = ("unauthorized", "forbidden")
-# What a consumer works on.
-WORK = (
-    "new_transactions",
-    "balance_change",
-    "transaction_update",
-    "scan_complete",
-    "unwatched",
-    "label_change",
+# What the daemon says about the connection, and not about the chain: no work of a consumer.
+CONTROL = (*NO_PLACE, "subscribed_consumer", "unsubscribed_consumer", "acked", "caught_up")
+# Refusals that pass.
+PASSES = (
+    "rate_limited",
+    "too_many_requests",
+    "stopping",
+    "overloaded",
+    "not_ready",
+    "internal",
+    "consumer_changed",
 )
 PAUSE = 5
 
@@ -60,10 +61,16 @@ class Definition(TypedDict, total=False):
     addresses: list[str]
     descriptors: list[str] | str
     blocks: bool
+    # Depths to be told about, for listed addresses.
+    confirmations: list[int]
+    # The cursor to begin after; on a consumer that is there, the way back.
+    after: str
 
 
 class Refused(Exception):
-    """The daemon refuses, and trying again does not help. `code`: as the wire contract has it."""
+    """The daemon refuses; what passes by itself is tried again instead. `code`: as the wire
+    contract has it.
+    """
 
     def __init__(self, error: str, code: str) -> None:
         super().__init__(error)
@@ -97,7 +104,7 @@ def read_cursor(file: str | None) -> str | None:
 
 
 def write_cursor(file: str, cursor: str) -> None:
-    """Whole or not at all: a power loss leaves the cursor of before."""
+    """Whole or not at all: a power loss leaves this cursor or one of before."""
     with open(f"{file}.new", "w", encoding="ascii") as made:
         made.write(f"{cursor}\n")
         made.flush()
@@ -117,12 +124,12 @@ class Connection:
         self.sio = socketio.AsyncClient(handle_sigint=False)
         # Whether it was said that there is no connection: once is enough.
         self.unreachable = False
-        # Connections that are to be tried again: once, although each request may be refused.
-        self.again: set[str] = set()
+        # What is done after a pause, each once; it belongs to the connection.
+        self.pauses: dict[Any, asyncio.Task[None]] = {}
         # On every connection, the first and those after a break: subscriptions belong to one.
         self.sio.on("connect", self.connected)
         self.sio.on("connect_error", self.not_connected)
-        self.sio.on("disconnect", lambda reason: note(f"disconnected: {reason}"))
+        self.sio.on("disconnect", self.disconnected)
 
     async def subscribe(self) -> None:
         raise NotImplementedError
@@ -131,10 +138,16 @@ class Connection:
         self.unreachable = False
         await self.subscribe()
 
+    def disconnected(self, reason: str) -> None:
+        for pause in self.pauses.values():
+            pause.cancel()
+        self.pauses.clear()
+        self.note(f"disconnected: {reason}")
+
     def not_connected(self, error: Any) -> None:
         if isinstance(error, dict) and "data" in error:
             # A refusal by the daemon; anything else is tried again by the library.
-            if error["data"]["code"] != "rate_limited":
+            if error["data"]["code"] not in PASSES:
                 return self.fail(error["message"], error["data"]["code"])
             error = error["message"]
         if not self.unreachable:
@@ -144,32 +157,54 @@ class Connection:
     def fail(self, error: str, code: str) -> None:
         self.inbox.put_nowait(Refused(error, code))
 
-    def later(self) -> None:
-        sid = self.sio.get_sid()
-        if sid not in self.again:
-            self.again.add(sid)
-            self.note("Trying again in 5 seconds.")
-            self.sio.start_background_task(self.subscribe_later, sid)
+    def later(self, what: Any, act: Callable[[], Awaitable[None]]) -> None:
+        async def pause() -> None:
+            await asyncio.sleep(PAUSE)
+            del self.pauses[what]
+            await act()
 
-    async def subscribe_later(self, sid: str) -> None:
-        await self.sio.sleep(PAUSE)
-        self.again.discard(sid)
-        # A connection that is made meanwhile subscribes by itself.
-        if self.sio.connected and self.sio.get_sid() == sid:
-            await self.subscribe()
+        if what not in self.pauses:
+            self.pauses[what] = asyncio.create_task(pause())
+
+    async def ask(self, event: str, request: Callable[[], dict[str, Any] | None]) -> None:
+        """Asks the daemon, and after a pause again when a refusal passes. `request`: what to ask by
+        then, if anything.
+        """
+
+        def answered(answer: dict[str, Any]) -> None:
+            # A subscription that stands has a message; its error says that its cursor is lost.
+            if "error" not in answer or "message" in answer:
+                return
+            error, code = answer["error"], answer["code"]
+            if code not in PASSES:
+                return self.fail(error, code)
+            self.note(f"{error} Trying again in 5 seconds.")
+            self.later(request, lambda: self.ask(event, request))
+
+        asked = request()
+        if asked is not None:
+            # The next connection asks again.
+            with contextlib.suppress(socketio.exceptions.SocketIOError):
+                await self.sio.emit(event, asked, callback=answered)
+
+    def begin(self) -> asyncio.Task[None]:
+        def ended(running: asyncio.Task[None]) -> None:
+            # Nothing comes any more: whoever waits is told why.
+            if not running.cancelled() and (broken := running.exception()):
+                self.inbox.put_nowait(broken)
+
+        running = asyncio.create_task(self.run())
+        running.add_done_callback(ended)
+        return running
 
     async def run(self) -> None:
         while True:
-            try:
+            # The library comes back by itself but for two cases: a refusal of the first connection,
+            # and an end by the daemon.
+            with contextlib.suppress(socketio.exceptions.ConnectionError):
                 await self.sio.connect(self.url, auth={"token": self.token}, retry=True)
-                break
-            except socketio.exceptions.ConnectionError:
-                # A refusal that passes: at the first connection the library tries only what fails
-                # before.
-                await asyncio.sleep(PAUSE)
-        await self.sio.wait()
-        # The daemon has ended it: the library comes back after anything else.
-        self.fail("the daemon has ended the connection", "disconnected")
+                await self.sio.wait()
+            await asyncio.sleep(PAUSE)
 
     async def end(self, running: asyncio.Task[None]) -> None:
         # Whoever waits for the library's connection would cancel it in the middle of its end.
@@ -182,52 +217,56 @@ class Connection:
 
     async def take(self) -> Any:
         item = await self.inbox.get()
-        if isinstance(item, Refused):
+        if isinstance(item, Exception):
             raise item
         return item
 
 
 class Following(Connection):
     def __init__(
-        self, url: str, watched: list[str], token: str | None, cursor: str | None, note: Note
+        self,
+        url: str,
+        watched: list[str],
+        confirmations: list[int] | None,
+        token: str | None,
+        cursor: str | None,
+        note: Note,
     ) -> None:
         super().__init__(url, token, note)
-        self.requests = list(requests(watched))
+        depths = {} if confirmations is None else {"confirmations": confirmations}
         # Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`.
         self.cursor = cursor
+        self.requests = [
+            (event, self.request({**request, **depths})) for event, request in requests(watched)
+        ]
         # A cursor belongs to what was asked for with it. On a new connection it is overwritten only
         # when every `subscribed` that is waited for has come: one for all addresses, and one for
         # each wallet.
         self.waiting = len(self.requests)
         self.sio.on("*", self.hear)
 
+    def request(self, asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+        return lambda: {**asked, "after": self.cursor} if self.cursor else asked
+
     async def subscribe(self) -> None:
         self.waiting = len(self.requests)
-        after = {"after": self.cursor} if self.cursor else {}
         for event, request in self.requests:
-            await self.sio.emit(event, {**request, **after})
+            await self.ask(event, request)
 
     def hear(self, event: str, data: dict[str, Any]) -> None:
         if event == "error":
-            return self.refused(data["error"], data["code"])
+            # The token has ended. What else is refused is told as the answer to what was asked.
+            if data["code"] == "unauthorized":
+                self.fail(data["error"], data["code"])
+            return
         if event == "subscribed":
             self.waiting -= 1
+            if "error" in data:
+                self.note(data["error"])
         place = None
         if self.waiting == 0 and event not in NO_PLACE and "cursor" in data:
             place = self.cursor = data["cursor"]
         self.inbox.put_nowait((Event(event=event, data=data), place))
-
-    def refused(self, error: str, code: str) -> None:
-        if code in ("cursor_unknown", "cursor_expired"):
-            # `subscribed` comes next, with the balances as they are and a cursor to go on from. A
-            # shop compares them, or GET /transactions, with its books.
-            self.note(f"events after {self.cursor} cannot be told any more: {error}")
-        elif code == "rate_limited" or (self.cursor and code not in NO_TOKEN):
-            # What was right before is right still; it may pass.
-            self.note(error)
-            self.later()
-        else:
-            self.fail(error, code)
 
 
 async def follow(
@@ -235,21 +274,31 @@ async def follow(
     watched: list[str],
     *,
     cursor_file: str | None = None,
+    confirmations: list[int] | None = None,
     token: str | None = None,
     note: Note = say,
 ) -> AsyncGenerator[Event, None]:
     """Every event about addresses and wallets (descriptors, or their ids), each once and in order,
-    over breaks of the connection and restarts of the daemon.
+    over breaks of the connection and restarts of the daemon. `confirmations`: depths to be told
+    about.
+
+    With two exceptions. A `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
+    events before it cannot be told any more: compare its balances, or GET /transactions, with your
+    books. And where a wallet is followed beside anything else, a break of the connection while it
+    catches up may tell some events again, with the same cursor.
 
     With `cursor_file` over the end of this program, too: the place is kept there once the next
     event is asked for, so that the work with the last one comes again at most. Who has a database
     keeps the cursor there instead, in the transaction that does the work.
 
-    Raises Refused when the daemon refuses it for good. SATWATCH_TOKEN is the token when none is
-    given.
+    What has come and was not asked for yet waits in memory, without a bound: a program that works
+    slowly on much reads a consumer by webhook or GET /events instead.
+
+    Raises Refused when the daemon refuses any of it for good. SATWATCH_TOKEN is the token when none
+    is given.
     """
-    following = Following(url, watched, token, read_cursor(cursor_file), note)
-    running = asyncio.create_task(following.run())
+    following = Following(url, watched, confirmations, token, read_cursor(cursor_file), note)
+    running = following.begin()
     try:
         while True:
             event, place = await following.take()
@@ -265,57 +314,98 @@ class Consuming(Connection):
     def __init__(self, url: str, consumer: str, token: str | None, note: Note) -> None:
         super().__init__(url, token, note)
         self.consumer = consumer
-        for event in WORK:
-            self.sio.on(event, self.handler(event))
-        self.sio.on("subscribed_consumer", self.subscribed)
-        self.sio.on("error", self.refused)
-
-    def handler(self, event: str) -> Callable[[dict[str, Any]], None]:
-        return lambda data: self.inbox.put_nowait(Event(event=event, data=data))
+        # Readings are counted. Between two of them nothing is taken and nothing acknowledged: what
+        # was not acknowledged comes again.
+        self.reading = 0
+        self.reads = False
+        self.done: str | None = None
+        self.sio.on("*", self.hear)
 
     async def subscribe(self) -> None:
-        # What was not acknowledged comes again.
-        while not self.inbox.empty():
-            self.inbox.get_nowait()
-        await self.sio.emit("subscribe_consumer", {"consumer": self.consumer})
+        await self.ask("subscribe_consumer", lambda: {"consumer": self.consumer})
 
-    def subscribed(self, data: dict[str, Any]) -> None:
-        self.note(data.get("error") or f"{data['lag']} events to catch up on")
+    def disconnected(self, reason: str) -> None:
+        self.stop()
+        super().disconnected(reason)
 
-    async def refused(self, data: dict[str, str]) -> None:
+    def stop(self) -> None:
+        self.reads = False
+        for item in [self.inbox.get_nowait() for _ in range(self.inbox.qsize())]:
+            if isinstance(item, Exception):
+                self.inbox.put_nowait(item)
+
+    def hear(self, event: str, data: dict[str, Any]) -> None:
+        if event == "error":
+            return self.refused(data)
+        is_begin = event == "subscribed_consumer"
+        if is_begin:
+            self.reading += 1
+            self.reads = True
+            self.done = None
+            self.note(data.get("error") or f"{data['lag']} events to catch up on")
+        # A `subscribed_consumer` with an error says that events are lost.
+        is_work = event not in CONTROL or (is_begin and "error" in data)
+        if self.reads and is_work and "cursor" in data:
+            self.inbox.put_nowait((Event(event=event, data=data), self.reading))
+
+    def refused(self, data: dict[str, Any]) -> None:
+        # `consumer`: its reading has ended. What else is refused is told as the answer to what was
+        # asked.
         error, code = data["error"], data["code"]
+        if "consumer" not in data and code != "unauthorized":
+            return
+        self.stop()
         # Somebody else does the work now, nobody shall, or the token has ended.
         if code in ("consumer_taken", "consumer_gone", "unauthorized"):
-            while not self.inbox.empty():
-                self.inbox.get_nowait()
             return self.fail(error, code)
-        self.note(error)
-        if code in ("consumer_changed", "cursor_expired"):
-            await self.subscribe()
-        else:
-            self.later()
+        self.note(f"{error} Trying again in 5 seconds.")
+        self.later("subscribe", self.subscribe)
 
-    def define(self, definition: Definition) -> None:
+    async def acknowledge(self, cursor: str, reading: int) -> None:
+        if reading == self.reading:
+            # It says that everything before it is done, too.
+            self.done = cursor
+            await self.ask("ack", self.place)
+
+    def place(self) -> dict[str, Any] | None:
+        if not self.reads or self.done is None:
+            return None
+        return {"consumer": self.consumer, "cursor": self.done}
+
+    async def define(self, definition: Definition) -> None:
         """At every start: a definition that is there already changes nothing."""
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         path = f"/consumers/{urllib.parse.quote(self.consumer, safe='')}"
         body = json.dumps(definition).encode()
-        request = urllib.request.Request(self.url + path, body, headers, method="PUT")
+        target = self.url.rstrip("/") + path
+        request = urllib.request.Request(target, body, headers, method="PUT")
         while True:
+            pause = PAUSE
             try:
-                return urllib.request.urlopen(request).close()  # type: ignore[no-any-return]
+                answer = await asyncio.to_thread(urllib.request.urlopen, request, timeout=30)
+                return answer.close()  # type: ignore[no-any-return]
             except urllib.error.HTTPError as refused:
-                answer = json.load(refused)
-                if answer["code"] != "rate_limited":
-                    raise Refused(answer["error"], answer["code"]) from None
-                self.note(f"{answer['error']} Trying again.")
-                time.sleep(int(refused.headers["Retry-After"]))
-            except OSError as error:
-                why = getattr(error, "reason", error)
+                error, code = refusal(refused)
+                if refused.code < 500 and code not in PASSES:
+                    raise Refused(error, code) from None
+                self.note(f"{error} Trying again.")
+                after = refused.headers.get("Retry-After", "")
+                pause = int(after) if after.isdecimal() else PAUSE
+            except OSError as unreachable:
+                why = getattr(unreachable, "reason", unreachable)
                 self.note(f"cannot reach {self.url}: {why}. Trying again.")
-                time.sleep(PAUSE)
+            await asyncio.sleep(pause)
+
+
+def refusal(refused: urllib.error.HTTPError) -> tuple[str, str]:
+    """What the daemon says; a proxy before it answers otherwise."""
+    try:
+        answer = json.load(refused)
+        return answer["error"], answer["code"]
+    except (ValueError, TypeError, KeyError):
+        return f"{refused.url} answers {refused.code}.", "refused"
 
 
 async def consume(
@@ -329,20 +419,18 @@ async def consume(
     """What a named consumer is to work on, in order.
 
     The daemon keeps its place: an event is acknowledged once the next one is asked for, and what
-    was not comes again, so that doing it twice must do no harm. Raises Refused also when another
-    program takes the consumer over.
+    was not comes again, so that doing it twice must do no harm. A `subscribed_consumer` among them
+    says that events are lost, and why. What has come and was not asked for yet waits in memory,
+    without a bound. Raises Refused also when another program takes the consumer over.
     """
     consuming = Consuming(url, consumer, token, note)
-    await asyncio.get_running_loop().run_in_executor(None, consuming.define, definition)
-    running = asyncio.create_task(consuming.run())
+    await consuming.define(definition)
+    running = consuming.begin()
     try:
         while True:
-            event: Event = await consuming.take()
+            event, reading = await consuming.take()
             yield event
-            # It says that everything before it is done, too.
-            if consuming.sio.connected:
-                done = {"consumer": consumer, "cursor": event["data"]["cursor"]}
-                await consuming.sio.emit("ack", done)
+            await consuming.acknowledge(event["data"]["cursor"], reading)
     finally:
         await consuming.end(running)
 
@@ -352,13 +440,17 @@ def webhook(secret: str) -> Callable[[bytes, Mapping[str, str]], Message]:
 
     Raises standardwebhooks.WebhookVerificationError when the request is another's.
     """
-    from standardwebhooks import Webhook
+    from standardwebhooks import Webhook, WebhookVerificationError
 
     verifier = Webhook(secret)
 
     def read(body: bytes, headers: Mapping[str, str]) -> Message:
         names = {name.lower(): value for name, value in headers.items()}
-        message = verifier.verify(body, names)
+        try:
+            message = verifier.verify(body, names)
+        except ValueError as error:
+            # No base64, no UTF-8, or a signature without a version.
+            raise WebhookVerificationError(f"Not readable: {error}") from error
         return Message(id=names["webhook-id"], event=message["event"], data=message["data"])
 
     return read

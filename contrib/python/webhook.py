@@ -31,13 +31,19 @@ verify = webhook(os.environ["WEBHOOK_SECRET"])
 # transaction that does the work.
 # (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
 done: set[str] = set()
+# Of a body, in bytes.
+LARGEST = 1024 * 1024
 
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or len(length) > 9 or int(length) > LARGEST:
+            self.close_connection = True
+            return self.answer(400, f"The body must have a length of at most {LARGEST} bytes.")
+        body = self.rfile.read(int(length))
         try:
             message = verify(body, dict(self.headers))
         except WebhookVerificationError as error:

@@ -5,6 +5,7 @@ mod cursors;
 mod echo;
 mod limited;
 mod modules;
+mod refused;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use crate::common::{COIN, Daemon, Node, Program, installed, repository, wait_unt
 
 const CLIENTS: [&str; 2] = ["../../contrib/js/watch.js", "../../contrib/python/watch.py"];
 
-fn start(script: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Program {
+pub(super) fn start(script: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Program {
     match script.ends_with(".py") {
         true => Program::python_in(environment, script, arguments),
         false => Program::node_in(environment, script, arguments),
@@ -94,7 +94,7 @@ try {
 } catch (error) {
     console.log(JSON.stringify({ event: "refused", data: error instanceof Refused && error.code }));
 }
-for await (const event of consume(url, "js", { addresses: [], descriptors: "all" })) {
+for await (const event of consume(url, "js", { addresses: [], descriptors: "all", blocks: true })) {
     console.log(JSON.stringify(event));
 }
 "#;
@@ -113,7 +113,7 @@ async def main(url, address):
             print(event)
     except Refused as refused:
         print(json.dumps({"event": "refused", "data": refused.code}))
-    async for event in consume(url, "python", {"addresses": [], "descriptors": "all"}):
+    async for event in consume(url, "python", {"addresses": [], "descriptors": "all", "blocks": True}):
         print(json.dumps(event))
 
 asyncio.run(main(*sys.argv[1:]))
@@ -153,10 +153,12 @@ fn programs_import_the_modules_and_work_on_wallets() {
         });
     }
     node.pay(&address, COIN);
+    node.mine_to_nobody(1);
     for (program, name) in programs.iter().zip(["js", "python"]) {
         program.event("balance_change", |data| {
             data["descriptor_id"] == added.json["descriptor_id"] && data["delta"] == COIN
         });
+        program.event("block", |data| data["hash"] == *node.tip());
         wait_until("its work is acknowledged", || {
             (daemon.get(&format!("/consumers/{name}")).json["lag"] == 0).then_some(())
         });
