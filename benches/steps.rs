@@ -478,7 +478,7 @@ async fn wallet(share: u64, folder: &Path) {
         keychains: 1,
         is_ranged: true,
         label: None,
-        gap_limit: 20,
+        gap_limit: Some(20),
         range: count as u32,
         depths: Vec::new(),
         baseline: Baseline::Skip,
