@@ -466,8 +466,8 @@ async fn giant(share: u64, folder: &Path) {
     running.stop().await;
 }
 
-/// A wallet of very many scripts: added, paid, removed. A payment costs about as much as one to an
-/// address.
+/// A wallet of very many scripts: added, paid, removed. An event of it costs about as much as one
+/// of an address among as many, none of which was paid just before.
 async fn wallet(share: u64, folder: &Path) {
     let running = Running::start(folder).await;
     let (count, paid) = (100_000 / share, 5000 / share);
@@ -505,8 +505,18 @@ async fn wallet(share: u64, folder: &Path) {
         }
     };
     running.measure(&name, work).await;
-    for (what, family) in [("one address", 2), ("the wallet", 1)] {
-        let to = |number: u64| if family == 1 { number * 17 % count } else { 0 };
+    for first in (0..count).step_by(PART) {
+        running
+            .apply(watch(3, first..count.min(first + PART as u64)))
+            .await;
+    }
+    let payees = [
+        ("one address", 2),
+        ("as many addresses", 3),
+        ("the wallet", 1),
+    ];
+    for (what, family) in payees {
+        let to = |number: u64| if family == 2 { 0 } else { number * 17 % count };
         let seen = |number: u64| Input::TxSeen {
             tx: (&payment(spk(family, to(number)), number + u64::from(family) * count)).into(),
             seen: Seen::Accepted,
