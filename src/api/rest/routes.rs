@@ -159,7 +159,7 @@ routes! {
         body(asked: ScanOne) => 202 WithCursor<BegunAddressScan>, 409 |services, sent| {
         scans::scan_history(&services.scans, &sent.principal, &sent.part, asked).await
     };
-    GET "/scans" read "History scans, open ones first, newest first"
+    GET "/scans" read "History scans, first those that are not over"
         nothing => ScanPage |services, sent| scans::list_scans(&services.scans).await;
     GET "/scans/{id}" read "A history scan"
         nothing => ScanShape |services, sent| scans::scan(&services.scans, &sent.part).await;
