@@ -15,10 +15,10 @@ export interface Options {
  * Every event about addresses and wallets (descriptors, or their ids), each once and in order, over
  * breaks of the connection and restarts of the daemon.
  *
- * With two exceptions. A `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
+ * With one exception: a `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
  * events before it cannot be told any more: compare its balances, or `GET /transactions`, with your
- * books. And where a wallet is followed beside anything else, a break of the connection while it
- * catches up may tell some events again, with the same cursor.
+ * books. In order are the events of all addresses, and those of each wallet; where several have to
+ * catch up, one does so after the other.
  *
  * With `cursorFile` over the end of this program, too: the place is kept there once the next event
  * is asked for, so that the work with the last one comes again at most. Who has a database keeps

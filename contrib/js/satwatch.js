@@ -17,6 +17,8 @@ const CONTROL = [...NO_PLACE, "subscribed_consumer", "unsubscribed_consumer", "a
 // Refusals that pass.
 const PASSES = ["rate_limited", "too_many_requests", "stopping", "overloaded", "not_ready", "internal", "consumer_changed"];
 const PAUSE = 5000;
+// The name of the request for all addresses; a wallet's is the word that it was given as.
+const ADDRESSES = "addresses";
 
 /** The daemon refuses; what passes by itself is tried again instead. */
 class Refused extends Error {
@@ -64,7 +66,7 @@ class Inbox {
 }
 
 /**
- * What to emit for each of them: a wallet by itself, all addresses together.
+ * A name and what to emit for each of them: a wallet by itself, all addresses together.
  * @param {string[]} watched
  */
 function requests(watched) {
@@ -72,29 +74,37 @@ function requests(watched) {
     // No address is as long as an extended key.
     const isDescriptor = (/** @type {string} */ text) => text.includes("(") || text.length > 100;
     const addresses = watched.filter((text) => !isId(text) && !isDescriptor(text));
-    /** @type {[string, object][]} */
-    const all = watched.filter(isId).map((id) => ["subscribe_descriptor", { descriptor_id: id }]);
+    /** @type {[string, string, object][]} */
+    const all = watched.filter(isId).map((id) => [id, "subscribe_descriptor", { descriptor_id: id }]);
     for (const descriptor of watched.filter(isDescriptor)) {
-        all.push(["subscribe_descriptor", { descriptor }]);
+        all.push([descriptor, "subscribe_descriptor", { descriptor }]);
     }
-    if (addresses.length > 0) all.push(["subscribe_addresses", { addresses }]);
+    if (addresses.length > 0) all.push([ADDRESSES, "subscribe_addresses", { addresses }]);
     return all;
 }
 
-/** @param {string | undefined} file */
-function readCursor(file) {
-    if (!file || !fs.existsSync(file)) return undefined;
-    return fs.readFileSync(file, "utf8").trim() || undefined;
+/**
+ * The cursor of each request, by its name.
+ * @param {string | undefined} file
+ * @returns {Map<string, string>}
+ */
+function readPlaces(file) {
+    if (!file || !fs.existsSync(file)) return new Map();
+    try {
+        return new Map(Object.entries(JSON.parse(fs.readFileSync(file, "utf8"))));
+    } catch {
+        throw new Error(`${file} is no file of cursors; name another, or move it away to begin anew.`);
+    }
 }
 
 /**
- * Whole or not at all: a power loss leaves this cursor or one of before.
+ * Whole or not at all: a power loss leaves these cursors or those of before.
  * @param {string} file
- * @param {string} cursor
+ * @param {Map<string, string>} places
  */
-function writeCursor(file, cursor) {
+function writePlaces(file, places) {
     const made = fs.openSync(`${file}.new`, "w");
-    fs.writeSync(made, `${cursor}\n`);
+    fs.writeSync(made, `${JSON.stringify(Object.fromEntries(places))}\n`);
     fs.fsyncSync(made);
     fs.closeSync(made);
     fs.renameSync(`${file}.new`, file);
@@ -140,16 +150,21 @@ function connect(url, options, fail) {
         if (reason !== "io client disconnect") note(`disconnected: ${reason}`);
     });
     // Asks the daemon, and after a pause again when a refusal passes. `request`: what to ask by
-    // then, if anything.
-    const ask = (/** @type {string} */ event, /** @type {() => object | undefined} */ request) => {
+    // then, if anything. `answered`: hears the answer that is no refusal.
+    const ask = (
+        /** @type {string} */ event,
+        /** @type {() => object | undefined} */ request,
+        /** @type {(answer: Record<string, any>) => void} */ answered = () => {},
+    ) => {
         const asked = request();
         if (!asked) return;
-        socket.emit(event, asked, (/** @type {any} */ { error, code, message }) => {
+        socket.emit(event, asked, (/** @type {any} */ answer) => {
+            const { error, code, message } = answer;
             // A subscription that stands has a message; its error says that its cursor is lost.
-            if (!error || message) return;
+            if (!error || message) return answered(answer);
             if (!PASSES.includes(code)) return fail(new Refused({ error, code }));
             note(`${error} Trying again in 5 seconds.`);
-            later(request, () => ask(event, request));
+            later(request, () => ask(event, request, answered));
         });
     };
     const end = () => {
@@ -162,44 +177,49 @@ function connect(url, options, fail) {
 /** @type {typeof import("./satwatch.js").follow} */
 async function* follow(url, watched, options = {}) {
     const { cursorFile, confirmations } = options;
-    /** @type {Inbox<import("./satwatch.js").Event & { place?: string }>} */
+    /** @type {Inbox<import("./satwatch.js").Event & { name?: string }>} */
     const inbox = new Inbox();
-    // Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`.
-    let cursor = readCursor(cursorFile);
-    const asked = requests(watched).map(([event, request]) => {
-        const made = () => ({ ...request, confirmations, after: cursor });
-        return /** @type {const} */ ([event, made]);
-    });
-    // A cursor belongs to what was asked for with it. On a new connection it is overwritten only
-    // when every `subscribed` that is waited for has come: one for all addresses, and one for each
-    // wallet.
-    let waiting = asked.length;
+    // Where each request goes on after a break: a cursor belongs to what was asked for with it.
+    // What the work is done with comes behind what has come.
+    const [places, done] = [readPlaces(cursorFile), readPlaces(cursorFile)];
+    // Of the wallets, by their ids.
+    /** @type {Map<string, string>} */
+    const names = new Map();
     const { socket, note, ask, end } = connect(url, options, (cause) => inbox.fail(cause));
-    // On every connection, the first and those after a break: subscriptions belong to one.
-    socket.on("connect", () => {
-        waiting = asked.length;
-        for (const [event, request] of asked) ask(event, request);
+    const take = (/** @type {string} */ event, /** @type {any} */ data, /** @type {string | undefined} */ name) => {
+        const isPlace = name !== undefined && !NO_PLACE.includes(event) && data.cursor;
+        if (isPlace) places.set(name, data.cursor);
+        inbox.put({ event, data, name: isPlace ? name : undefined });
+    };
+    const asked = requests(watched).map(([name, event, request]) => {
+        const made = () => ({ ...request, confirmations, after: places.get(name) });
+        // The answer comes as an event, too; this one says what it answers.
+        const answered = (/** @type {Record<string, any>} */ data) => {
+            if (data.error) note(data.error);
+            if (data.descriptor_id) names.set(data.descriptor_id, name);
+            take("subscribed", data, name);
+        };
+        return () => ask(event, made, answered);
     });
+    // On every connection, the first and those after a break: subscriptions belong to one.
+    socket.on("connect", () => asked.forEach((begin) => begin()));
     socket.on("error", ({ error, code }) => {
         // The token has ended. What else is refused is told as the answer to what was asked.
         if (code === "unauthorized") inbox.fail(new Refused({ error, code }));
     });
     socket.onAny((event, data) => {
-        if (event === "error") return;
-        if (event === "subscribed") {
-            waiting -= 1;
-            if (data.error) note(data.error);
-        }
-        const isPlace = waiting === 0 && !NO_PLACE.includes(event) && data.cursor;
-        if (isPlace) cursor = data.cursor;
-        inbox.put({ event, data, place: isPlace ? data.cursor : undefined });
+        if (event === "error" || event === "subscribed") return;
+        const isOfAddresses = data.address || data.addresses;
+        take(event, data, isOfAddresses ? ADDRESSES : names.get(data.descriptor_id));
     });
     try {
         for (;;) {
-            const { event, data, place } = await inbox.take();
+            const { event, data, name } = await inbox.take();
             yield { event, data };
             // Who asks for the next event has done its work with this one.
-            if (cursorFile && place) writeCursor(cursorFile, place);
+            if (!cursorFile || !name) continue;
+            done.set(name, data.cursor);
+            writePlaces(cursorFile, done);
         }
     } finally {
         end();

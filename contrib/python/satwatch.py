@@ -38,6 +38,8 @@ PASSES = (
     "consumer_changed",
 )
 PAUSE = 5
+# The name of the request for all addresses; a wallet's is the word that it was given as.
+ADDRESSES = "addresses"
 
 Note = Callable[[str], None]
 
@@ -81,32 +83,37 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def requests(watched: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What to emit for each of them: a wallet by itself, all addresses together."""
+def requests(watched: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """A name and what to emit for each of them: a wallet by itself, all addresses together."""
     addresses = []
     for text in watched:
         if re.fullmatch("[0-9a-f]{64}", text):
-            yield "subscribe_descriptor", {"descriptor_id": text}
+            yield text, "subscribe_descriptor", {"descriptor_id": text}
         # No address is as long as an extended key.
         elif "(" in text or len(text) > 100:
-            yield "subscribe_descriptor", {"descriptor": text}
+            yield text, "subscribe_descriptor", {"descriptor": text}
         else:
             addresses.append(text)
     if addresses:
-        yield "subscribe_addresses", {"addresses": addresses}
+        yield ADDRESSES, "subscribe_addresses", {"addresses": addresses}
 
 
-def read_cursor(file: str | None) -> str | None:
+def read_places(file: str | None) -> dict[str, str]:
+    """The cursor of each request, by its name."""
     if file is None or not os.path.exists(file):
-        return None
-    with open(file, encoding="ascii") as kept:
-        return kept.read().strip() or None
+        return {}
+    with open(file, encoding="utf-8") as kept:
+        try:
+            return dict(json.load(kept))
+        except (ValueError, TypeError):
+            advice = "name another, or move it away to begin anew"
+            raise ValueError(f"{file} is no file of cursors; {advice}.") from None
 
 
-def write_cursor(file: str, cursor: str) -> None:
-    """Whole or not at all: a power loss leaves this cursor or one of before."""
-    with open(f"{file}.new", "w", encoding="ascii") as made:
-        made.write(f"{cursor}\n")
+def write_places(file: str, places: dict[str, str]) -> None:
+    """Whole or not at all: a power loss leaves these cursors or those of before."""
+    with open(f"{file}.new", "w", encoding="utf-8") as made:
+        made.write(f"{json.dumps(places)}\n")
         made.flush()
         os.fsync(made.fileno())
     os.replace(f"{file}.new", file)
@@ -166,20 +173,25 @@ class Connection:
         if what not in self.pauses:
             self.pauses[what] = asyncio.create_task(pause())
 
-    async def ask(self, event: str, request: Callable[[], dict[str, Any] | None]) -> None:
+    async def ask(
+        self,
+        event: str,
+        request: Callable[[], dict[str, Any] | None],
+        hear: Callable[[dict[str, Any]], None] = lambda answer: None,
+    ) -> None:
         """Asks the daemon, and after a pause again when a refusal passes. `request`: what to ask by
-        then, if anything.
+        then, if anything. `hear`: is given the answer that is no refusal.
         """
 
         def answered(answer: dict[str, Any]) -> None:
             # A subscription that stands has a message; its error says that its cursor is lost.
             if "error" not in answer or "message" in answer:
-                return
+                return hear(answer)
             error, code = answer["error"], answer["code"]
             if code not in PASSES:
                 return self.fail(error, code)
             self.note(f"{error} Trying again in 5 seconds.")
-            self.later(request, lambda: self.ask(event, request))
+            self.later(request, lambda: self.ask(event, request, hear))
 
         asked = request()
         if asked is not None:
@@ -229,44 +241,55 @@ class Following(Connection):
         watched: list[str],
         confirmations: list[int] | None,
         token: str | None,
-        cursor: str | None,
+        places: dict[str, str],
         note: Note,
     ) -> None:
         super().__init__(url, token, note)
         depths = {} if confirmations is None else {"confirmations": confirmations}
-        # Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`.
-        self.cursor = cursor
+        # Where each request goes on after a break: a cursor belongs to what was asked for with it.
+        self.places = places
+        # Of the wallets, by their ids.
+        self.names: dict[str, str] = {}
         self.requests = [
-            (event, self.request({**request, **depths})) for event, request in requests(watched)
+            (event, self.request(name, {**request, **depths}), self.answer(name))
+            for name, event, request in requests(watched)
         ]
-        # A cursor belongs to what was asked for with it. On a new connection it is overwritten only
-        # when every `subscribed` that is waited for has come: one for all addresses, and one for
-        # each wallet.
-        self.waiting = len(self.requests)
         self.sio.on("*", self.hear)
 
-    def request(self, asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
-        return lambda: {**asked, "after": self.cursor} if self.cursor else asked
+    def request(self, name: str, asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+        return lambda: {**asked, "after": self.places[name]} if name in self.places else asked
+
+    def answer(self, name: str) -> Callable[[dict[str, Any]], None]:
+        """The answer comes as an event, too; this one says what it answers."""
+
+        def answered(data: dict[str, Any]) -> None:
+            if "error" in data:
+                self.note(data["error"])
+            if "descriptor_id" in data:
+                self.names[data["descriptor_id"]] = name
+            self.put("subscribed", data, name)
+
+        return answered
 
     async def subscribe(self) -> None:
-        self.waiting = len(self.requests)
-        for event, request in self.requests:
-            await self.ask(event, request)
+        for event, request, answered in self.requests:
+            await self.ask(event, request, answered)
 
     def hear(self, event: str, data: dict[str, Any]) -> None:
         if event == "error":
             # The token has ended. What else is refused is told as the answer to what was asked.
             if data["code"] == "unauthorized":
                 self.fail(data["error"], data["code"])
-            return
-        if event == "subscribed":
-            self.waiting -= 1
-            if "error" in data:
-                self.note(data["error"])
-        place = None
-        if self.waiting == 0 and event not in NO_PLACE and "cursor" in data:
-            place = self.cursor = data["cursor"]
-        self.inbox.put_nowait((Event(event=event, data=data), place))
+        elif event != "subscribed":
+            is_of_addresses = "address" in data or "addresses" in data
+            name = ADDRESSES if is_of_addresses else self.names.get(data.get("descriptor_id", ""))
+            self.put(event, data, name)
+
+    def put(self, event: str, data: dict[str, Any], name: str | None) -> None:
+        is_place = name is not None and event not in NO_PLACE and "cursor" in data
+        if name is not None and is_place:
+            self.places[name] = data["cursor"]
+        self.inbox.put_nowait((Event(event=event, data=data), name if is_place else None))
 
 
 async def follow(
@@ -282,10 +305,10 @@ async def follow(
     over breaks of the connection and restarts of the daemon. `confirmations`: depths to be told
     about.
 
-    With two exceptions. A `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
+    With one exception: a `subscribed` with a `code` (`cursor_unknown`, `cursor_expired`) says that
     events before it cannot be told any more: compare its balances, or GET /transactions, with your
-    books. And where a wallet is followed beside anything else, a break of the connection while it
-    catches up may tell some events again, with the same cursor.
+    books. In order are the events of all addresses, and those of each wallet; where several have to
+    catch up, one does so after the other.
 
     With `cursor_file` over the end of this program, too: the place is kept there once the next
     event is asked for, so that the work with the last one comes again at most. Who has a database
@@ -297,15 +320,18 @@ async def follow(
     Raises Refused when the daemon refuses any of it for good. SATWATCH_TOKEN is the token when none
     is given.
     """
-    following = Following(url, watched, confirmations, token, read_cursor(cursor_file), note)
+    # What the work is done with comes behind what has come.
+    done = read_places(cursor_file)
+    following = Following(url, watched, confirmations, token, dict(done), note)
     running = following.begin()
     try:
         while True:
-            event, place = await following.take()
+            event, name = await following.take()
             yield event
             # Who asks for the next event has done its work with this one.
-            if cursor_file is not None and place is not None:
-                write_cursor(cursor_file, place)
+            if cursor_file is not None and name is not None:
+                done[name] = event["data"]["cursor"]
+                write_places(cursor_file, done)
     finally:
         await following.end(running)
 
