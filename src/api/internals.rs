@@ -3,8 +3,8 @@
 use hyper::Method;
 
 use super::rest::{
-    address_queries, addresses, consumers, descriptors, event_stream, events, matched, scans,
-    session, utxos, watchlist, webhooks,
+    address_queries, addresses, consumers, descriptors, event_stream, events, labels, matched,
+    scans, session, utxos, watchlist, webhooks,
 };
 use super::socket::{consumers as socket_consumers, requests};
 use crate::wire::error::ApiError;
@@ -47,6 +47,7 @@ said! {
     descriptors::addresses::NextAddress,
     event_stream::StreamEvents,
     events::ReadEvents,
+    labels::ChangeLabel,
     scans::ScanList,
     scans::ScanOne,
     session::LogIn,

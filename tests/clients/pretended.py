@@ -34,16 +34,17 @@ async def refuse_once(sid: str, what: str) -> dict[str, Any] | None:
     return refusal
 
 
-async def tell(sid: str, event: str, number: int) -> None:
-    await sio.emit(event, {"cursor": f"p-{number}"}, to=sid)
+async def tell(sid: str, event: str, number: int, **subject: str) -> None:
+    await sio.emit(event, {**subject, "cursor": f"p-{number}"}, to=sid)
 
 
 @sio.event
 async def subscribe_addresses(sid: str, data: dict[str, Any]) -> dict[str, Any]:
     say("subscribe_addresses", data)
-    answer = {"message": "Subscribed.", "cursor": "p-1"}
+    answer = {"message": "Subscribed.", "addresses": data["addresses"], "cursor": "p-1"}
     await sio.emit("subscribed", answer, to=sid)
-    await tell(sid, "balance_change", 2)
+    # Behind the acknowledgement, as the daemon does.
+    sio.start_background_task(tell, sid, "balance_change", 2, address="address")
     return answer
 
 
@@ -52,9 +53,10 @@ async def subscribe_descriptor(sid: str, data: dict[str, Any]) -> dict[str, Any]
     say("subscribe_descriptor", data)
     if refusal := await refuse_once(sid, "subscribe_descriptor"):
         return refusal
-    answer = {"message": "Subscribed.", "cursor": "p-1"}
+    wallet = data["descriptor_id"]
+    answer = {"message": "Subscribed.", "descriptor_id": wallet, "cursor": "p-1"}
     await sio.emit("subscribed", answer, to=sid)
-    await tell(sid, "label_change", 3)
+    sio.start_background_task(tell, sid, "label_change", 3, descriptor_id=wallet)
     return answer
 
 

@@ -42,7 +42,11 @@ fn all_that_happened_while_it_was_stopped_is_told_in_order() {
         std::slice::from_ref(&coin.outpoint),
         &[(&address, coin.satoshi - 1_000)],
     ));
-    daemon.wait_balance(&address, COIN, 2 * COIN + coin.satoshi - 1_000);
+    let unconfirmed = 2 * COIN + coin.satoshi - 1_000;
+    daemon.wait_balance(&address, COIN, unconfirmed);
+    client.event("balance_change", |data| {
+        data["new_balance"] == COIN + unconfirmed
+    });
     let seen = client.all("balance_change").len();
     switch(&daemon, "/stop");
 

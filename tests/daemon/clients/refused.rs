@@ -94,10 +94,12 @@ fn what_is_refused_for_now_is_asked_again_alone() {
     let started = WATCH.map(|script| {
         let name = script.rsplit('/').next().expect("a name");
         let file = folder.path().join(name);
-        fs::write(&file, "p-0\n").expect("the folder is ours");
+        let wallet = "a".repeat(64);
+        let places = json!({"addresses": "p-0", wallet.as_str(): "p-0"});
+        fs::write(&file, places.to_string()).expect("the folder is ours");
         let (daemon, url) = pretended();
         let environment = [("CURSOR_FILE", &*file.display().to_string())];
-        let client = start(script, &environment, &[&url, "address", &"a".repeat(64)]);
+        let client = start(script, &environment, &[&url, "address", &wallet]);
         (script, daemon, client)
     });
     for (script, daemon, client) in started {
