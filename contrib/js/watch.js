@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Prints every event about the given addresses and wallets (descriptors, or their ids) as one JSON
 // line, each once and in order, also over breaks of the connection and restarts of the daemon. With
-// a file for the cursor (CURSOR_FILE), also over its own end.
+// a file for the cursors (CURSOR_FILE), also over its own end.
 //
 //   npm install
 //   node watch.js http://127.0.0.1:5005 ADDRESS|DESCRIPTOR|ID...
