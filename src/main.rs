@@ -20,7 +20,7 @@ const WRONG_SETTINGS: u8 = 2;
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| cli::without_secrets(error).exit());
     if cli.check() && cli.task() != Command::Run {
         let _ = writeln!(
             stderr(),

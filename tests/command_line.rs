@@ -135,6 +135,40 @@ fn it_says_its_version_and_its_flags() {
     );
 }
 
+#[test]
+fn what_may_be_a_key_is_not_shown_again() {
+    let folder = folder();
+    let key = "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARb";
+    let with_password = "user:a-long-password@node.example";
+    let (url, seed) = (
+        format!("ftp://{with_password}"),
+        "market nothing ".repeat(6),
+    );
+    let url_flag = format!("--url={url}");
+    for (words, secret) in [
+        (&[key][..], key),
+        (&[&seed], "market"),
+        (&["run", key], key),
+        (&["doctor", &seed], "market"),
+        (&["watch", "--url", &url, "x"], with_password),
+        (&["watch", &url_flag, "x"], with_password),
+        (&["token", "new", "--scope", key], key),
+    ] {
+        let (code, out, said) = run(&mut satwatch(folder.path(), words));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("(not shown)"), "{said}");
+        assert!(
+            !out.contains(secret) && !said.contains(secret),
+            "{out}{said}"
+        );
+    }
+    let (_, _, said) = run(&mut satwatch(folder.path(), &["wach"]));
+    assert!(
+        said.contains("'wach'") && said.contains("'watch'"),
+        "{said}"
+    );
+}
+
 /// All commands, as their words.
 const COMMANDS: &[&[&str]] = &[
     &["run"],

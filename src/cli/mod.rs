@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 pub use pages::{completions, man};
@@ -168,6 +169,28 @@ pub enum TokenScope {
     Admin,
     /// GET /metrics alone
     Metrics,
+}
+
+/// A word that is longer than any command, and no flag, may be a private key or the words of a seed
+/// that were pasted by mistake: it is not shown.
+const LONGEST_SHOWN: usize = 20;
+
+/// The error as it may be shown.
+pub fn without_secrets(mut error: clap::Error) -> clap::Error {
+    for kind in [
+        ContextKind::InvalidSubcommand,
+        ContextKind::InvalidArg,
+        ContextKind::InvalidValue,
+    ] {
+        let is_long = |it: &ContextValue| match it {
+            ContextValue::String(word) => word.len() > LONGEST_SHOWN && !word.starts_with("--"),
+            _ => false,
+        };
+        if error.get(kind).is_some_and(is_long) {
+            error.insert(kind, ContextValue::String("(not shown)".to_owned()));
+        }
+    }
+    error
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {

@@ -43,6 +43,7 @@ use miniscript::descriptor::checksum;
 use miniscript::{Descriptor, DescriptorPublicKey};
 
 pub use problem::{DescriptorProblem, SecretShape};
+pub use secret::find as find_secret;
 
 /// Longest text that is parsed; a wallet of fifteen keys with their origins has 3 KiB.
 pub const MAX_BYTES: usize = 16 * 1024;

@@ -4,7 +4,8 @@
 //! # Laws
 //!
 //! 1. It is a client as any other: REST and `GET /events/stream`, a token, the daemon's
-//!    certificate. It imports nothing of the daemon but settings and remedies.
+//!    certificate. It imports nothing of the daemon but settings, remedies and what tells a private
+//!    key.
 //! 2. Each event is printed once and in order, over breaks of the connection and restarts of the
 //!    daemon: the stream goes on behind the last id that was read (`Last-Event-ID`). When events
 //!    cannot be told any more, that is said, with the balances as they are. A balance stands behind
@@ -16,11 +17,11 @@
 //! 5. What may be a private key is neither sent nor shown.
 //!
 //! ```text
-//! words ──► asked ──► client: GET /balance, or POST /add_address, /descriptors ──► balances ──► printer
+//! words ──► argument ──► client: GET /balance, or POST /add_address, /descriptors ──► balances ──► printer
 //!           client: GET /events/stream ──► stream_text ──► following (what is new, where to go on) ──► printer
 //! ```
 
-mod asked;
+mod argument;
 mod client;
 mod following;
 mod printer;
@@ -40,7 +41,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::config::Config;
-use asked::Asked;
+use argument::Argument;
 pub use client::parse_url;
 use client::{Client, Failure};
 use following::{Following, Heard, Subject};
@@ -63,7 +64,7 @@ pub struct Request {
 /// Prints until it is interrupted; returns when nobody reads what it prints. An error says why it
 /// cannot go on. Needs a tokio runtime.
 pub async fn watch(config: &Config, request: &Request) -> Result<()> {
-    let all = asked::read(&request.words)?;
+    let all = argument::parse(&request.words)?;
     let client = Client::new(config, request)?;
     let status = client.get("/status").await?;
     note(&words::daemon(client.url(), &status));
@@ -71,8 +72,8 @@ pub async fn watch(config: &Config, request: &Request) -> Result<()> {
     let mut printer = Printer::new(stdout(), is_for_people);
     let mut subjects = Vec::new();
     let mut balances = Vec::new();
-    for asked in all {
-        let (subject, balance) = begin(&client, asked, &mut printer).await?;
+    for argument in all {
+        let (subject, balance) = begin(&client, argument, &mut printer).await?;
         if !subjects.contains(&subject) {
             subjects.push(subject);
             balances.push(balance);
@@ -110,16 +111,16 @@ impl From<Failure> for End {
 /// added.
 async fn begin(
     client: &Client,
-    asked: Asked,
+    argument: Argument,
     printer: &mut Printer<impl Write>,
 ) -> Result<(Subject, Value), Failure> {
-    let asked = match asked {
-        Asked::Address(address) => Subject::Address(address),
-        Asked::Wallet(id) => {
-            printer.wallet(&client.get(&format!("/descriptors/{id}")).await?);
+    let named = match argument {
+        Argument::Address(address) => Subject::Address(address),
+        Argument::DescriptorId(id) => {
+            printer.wallet(&find_wallet(client, &id).await?);
             Subject::Descriptor(id)
         }
-        Asked::Descriptor(text) => {
+        Argument::Descriptor(text) => {
             let wallet = json!({ "descriptor": text });
             let added = client.post("/descriptors", &wallet).await?;
             printer.wallet(&added);
@@ -127,19 +128,42 @@ async fn begin(
             Subject::Descriptor(id.to_owned())
         }
     };
-    let balance = match (client.get(&asked.balance_path()).await, &asked) {
+    let balance = match (client.get(&named.balance_path()).await, &named) {
         (Err(Failure::Refused { code, .. }), Subject::Address(address))
             if code == "not_watched" =>
         {
             let body = json!({ "address": address });
             client.post("/add_address", &body).await?;
-            client.get(&asked.balance_path()).await?
+            client.get(&named.balance_path()).await?
         }
         (answer, _) => answer?,
     };
     // As the daemon writes it, which is how events name it.
     let subject = following::subject_of(&balance);
-    Ok((subject.unwrap_or(asked), balance))
+    Ok((subject.unwrap_or(named), balance))
+}
+
+/// The wallet with this id. It is looked for in the list, since an id that the daemon does not have
+/// may be a private key, and is not sent.
+async fn find_wallet(client: &Client, id: &str) -> Result<Value, Failure> {
+    let mut path = "/descriptors".to_owned();
+    loop {
+        let page = client.get(&path).await?;
+        let listed = page["descriptors"].as_array().into_iter().flatten();
+        let found = listed.into_iter().find(|it| it["descriptor_id"] == id);
+        match (found, page["next"].as_str()) {
+            (Some(wallet), _) => return Ok(wallet.clone()),
+            (None, Some(next)) => path = format!("/descriptors?after={next}"),
+            (None, None) => {
+                return Err(Failure::Refused {
+                    code: "no_such_descriptor".to_owned(),
+                    error: "64 hexadecimal digits are the id of no wallet that satwatch watches (GET /descriptors \
+                            lists them); they were not sent, and are not shown, since they may be a private key"
+                        .to_owned(),
+                });
+            }
+        }
+    }
 }
 
 /// Returns when nothing is left to follow.

@@ -248,6 +248,10 @@ fn what_watch_says_of_a_daemon_that_it_cannot_follow_helps() {
     assert!(said.contains("send an address of regtest"), "{said}");
     let said = failure(&["--url", &url, "wpkh(nonsense)"]);
     assert!(said.contains("descriptor"), "{said}");
+    let key = "5e".repeat(32);
+    let said = failure(&["--url", &url, &key]);
+    assert!(said.contains("the id of no wallet"), "{said}");
+    assert!(!said.contains(&key), "{said}");
     assert_eq!(
         daemon.get("/status").json["address_count"],
         1,

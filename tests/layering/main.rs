@@ -186,7 +186,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "history::ScanProgress",
         ],
     ),
-    ("watch", &["config::Config", "config::Listen", "remedy"]),
+    (
+        "watch",
+        &[
+            "config::Config",
+            "config::Listen",
+            "descriptors::find_secret",
+            "remedy",
+        ],
+    ),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("doctor", EVERYTHING),

@@ -1,10 +1,13 @@
 //! What the words of the command line are, by their shape alone.
 //!
 //! Only what looks like an address or an id comes into the path of a request, which proxies write
-//! into their logs: a private key or the words of a seed that were pasted by mistake are refused
-//! here.
+//! into their logs, and no text with a private key in it is sent: one that was pasted by mistake,
+//! or the words of a seed, are refused here. 64 hexadecimal digits may be a private key or an id;
+//! whoever sends them knows first that the daemon has such an id.
 
 use anyhow::{Result, anyhow, bail};
+
+use crate::descriptors;
 
 /// The daemon takes 16 KiB before the body of a request, and all of them stand in the path of the
 /// stream, with up to 76 bytes each.
@@ -13,17 +16,17 @@ const MOST: usize = 200;
 const LONGEST_ADDRESS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
+pub enum Argument {
     /// Of ASCII letters and digits.
     Address(String),
     /// An id of a descriptor.
-    Wallet(String),
+    DescriptorId(String),
     /// A descriptor or an extended public key.
     Descriptor(String),
 }
 
 /// All words, or why they cannot be followed. What a word says is not shown.
-pub fn read(words: &[String]) -> Result<Vec<Asked>> {
+pub fn parse(words: &[String]) -> Result<Vec<Argument>> {
     if words.len() > MOST {
         bail!(
             "{} addresses and wallets are too many for one satwatch watch, which follows up to {MOST}",
@@ -41,23 +44,19 @@ pub fn read(words: &[String]) -> Result<Vec<Asked>> {
     all.collect()
 }
 
-fn of_word(word: &str) -> Option<Asked> {
+fn of_word(word: &str) -> Option<Argument> {
     let link = word
         .split_at_checked("bitcoin:".len())
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bitcoin:"));
     if let Some((_, rest)) = link {
         return address(of_link(rest));
     }
-    if word.contains('(') {
-        return Some(Asked::Descriptor(word.to_owned()));
-    }
-    if word.len() > LONGEST_ADDRESS {
-        // The words of a seed have spaces between them.
-        let is_one = !word.contains(char::is_whitespace);
-        return is_one.then(|| Asked::Descriptor(word.to_owned()));
+    if word.contains('(') || word.len() > LONGEST_ADDRESS {
+        let is_public = descriptors::find_secret(word).is_none();
+        return is_public.then(|| Argument::Descriptor(word.to_owned()));
     }
     if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Some(Asked::Wallet(word.to_ascii_lowercase()));
+        return Some(Argument::DescriptorId(word.to_ascii_lowercase()));
     }
     address(word)
 }
@@ -76,14 +75,14 @@ fn of_link(rest: &str) -> &str {
 }
 
 /// Private keys begin with 5, 6, 9, c, K, L or S; a word of a seed is shorter.
-fn address(text: &str) -> Option<Asked> {
+fn address(text: &str) -> Option<Argument> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let is_good = match text.len() {
         26..=35 if text.starts_with(['1', '2', '3', 'm', 'n']) => true,
         14..=LONGEST_ADDRESS => starts_with(text, &["bc1", "tb1", "bcrt1"]),
         _ => false,
     };
-    (is_plain && is_good).then(|| Asked::Address(text.to_owned()))
+    (is_plain && is_good).then(|| Argument::Address(text.to_owned()))
 }
 
 fn starts_with(text: &str, all: &[&str]) -> bool {
@@ -104,12 +103,12 @@ mod tests {
 
     #[test]
     fn words_are_told_apart() {
-        let address = |text: &str| Some(Asked::Address(text.to_owned()));
-        let descriptor = |text: &str| Some(Asked::Descriptor(text.to_owned()));
+        let address = |text: &str| Some(Argument::Address(text.to_owned()));
+        let descriptor = |text: &str| Some(Argument::Descriptor(text.to_owned()));
         let old = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT";
         let (key, id) = (format!("xpub{}", "x".repeat(107)), "AB".repeat(32));
         let upper = SEGWIT.to_uppercase();
-        for (word, asked) in [
+        for (word, argument) in [
             (SEGWIT, address(SEGWIT)),
             (&*upper, address(&upper)),
             (old, address(old)),
@@ -121,13 +120,13 @@ mod tests {
             (&format!("bitcoin:?lightning=l&BC={upper}"), address(&upper)),
             ("wpkh(xpub)", descriptor("wpkh(xpub)")),
             (&*key, descriptor(&key)),
-            (&*id, Some(Asked::Wallet(id.to_lowercase()))),
+            (&*id, Some(Argument::DescriptorId(id.to_lowercase()))),
             ("bitcoin:", None),
             ("bitcoin:?lightning=bc", None),
             ("é", None),
             ("", None),
         ] {
-            assert_eq!(of_word(word), asked, "{word}");
+            assert_eq!(of_word(word), argument, "{word}");
         }
     }
 
@@ -144,9 +143,12 @@ mod tests {
             "abandon",
             "market",
             "nothing market nothing market nothing mean",
+            "wpkh(tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK/0/*)",
+            "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK",
+            "pkh(KwDiBf89QgGbjEhKnhXJuH7LrciVrZi3qYjgd9M7rFU73sVHnoWn)",
             &"market ".repeat(24),
         ] {
-            let said = read(&[SEGWIT.to_owned(), key.to_owned()]).expect_err("it is none");
+            let said = parse(&[SEGWIT.to_owned(), key.to_owned()]).expect_err("it is none");
             let said = said.to_string();
             assert!(said.starts_with("word 2 is no address"), "{said}");
             assert!(!said.contains(key.trim()), "{said}");
@@ -156,9 +158,9 @@ mod tests {
     #[test]
     fn no_more_are_taken_than_one_request_can_name() {
         let many = |count| vec!["ab".repeat(32); count];
-        let said = read(&many(MOST + 1)).expect_err("too many").to_string();
+        let said = parse(&many(MOST + 1)).expect_err("too many").to_string();
         assert!(said.contains("up to 200"), "{said}");
-        let all = read(&many(MOST)).expect("so many are taken");
+        let all = parse(&many(MOST)).expect("so many are taken");
         let subjects = vec![Subject::Descriptor("ab".repeat(32)); all.len()];
         let balances = vec![serde_json::Value::Null; all.len()];
         let path = Following::new(subjects, &balances).path();
@@ -169,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_but_letters_and_digits_comes_into_a_path(word in "(bitcoin:)?(bc1|1|m)?.{0,40}") {
-            if let Some(Asked::Address(text)) = of_word(&word) {
+            if let Some(Argument::Address(text)) = of_word(&word) {
                 prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric()));
             }
         }
