@@ -264,3 +264,33 @@ fn a_spender_of_the_first_in_the_mempool_is_lost_with_the_second_until_the_basel
     assert_eq!(balance(&world, 1).confirmed, 5_000);
     assert_eq!(balance(&world, 1).unconfirmed, -5_000);
 }
+
+/// The block in which the first one was spent, and the one that created it again, are not connected
+/// yet: so what spends the second one and that spend's output displaces what it spends.
+#[test]
+fn what_spends_an_output_of_what_it_displaces_has_no_row_before_the_blocks_come() {
+    let mut world = watching();
+    let coinbase = world.coinbase(&[(9, 5_000)]);
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    world.late = Some(VecDeque::new());
+    let first = tx(&[out(&coinbase, 0)], &[(1, 4_000)]);
+    let _ = world.accept(&first);
+    let _ = world.mine(9, std::slice::from_ref(&first));
+    let _ = world.mine_with(coinbase.clone(), &[]);
+    let both = tx(&[out(&coinbase, 0), out(&first, 0)], &[(9, 8_000)]);
+    let _ = world.accept(&both);
+    world.hear(usize::MAX, false);
+    assert!(matches!(status(&world, &first), Status::Replaced { .. }));
+    assert!(!world.view.txs.contains_key(&both.compute_txid()));
+    world.check_memory();
+    world.follow();
+    world.read();
+    world.late = None;
+    world.check();
+    assert_eq!(status(&world, &both), Status::Mempool);
+    assert_eq!(
+        (balance(&world, 1).confirmed, balance(&world, 1).unconfirmed),
+        (4_000, -4_000)
+    );
+    world.kept().check_change_sets();
+}

@@ -60,8 +60,13 @@ impl Tracker {
         }
         builder.displace(&conflicts, Status::Replaced { by: txid })?;
         let touches = builder.activate(txid, &object, None)?;
-        builder.insert(&tx, prints, true)?;
-        builder.record(txid, &Arc::new(object), Status::Mempool, touches)?;
+        // What it spends may have gone with what it displaces, where a coinbase came again
+        // (`super::repeats`). The next reading of the mempool puts that right.
+        let is_tracked = !touches.is_empty() || builder.is_told(&txid)?;
+        builder.insert(&tx, prints, is_tracked)?;
+        if is_tracked {
+            builder.record(txid, &Arc::new(object), Status::Mempool, touches)?;
+        }
         builder.settle_revisits()?;
         builder.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
     }
