@@ -237,12 +237,16 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(None);
         };
         of_row.from_height = of_row.from_height.min(known_from.max(row.first()));
+        let from = match of_row.left_out.is_empty() {
+            true => row.first(),
+            false => row.first().max(of_row.from_height),
+        };
         let transactions = of_row.tx_count;
         let subject = self.subject(&SubjectId::Descriptor(descriptor))?;
         Ok(subject.map(|subject| EventKind::ScanComplete {
             subject,
             scan,
-            from: row.first(),
+            from,
             to: upto.height,
             transactions,
         }))

@@ -223,7 +223,9 @@ pub enum Input {
     /// Until its first baseline is over, the scripts up to it are part of that.
     Reach { place: Derivation, now: u64 },
     /// The node cannot tell what this script, which waits for its baseline, owned: its descriptors
-    /// go on without. It goes on waiting, so that a later baseline puts that right.
+    /// go on without. It goes on waiting, so that a later baseline puts that right. If some of it
+    /// has come in portions, a portion of that goes: to be sent until its coverage is not
+    /// `in_portions` any more.
     LeaveOut { script: ScriptHash, now: u64 },
     /// What is watched is called so from now on; nothing takes the label away. Refused
     /// ([`ApplyError::NotWatched`], [`ApplyError::NoSuchDescriptor`]) if it is not watched.

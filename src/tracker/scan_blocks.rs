@@ -1,6 +1,7 @@
 //! What history scans find: what scripts did in blocks before they were watched. It is history, not
 //! news: no transaction is announced, one [`ScanComplete`](super::EventKind::ScanComplete) for each
-//! script says that its history is whole.
+//! script says from which block on its history is whole: of one that is left out
+//! ([`Coverage::left_out`](super::Coverage)), from where it was watched.
 //!
 //! # Laws
 //!

@@ -252,10 +252,15 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let from = row.first();
         let is_told = watch.listed || self.changes.descriptor_scan(&scan)?.is_none();
+        // Without the outputs that it owned, what spends them is not known either.
+        let known_from = match watch.coverage.left_out {
+            true => from.max(watch.coverage.from_height),
+            false => from,
+        };
         let end = EventKind::ScanComplete {
             subject,
             scan,
-            from,
+            from: known_from,
             to: upto.height,
             transactions: watch.tx_count,
         };

@@ -83,6 +83,8 @@ pub(super) enum MergeStage {
     Outputs,
     /// All have come. Those up to this one have been matched with the mempool's transactions.
     Spenders(Option<OutPoint>),
+    /// It is to be left out. Those up to this one have gone.
+    Dropped(Option<OutPoint>),
 }
 
 /// How far the rows of one script are gone. It is in memory alone, so that a portion need not walk
@@ -285,7 +287,7 @@ impl Tracker {
     /// Whether all outputs of the script that come in portions have come.
     pub(super) fn has_all_found(&self, script: &ScriptHash) -> bool {
         let merging = self.merging.as_ref().filter(|it| it.script == *script);
-        merging.is_some_and(|merging| merging.stage != MergeStage::Outputs)
+        merging.is_some_and(|merging| matches!(merging.stage, MergeStage::Spenders(_)))
     }
 
     pub(super) fn count_depths(&mut self, depths: &[u8]) {

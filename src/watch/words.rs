@@ -170,9 +170,14 @@ fn state(transaction: &Value) -> String {
 }
 
 fn scan_complete(data: &Value) -> String {
+    let to = match &data["to_height"] {
+        // Nothing of what was asked for is known.
+        Value::Null => "on".to_owned(),
+        height => format!("to {height}"),
+    };
     format!(
-        "history from block {} to {} is known: {} transactions",
-        data["from_height"], data["to_height"], data["transaction_count"]
+        "history from block {} {to} is known: {} transactions",
+        data["from_height"], data["transaction_count"]
     )
 }
 

@@ -1,8 +1,11 @@
 //! Named lives of descriptors whose scripts own more than is told at once, or than the node can
 //! tell; and uses that are taken back.
 
+use std::sync::Arc;
+
 use satwatch::tracker::{
-    Baseline, DescriptorRow, Event, Input, Keychain, Portion, ScriptHash, SubjectId, Transition,
+    Baseline, DescriptorRow, Event, EventKind, Input, Keychain, Portion, ScanEnd, ScanId,
+    ScriptHash, SubjectId, Transition, WatchRequest,
 };
 
 use crate::pretended::descriptors::Wallet;
@@ -156,7 +159,6 @@ fn a_wallet_goes_on_without_a_script_whose_outputs_cannot_be_told() {
     world.kept().check_change_sets();
 }
 
-/// In portions, too, and then nothing else leaves it out.
 #[test]
 fn a_script_that_was_left_out_may_come_after_all() {
     let mut world = World::new();
@@ -169,13 +171,100 @@ fn a_script_that_was_left_out_may_come_after_all() {
     let before = world.events.len();
     world.portion(Portion::First, bad, 0..0);
     world.portion(Portion::Next, bad, 0..2);
-    assert!(world.leave_out(bad).changes.is_empty());
     assert!(world.row(A).is_pending() && world.row(A).left_out.is_empty());
     while world.view.watches[&bad].coverage.pending {
         world.portion(Portion::Last, bad, 2..3);
     }
     assert_eq!(balances(&world.events[before..], A), ["balance 0>2100"]);
     assert_eq!(world.row(A).awaited, 0);
+}
+
+/// As when it is paid between two scans, of which the second began anew after a reorg or a restart.
+#[test]
+fn what_has_come_of_a_script_that_is_left_out_then_goes_in_portions_and_its_wallet_goes_on() {
+    for dies in [false, true] {
+        let mut world = World::new();
+        world.pay_wallet(0, 2, 5, true);
+        world.pay_wallet(1, 1, 1, true);
+        world.slow_scans = true;
+        let _ = world.add_wallet(A, 3, Baseline::IfMissing);
+        let bad = A.script(EXTERNAL, 2);
+        world.scan_without(bad);
+        let before = world.events.len();
+        world.portion(Portion::First, bad, 0..0);
+        world.portion(Portion::Next, bad, 0..4);
+        world.pay_wallet(2, 2, 1, true);
+        world.tracker = world.loaded().in_portions_of(2);
+        let _ = world.leave_out(bad);
+        assert!(world.row(A).is_pending() && world.row(A).left_out.is_empty());
+        if dies {
+            world.restart();
+        }
+        let mut portions = 0..4;
+        while world.view.watches[&bad].coverage.in_portions && portions.next().is_some() {
+            let _ = world.leave_out(bad);
+        }
+        assert_eq!(balances(&world.events[before..], A), ["balance 0>1400"]);
+        assert!(!world.row(A).is_pending() && world.row(A).awaited == 0);
+        assert_eq!(world.row(A).left_out, [A.place(EXTERNAL, 2)]);
+        let of_script = world.view.outputs.values().filter(|row| row.script == bad);
+        assert_eq!(of_script.count(), 1, "what it was paid since is known");
+        world.scan();
+        world.check();
+        assert_eq!(world.told_of(A).total(), 6 * 700 + 700);
+        world.kept().check_change_sets();
+    }
+}
+
+/// Of the script itself and of its wallet.
+#[test]
+fn a_history_scan_says_from_where_on_the_history_of_what_was_left_out_is_whole() {
+    let mut world = World::new();
+    world.pay_wallet(0, 2, 3, true);
+    world.slow_scans = true;
+    let _ = world.add_wallet(A, 3, Baseline::IfMissing);
+    let bad = A.script(EXTERNAL, 2);
+    let request = WatchRequest {
+        spk: A.spk(EXTERNAL, 2),
+        label: None,
+        depths: Vec::new(),
+        baseline: Baseline::IfMissing,
+    };
+    let (scan, now, upto) = (ScanId(1), world.now, world.tip());
+    let _ = world.apply(Input::Watch {
+        scripts: vec![request],
+        now,
+    });
+    world.scan_without(bad);
+    let _ = world.leave_out(bad);
+    // Its window has brought more.
+    world.scan_without(bad);
+    let _ = world.apply(Input::OpenDescriptorScan {
+        scan,
+        descriptor: A.id(),
+        from: 0,
+        to: None,
+        now,
+    });
+    while !world.apply(Input::EnterScan { scan }).changes.is_empty() {}
+    let _ = world.apply(Input::ScanBlocks {
+        scans: vec![scan],
+        scripts: vec![Arc::default()],
+        first: 0,
+        blocks: Vec::new(),
+        upto,
+        now,
+    });
+    let end = ScanEnd::Complete(upto);
+    let mut told = Vec::new();
+    while let Ok(ended) = world.try_send(Input::CloseScan { scan, end, now }) {
+        told.extend(ended.events.into_iter().map(|event| match event.kind {
+            EventKind::ScanComplete { from, to, .. } => (from, to),
+            kind => panic!("{kind:?}"),
+        }));
+    }
+    let nothing = (upto.height + 1, upto.height);
+    assert_eq!(told, [nothing, nothing]);
 }
 
 #[test]

@@ -140,6 +140,10 @@ fn act_on(world: &mut World, act: &Act) {
             let pending: Vec<_> = pending.map(|(script, _)| *script).collect();
             if let Some(script) = pick(&pending, *index) {
                 let now = world.now;
+                // What has come of it goes.
+                world
+                    .merging
+                    .take_if(|it| crate::world::script(it.number) == script);
                 let _ = world.apply(Input::LeaveOut { script, now });
             }
         }

@@ -154,8 +154,15 @@ impl BaselineTask {
             .wait_for(|position| position.at_node_tip)
             .await?;
         for script in self.forget_left_out()? {
-            let now = now_ms();
-            _ = self.apply(Input::LeaveOut { script, now }).await?;
+            // What has come of it before goes in portions.
+            loop {
+                let now = now_ms();
+                _ = self.apply(Input::LeaveOut { script, now }).await?;
+                let row = self.context.reader.snapshot().watch(&script)?;
+                if row.is_none_or(|row| !row.coverage.in_portions) {
+                    break;
+                }
+            }
         }
         if self.pending(1).await?.waiting.is_empty() {
             self.failures.later.clear();

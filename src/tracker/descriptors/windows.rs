@@ -2,9 +2,10 @@
 
 use super::{Derivation, DescriptorId, DescriptorRow, Keychain, LOOKAHEAD};
 use crate::tracker::event::Cause;
+use crate::tracker::state::{MergeStage, Merging};
 use crate::tracker::transition::TransitionBuilder;
 use crate::tracker::{
-    ApplyError, Baseline, Coverage, FollowUp, ScriptHash, Tracker, Transition, View, WatchRow,
+    ApplyError, Baseline, Coverage, FollowUp, ScriptHash, Tracker, Transition, View,
 };
 
 impl DescriptorRow {
@@ -73,7 +74,8 @@ impl DescriptorRow {
 const END: u32 = 1 << 31;
 
 impl Tracker {
-    /// What a script owned is not awaited any more, unless some of it has come already.
+    /// What a script owned is not awaited any more. If some of it has come already, a portion of
+    /// that goes, and with the last one nothing of it is awaited.
     pub(in crate::tracker) fn leave_out(
         &mut self,
         view: &impl View,
@@ -81,31 +83,19 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         let mut builder = TransitionBuilder::new(self, view, now);
-        let watch = builder.changes.watch(&script)?.cloned();
-        let leaves_out = |watch: &WatchRow| {
-            let coverage = &watch.coverage;
-            coverage.is_awaited() && !coverage.utxos_complete && !coverage.in_portions
-        };
-        let Some(mut watch) = watch.filter(leaves_out) else {
+        let coverage = builder
+            .changes
+            .watch(&script)?
+            .map(|it| it.coverage.clone());
+        let leaves_out = |it: &Coverage| it.is_awaited() && !it.utxos_complete;
+        let Some(coverage) = coverage.filter(leaves_out) else {
             return Ok(Transition::default());
         };
-        let (before, places) = (watch.coverage.clone(), watch.derivations.clone());
-        watch.coverage.left_out = true;
-        builder.changes.watches(script)?.set(Some(watch));
-        for place in &places {
-            if !builder.awaits_baseline(place)? {
-                continue;
-            }
-            if let Some(row) = builder.changes.descriptors(place.descriptor)?.edit() {
-                if row.awaits(place, &before, true) {
-                    row.awaited = row.awaited.saturating_sub(1);
-                }
-                row.leave_out(*place);
-            }
+        if !coverage.in_portions || builder.drop_found(script)? {
+            builder.go_on_without_past(script, &coverage)?;
+            builder.follow_ups.push(FollowUp::Scans);
+            builder.follow_ups.push(FollowUp::Derive);
         }
-        builder.go_on_without(places)?;
-        builder.follow_ups.push(FollowUp::Scans);
-        builder.follow_ups.push(FollowUp::Derive);
         let tip = builder.tracker.tip;
         let hash = tip.map_or_else(bitcoin::hashes::Hash::all_zeros, |tip| tip.hash);
         builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(hash))
@@ -315,6 +305,56 @@ impl<V: View> TransitionBuilder<'_, V> {
             let keychain = row.keychain(place.keychain);
             if waits && keychain.is_some_and(|it| place.index < it.watched_to) {
                 row.from_height = row.from_height.max(from_height);
+            }
+        }
+        self.go_on_without(places)
+    }
+
+    /// A portion of the outputs that have come of a baseline goes. Answers whether none is left.
+    fn drop_found(&mut self, script: ScriptHash) -> Result<bool, ApplyError> {
+        let begun = self.tracker.merging.take_if(|it| it.script == script);
+        let after = match begun.map(|it| it.stage) {
+            Some(MergeStage::Dropped(upto)) => upto,
+            _ => None,
+        };
+        let room = self.tracker.portion;
+        let page = self.changes.view().unspent(&script, after, room)?;
+        let (is_last, upto) = (page.len() < room, page.last().copied());
+        for outpoint in page {
+            let height = self.changes.output(&outpoint)?.and_then(|row| row.height);
+            let watch = self.changes.watch(&script)?;
+            if watch.is_some_and(|watch| watch.coverage.is_staged(height)) {
+                self.put_output(outpoint, None)?;
+            }
+        }
+        if !is_last {
+            let stage = MergeStage::Dropped(upto);
+            self.tracker.merging = Some(Merging { script, stage });
+        }
+        Ok(is_last)
+    }
+
+    /// A script, of whose past so much was known or awaited, is left out.
+    fn go_on_without_past(
+        &mut self,
+        script: ScriptHash,
+        before: &Coverage,
+    ) -> Result<(), ApplyError> {
+        let Some(watch) = self.changes.watches(script)?.edit() else {
+            return Ok(());
+        };
+        (watch.coverage.left_out, watch.coverage.in_portions) = (true, false);
+        let places = watch.derivations.clone();
+        for place in &places {
+            let waits = self.awaits_baseline(place)?;
+            let Some(row) = self.changes.descriptors(place.descriptor)?.edit() else {
+                continue;
+            };
+            if row.awaits(place, before, waits) {
+                row.awaited = row.awaited.saturating_sub(1);
+            }
+            if waits {
+                row.leave_out(*place);
             }
         }
         self.go_on_without(places)

@@ -249,7 +249,8 @@ struct ScanComplete {
     scan_id: String,
     status: Complete,
     from_height: u32,
-    /// `null` when the node has none of the blocks any more.
+    /// `null` when nothing of what was asked for is known: the node has none of the blocks any
+    /// more, or the address was left out.
     to_height: Option<u32>,
     /// Transactions that the scan has found.
     transaction_count: u64,
@@ -382,7 +383,8 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             scan_id: scan.to_string(),
             status: Complete::Complete,
             from_height: *from,
-            // From above to: the node has none of the blocks any more.
+            // From above to: the node has none of the blocks any more, or cannot tell what was
+            // owned before.
             to_height: Some(*to).filter(|to| to >= from),
             transaction_count: *transactions,
             written,
