@@ -19,11 +19,65 @@ const SETTINGS: &[(&str, &str)] = &[
     ("monitor.reconcile_interval", "1"),
 ];
 
-struct Walk {
-    daemon: Daemon,
+/// The documents of a daemon, and what it said.
+struct Contracts {
     openapi: Value,
     asyncapi: Value,
-    cases: Vec<Value>,
+    said: Vec<Value>,
+}
+
+impl Contracts {
+    fn of(daemon: &Daemon) -> Self {
+        let [openapi, asyncapi] =
+            ["/openapi.json", "/asyncapi.json"].map(|path| daemon.get(path).json);
+        Self {
+            openapi,
+            asyncapi,
+            said: Vec::new(),
+        }
+    }
+
+    /// Keeps an event that a client was told.
+    fn told(&mut self, name: &str, value: &Value) {
+        let schema = &self.asyncapi["components"]["messages"][format!("told_{name}")]["payload"];
+        assert!(schema.is_object(), "the event {name} is not told");
+        self.said.push(json!({
+            "what": format!("event {name}"), "document": "asyncapi", "schema": schema, "value": value
+        }));
+    }
+
+    fn compare(&self) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("said.json");
+        let said = json!({
+            "openapi": self.openapi, "asyncapi": self.asyncapi, "cases": self.said
+        });
+        fs::write(&file, said.to_string()).expect("it is written");
+        let mut command: Command = python_command();
+        command.arg(repository().join("tests/clients/contract.py"));
+        let output = command.arg(file).output().expect("Python runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}{error}");
+    }
+}
+
+/// Events that tests elsewhere bring about are as the contract says.
+pub fn events_are_as_told<'a>(
+    daemon: &Daemon,
+    events: impl IntoIterator<Item = (&'a str, &'a Value)>,
+) {
+    let mut contracts = Contracts::of(daemon);
+    for (name, value) in events {
+        contracts.told(name, value);
+    }
+    assert!(!contracts.said.is_empty(), "there are events");
+    contracts.compare();
+}
+
+struct Walk {
+    daemon: Daemon,
+    contracts: Contracts,
     /// Method and path of those that were answered well.
     answered: BTreeSet<String>,
     heard: BTreeSet<String>,
@@ -32,13 +86,9 @@ struct Walk {
 
 impl Walk {
     fn new(daemon: Daemon) -> Self {
-        let [openapi, asyncapi] =
-            ["/openapi.json", "/asyncapi.json"].map(|path| daemon.get(path).json);
         Self {
+            contracts: Contracts::of(&daemon),
             daemon,
-            openapi,
-            asyncapi,
-            cases: Vec::new(),
             answered: BTreeSet::new(),
             heard: BTreeSet::new(),
             token: None,
@@ -59,11 +109,12 @@ impl Walk {
         let bytes = text.as_deref().map(str::as_bytes);
         let answer = self.daemon.request(method, &path, &headers, bytes);
         let what = format!("{method} {path}: {}", answer.status);
-        let operation = &self.openapi["paths"][template][method.to_lowercase()];
+        let Contracts { openapi, said, .. } = &mut self.contracts;
+        let operation = &openapi["paths"][template][method.to_lowercase()];
         let mut told = &operation["responses"][answer.status.to_string()];
         if let Some(reference) = told["$ref"].as_str() {
             let place = reference.trim_start_matches('#');
-            told = self.openapi.pointer(place).expect("a response");
+            told = openapi.pointer(place).expect("a response");
         }
         let media = answer.headers["content-type"].to_str().expect("text");
         let media = media.split(';').next().unwrap_or_default();
@@ -73,7 +124,7 @@ impl Walk {
             "application/json" => answer.json.clone(),
             _ => answer.text.clone().into(),
         };
-        self.cases.push(json!({
+        said.push(json!({
             "what": what, "document": "openapi", "schema": schema, "value": value
         }));
         if answer.status < 300 {
@@ -91,13 +142,8 @@ impl Walk {
     /// Keeps all that a client has heard.
     fn hear(&mut self, client: &Client) {
         for name in client.names() {
-            let message = &self.asyncapi["components"]["messages"][format!("told_{name}")];
-            let schema = message["payload"].clone();
-            assert!(schema.is_object(), "the event {name} is not told");
             for value in client.all(&name) {
-                self.cases.push(json!({
-                    "what": format!("event {name}"), "document": "asyncapi", "schema": schema, "value": value
-                }));
+                self.contracts.told(&name, &value);
             }
             self.heard.insert(name);
         }
@@ -106,28 +152,14 @@ impl Walk {
     /// Says something, and keeps the acknowledgement.
     fn emit(&mut self, client: &Client, name: &str, argument: &Value) -> Value {
         let answer = client.ask(name, argument);
-        let reply = &self.asyncapi["operations"][name]["reply"]["messages"][0]["$ref"];
+        let Contracts { asyncapi, said, .. } = &mut self.contracts;
+        let reply = &asyncapi["operations"][name]["reply"]["messages"][0]["$ref"];
         let key = reply.as_str().and_then(|it| it.rsplit('/').next());
-        let schema = &self.asyncapi["components"]["messages"][key.expect("a reply")]["payload"];
-        self.cases.push(json!({
+        let schema = &asyncapi["components"]["messages"][key.expect("a reply")]["payload"];
+        said.push(json!({
             "what": format!("answer to {name}"), "document": "asyncapi", "schema": schema, "value": answer
         }));
         answer
-    }
-
-    fn compare(&self) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("said.json");
-        let said = json!({
-            "openapi": self.openapi, "asyncapi": self.asyncapi, "cases": self.cases
-        });
-        fs::write(&file, said.to_string()).expect("it is written");
-        let mut command: Command = python_command();
-        command.arg(repository().join("tests/clients/contract.py"));
-        let output = command.arg(file).output().expect("Python runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}{error}");
     }
 }
 
@@ -276,7 +308,14 @@ fn consumers(walk: &mut Walk, node: &Node, address: &str) {
 fn the_rest(walk: &mut Walk) {
     walk.good("GET /events", "", "?limit=1000", None);
     // A stream that ends.
-    walk.good("GET /events/stream", "", "?after=gone-1", None);
+    let ended = walk.ask("GET /events/stream", "", "?after=gone-1", None);
+    let (_, refusal) = ended
+        .text
+        .split_once("event: satwatch_error\ndata: ")
+        .expect("why");
+    let refusal = serde_json::from_str(refusal.trim_end()).expect("JSON");
+    walk.contracts.told("satwatch_error", &refusal);
+    walk.heard.insert("satwatch_error".to_owned());
     walk.ask("GET /events", "", "?after=gone-1", None);
     for route in [
         "GET /status",
@@ -355,22 +394,22 @@ fn what_the_daemon_says_is_what_its_contracts_say() {
     the_rest(&mut walk);
     walk.hear(&client);
     walk.hear(&reader);
-    let paths = walk.openapi["paths"].as_object().expect("paths");
+    let paths = walk.contracts.openapi["paths"].as_object().expect("paths");
     let routes = paths.iter().flat_map(|(path, methods)| {
         let methods = methods.as_object().expect("methods").keys();
         methods.map(move |method| format!("{} {path}", method.to_uppercase()))
     });
     assert_eq!(walk.answered, routes.collect(), "routes that answered well");
-    let messages = walk.asyncapi["components"]["messages"].as_object();
+    let messages = walk.contracts.asyncapi["components"]["messages"].as_object();
     let told = messages.expect("messages").keys();
     let told = told.filter_map(|key| key.strip_prefix("told_"));
-    // Who reads slowly, a scan that takes longer, and the stream are in tests of their own.
-    let elsewhere = ["lagged", "scan_progress", "satwatch_error"];
+    // Tests of who reads slowly and of scans that take longer compare theirs.
+    let elsewhere = ["lagged", "scan_progress"];
     let told = told.filter(|name| !elsewhere.contains(name));
     let heard = walk.heard.iter().map(String::as_str);
     let heard = heard.filter(|name| !elsewhere.contains(name));
     assert_eq!(heard.collect::<Vec<_>>(), told.collect::<Vec<_>>());
-    walk.compare();
+    walk.contracts.compare();
 }
 
 /// Whatever the document allows, and what it does not: `tests/clients/schemathesis.toml`.

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::common::{COIN, Daemon, Node, open_websocket, wait_until};
+use crate::contract::events_are_as_told;
 
 /// Addresses that one transaction pays.
 const ADDRESSES: u32 = 2000;
@@ -168,6 +169,10 @@ fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_curso
         heard.push(slow.event().expect("it is not closed"));
     }
     assert!(heard.iter().any(|(name, _)| name == "lagged"));
+    let about_lag = heard
+        .iter()
+        .filter(|(name, _)| matches!(name.as_str(), "lagged" | "caught_up"));
+    events_are_as_told(&daemon, about_lag.map(|(name, data)| (name.as_str(), data)));
     heard.retain(|(name, _)| !matches!(name.as_str(), "lagged" | "caught_up"));
     let expected = log(&daemon, cursors[0].clone());
     assert_eq!(expected.len(), last);

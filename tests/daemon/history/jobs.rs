@@ -8,6 +8,7 @@ use super::{complete, ends, look, open, oracle::Chain, plausible, under_way};
 use crate::baseline::SOMEBODY_ELSE;
 use crate::common::rpc_proxy::Mood;
 use crate::common::{COIN, Client, Daemon, Node, Program, RpcProxy, ledger, wait_until};
+use crate::contract::events_are_as_told;
 use crate::reorg::NEVER;
 
 /// Two thousand blocks are too many for a test; with an answer every 40 ms a few hundred are long
@@ -336,9 +337,10 @@ fn the_stock_clients_hear_of_a_scan() {
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, line.one(0), json!({ "from_height": 0 }));
     let ends = clients.each_ref().map(|client| {
-        client.event("scan_progress", |data| {
+        let progress = client.event("scan_progress", |data| {
             data["scan_id"] == *id && data["address"] == **address
         });
+        events_are_as_told(&line.daemon, [("scan_progress", &progress)]);
         client.event("scan_complete", |data| data["scan_id"] == *id)
     });
     assert_eq!(ends[0], ends[1]);
