@@ -7,7 +7,7 @@ use prometheus::HistogramVec;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::store::{AuthEdit, ConsumerEdit, Cutoff, OwnerEdits, StoreError, TokenKey, Writer};
-use crate::tracker::{ApplyError, BlockId, Diff, Input, Transition, WatchRow};
+use crate::tracker::{ApplyError, BlockId, DescriptorRow, Diff, Input, Transition, WatchRow};
 
 /// What an input led to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -296,9 +296,8 @@ pub(super) fn added_by(transition: &Transition) -> usize {
     watches.filter(is_new).count()
 }
 
-/// Those that are watched for descriptors alone do not count.
 /// Whose the scripts are that an input has put on the watch list, and the descriptors; nobody's,
-/// those it took off.
+/// those it took off. And how many scripts the descriptors have.
 pub(super) fn note_owner(
     owners: &mut OwnerEdits,
     transition: &Transition,
@@ -312,6 +311,11 @@ pub(super) fn note_owner(
         }
     }
     for (descriptor, diff) in &transition.changes.descriptors {
+        let scripts = |row: &Option<DescriptorRow>| row.as_ref().map_or(0, |row| row.scripts());
+        let (before, now) = (scripts(&diff.old), scripts(&diff.new));
+        if before != now {
+            owners.scripts(descriptor, before, now);
+        }
         match (&diff.old, &diff.new) {
             (None, Some(_)) => owners.descriptor(descriptor, owner),
             (Some(_), None) => owners.descriptor(descriptor, None),
@@ -320,6 +324,7 @@ pub(super) fn note_owner(
     }
 }
 
+/// Those that are watched for descriptors alone do not count.
 fn is_listed(row: &Option<WatchRow>) -> bool {
     row.as_ref().is_some_and(|row| row.listed)
 }

@@ -9,6 +9,7 @@
 //! | `w`, script hash | token id | who put a watched address there ([`super::owners`]) |
 //! | `x`, name | token id | who defined a consumer |
 //! | `y`, descriptor id | token id | who added a descriptor; how many scripts that is stands in its row |
+//! | `z`, token id | u64 | how many that is of all its descriptors; made anew by each start, absent when there is none |
 
 use rocksdb::{ReadOptions, WriteBatch};
 

@@ -115,6 +115,7 @@ pub mod auth {
     pub const ADDRESS: u8 = b'w';
     pub const CONSUMER: u8 = b'x';
     pub const DESCRIPTOR: u8 = b'y';
+    pub const DERIVED: u8 = b'z';
 
     pub fn key(kind: u8, what: &[u8]) -> Vec<u8> {
         [&[kind], what].concat()

@@ -21,6 +21,7 @@ use super::families::{
 };
 use super::folder::FreeSpace;
 use super::log::Numbers;
+use super::owners::count_derived;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
 use crate::tracker::{OutputRow, ScanId, ScriptHash, TxRow, WatchRow};
 
@@ -63,6 +64,7 @@ pub(super) fn open(
     if let Some(format) = format {
         upgrade(&mut db, format, stopped, free)?;
     }
+    count_derived(&db)?;
     let numbers = resume(&db, boot, format.is_none())?;
     db.starts = Arc::new(db.required(meta::STARTS)?);
     let counts = db.required(meta::COUNTS)?;

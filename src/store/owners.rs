@@ -2,7 +2,8 @@
 //! nobody with a token did has no row. Keys and values are in the table of [`super::auth`].
 //!
 //! A row is written and deleted in the batch of the change that it is about, and so is the count.
-//! The scripts of descriptors are not counted here: their rows say how many there are.
+//! So is the count of the scripts of a token's descriptors, whose rows say how many there are: a
+//! start counts them anew, since a release that knew of no such count may have written meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use rocksdb::WriteBatch;
 
 use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 use super::db::{Db, whole_family};
-use super::families::auth::{ADDRESS, CONSUMER, DESCRIPTOR, OWNED, key};
+use super::families::auth::{ADDRESS, CONSUMER, DERIVED, DESCRIPTOR, OWNED, key};
 use super::families::{AUTH, DESCRIPTORS};
 use super::{StoreError, StoreReader};
 use crate::tracker::{DescriptorId, DescriptorRow, ScriptHash};
@@ -41,24 +42,35 @@ impl StoredValue for Owner {
     }
 }
 
-/// Rows that change hands, of which the last change counts.
+/// What changes hands, or is of another size.
 #[derive(Debug, Default)]
-pub struct OwnerEdits(BTreeMap<Vec<u8>, Option<TokenKey>>);
+pub struct OwnerEdits {
+    /// Rows, of which the last change counts.
+    rows: BTreeMap<Vec<u8>, Option<TokenKey>>,
+    /// How many scripts a descriptor had before all changes, and has after them.
+    scripts: BTreeMap<DescriptorId, (u64, u64)>,
+}
 
 impl OwnerEdits {
     /// Who put an address on the list; `None`: nobody with a token, or it was taken off.
     pub fn address(&mut self, script: &ScriptHash, owner: Option<TokenKey>) {
-        self.0.insert(key(ADDRESS, &script.0), owner);
+        self.rows.insert(key(ADDRESS, &script.0), owner);
     }
 
     /// Likewise of a descriptor.
     pub fn descriptor(&mut self, descriptor: &DescriptorId, owner: Option<TokenKey>) {
-        self.0.insert(key(DESCRIPTOR, &descriptor.0), owner);
+        self.rows.insert(key(DESCRIPTOR, &descriptor.0), owner);
     }
 
     /// Likewise of a consumer.
     pub fn consumer(&mut self, name: &str, owner: Option<TokenKey>) {
-        self.0.insert(key(CONSUMER, name.as_bytes()), owner);
+        self.rows.insert(key(CONSUMER, name.as_bytes()), owner);
+    }
+
+    /// A descriptor has another number of scripts; none before it is added and when it is removed.
+    pub fn scripts(&mut self, descriptor: &DescriptorId, before: u64, now: u64) {
+        let counts = self.scripts.entry(*descriptor).or_insert((before, now));
+        counts.1 = now;
     }
 }
 
@@ -66,7 +78,7 @@ impl OwnerEdits {
     /// Into the batch of what they are about.
     pub(super) fn put(&self, db: &Db, batch: &mut WriteBatch) -> Result<(), StoreError> {
         let mut counts: BTreeMap<TokenKey, Owned> = BTreeMap::new();
-        for (row, new) in &self.0 {
+        for (row, new) in &self.rows {
             let old = db.get::<Owner>(AUTH, row)?.map(|Owner(token)| token);
             if old == *new {
                 continue;
@@ -93,8 +105,64 @@ impl OwnerEdits {
                 false => batch.put_cf(db.family(AUTH), row, owned.to_bytes()),
             }
         }
+        self.put_scripts(db, batch)
+    }
+
+    /// The counts of the tokens whose descriptors have other numbers of scripts.
+    fn put_scripts(&self, db: &Db, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        let mut counts: BTreeMap<TokenKey, u64> = BTreeMap::new();
+        for (descriptor, (before, now)) in &self.scripts {
+            let row = key(DESCRIPTOR, &descriptor.0);
+            let old = db.get::<Owner>(AUTH, &row)?.map(|Owner(token)| token);
+            let new = self.rows.get(&row).copied().unwrap_or(old);
+            for (token, less, more) in [(old, *before, 0), (new, 0, *now)] {
+                let Some(token) = token else {
+                    continue;
+                };
+                let known = match counts.get(&token) {
+                    Some(count) => *count,
+                    None => db.get(AUTH, &key(DERIVED, &token))?.unwrap_or_default(),
+                };
+                let count = known.saturating_sub(less).saturating_add(more);
+                counts.insert(token, count);
+            }
+        }
+        for (token, count) in counts {
+            put_derived(db, batch, &token, count);
+        }
         Ok(())
     }
+}
+
+fn put_derived(db: &Db, batch: &mut WriteBatch, token: &TokenKey, count: u64) {
+    let row = key(DERIVED, token);
+    match count {
+        0 => batch.delete_cf(db.family(AUTH), row),
+        count => batch.put_cf(db.family(AUTH), row, count.to_bytes()),
+    }
+}
+
+/// Counts the scripts of each token's descriptors anew.
+pub(super) fn count_derived(db: &Db) -> Result<(), StoreError> {
+    let mut derived: BTreeMap<TokenKey, u64> = BTreeMap::new();
+    for entry in db.scan(AUTH, &[DERIVED], None, whole_family()) {
+        let (key, _) = entry?;
+        let token = key.get(1..).unwrap_or_default().try_into();
+        derived.extend(token.ok().map(|token: TokenKey| (token, 0)));
+    }
+    for entry in db.scan(AUTH, &[DESCRIPTOR], None, whole_family()) {
+        let (key, value) = entry?;
+        let Owner(token) = db.decode(AUTH, &key, &value)?;
+        let id = key.get(1..).unwrap_or_default();
+        let row: Option<DescriptorRow> = db.get(DESCRIPTORS, id)?;
+        let count = derived.entry(token).or_default();
+        *count = count.saturating_add(row.map_or(0, |row| row.scripts()));
+    }
+    let mut batch = WriteBatch::default();
+    for (token, count) in derived {
+        put_derived(db, &mut batch, &token, count);
+    }
+    db.write(batch, false)
 }
 
 fn counted(mut owned: Owned, row: &[u8], is_more: bool) -> Owned {
@@ -120,49 +188,25 @@ impl StoreReader {
     /// What a token has now; the scripts of its descriptors are addresses, too.
     pub fn owned(&self, token: &TokenKey) -> Result<Owned, StoreError> {
         let found: Option<Owned> = self.db().get(AUTH, &key(OWNED, token))?;
+        let derived: Option<u64> = self.db().get(AUTH, &key(DERIVED, token))?;
         let mut owned = found.unwrap_or_default();
-        let derived = self.derived_of(Some(token))?;
-        let derived = derived.get(token).copied().unwrap_or_default();
-        owned.addresses = owned.addresses.saturating_add(derived);
+        owned.addresses = owned.addresses.saturating_add(derived.unwrap_or_default());
         Ok(owned)
-    }
-
-    /// Scripts of the descriptors of each token, or of one. Looks at all descriptors that were
-    /// added with a token.
-    fn derived_of(&self, only: Option<&TokenKey>) -> Result<BTreeMap<TokenKey, u64>, StoreError> {
-        let mut derived: BTreeMap<TokenKey, u64> = BTreeMap::new();
-        for entry in self.db().scan(AUTH, &[DESCRIPTOR], None, whole_family()) {
-            let (key, value) = entry?;
-            let Owner(token) = self.db().decode(AUTH, &key, &value)?;
-            if only.is_some_and(|only| *only != token) {
-                continue;
-            }
-            let id = key.get(1..).unwrap_or_default();
-            let row: Option<DescriptorRow> = self.db().get(DESCRIPTORS, id)?;
-            let count = derived.entry(token).or_default();
-            *count = count.saturating_add(row.map_or(0, |row| row.scripts()));
-        }
-        Ok(derived)
     }
 
     /// The most of each that one token has.
     pub fn owned_most(&self) -> Result<Owned, StoreError> {
-        let (mut most, mut derived) = (Owned::default(), self.derived_of(None)?);
-        for entry in self.db().scan(AUTH, &[OWNED], None, whole_family()) {
-            let (key, value) = entry?;
-            let owned: Owned = self.db().decode(AUTH, &key, &value)?;
-            let token = key.get(1..).unwrap_or_default();
-            let derived = token
-                .try_into()
-                .ok()
-                .and_then(|token: TokenKey| derived.remove(&token));
-            let addresses = owned.addresses.saturating_add(derived.unwrap_or_default());
-            most.addresses = most.addresses.max(addresses);
-            most.consumers = most.consumers.max(owned.consumers);
+        let mut most = Owned::default();
+        for kind in [OWNED, DERIVED] {
+            for entry in self.db().scan(AUTH, &[kind], None, whole_family()) {
+                let (key, _) = entry?;
+                let token = key.get(1..).unwrap_or_default().try_into();
+                let Ok(token) = token else { continue };
+                let owned = self.owned(&token)?;
+                most.addresses = most.addresses.max(owned.addresses);
+                most.consumers = most.consumers.max(owned.consumers);
+            }
         }
-        // Of those that have nothing else.
-        let derived = derived.into_values().max().unwrap_or_default();
-        most.addresses = most.addresses.max(derived);
         Ok(most)
     }
 }

@@ -117,7 +117,7 @@ fn place() -> Derivation {
     }
 }
 
-fn descriptor_row() -> DescriptorRow {
+pub fn descriptor_row() -> DescriptorRow {
     let external = KeychainRow {
         last_used: Some(7),
         reserved: 9,
