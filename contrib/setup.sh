@@ -3,7 +3,8 @@
 #
 #   contrib/setup.sh build              what the build needs: cargo, a C++ compiler, libclang, RocksDB (compiled once)
 #   eval "$(contrib/setup.sh)"          that, and what the tests need: rustfmt, clippy, linters, a bitcoind, Node.js and
-#                                       Python with the stock Socket.IO clients, Chromium, nginx, HAProxy and Caddy
+#                                       Python with the stock Socket.IO and Redis clients, Chromium, nginx, HAProxy, Caddy
+#                                       and redis-server
 #
 # What cargo needs to know goes into .cargo/config.toml of this clone, so that a plain `cargo build` afterwards finds it.
 # Standard output is an `export` line for a shell that goes on to run cargo: the target folder that all clones share.
@@ -150,7 +151,7 @@ need_js_clients() {
     local folder="$cache/js" key
     key=$(cat "$repo/tests/clients/package.json")
     fresh "$folder" "$key" && return
-    say "installing socket.io-client, standardwebhooks, playwright-core, axe-core, jsqr and typescript into $folder: the tests run the stock JavaScript libraries, drive the page, look it over, and check the types of contrib/js"
+    say "installing socket.io, socket.io-client, redis, standardwebhooks, playwright-core, axe-core, jsqr and typescript into $folder: the tests run the stock JavaScript libraries, drive the page, look it over, and check the types of contrib/js"
     rm -rf "$folder"
     mkdir -p "$folder"
     cp "$repo/tests/clients/package.json" "$folder/"
@@ -170,10 +171,10 @@ need_chromium() {
         lack "chromium: a test opens the daemon's page in it; install it or set CHROMIUM=/path/to/it"
 }
 
-# Their services are not to start: two of them would want port 80.
-need_proxies() {
+# Proxies and Redis. Their services are not to start: two of them would want port 80.
+need_servers() {
     local name missing_ones=() policy=/usr/sbin/policy-rc.d made=
-    for name in nginx haproxy caddy; do
+    for name in nginx haproxy caddy redis-server; do
         have "$name" || [ -x "/usr/sbin/$name" ] || missing_ones+=("$name")
     done
     [ ${#missing_ones[@]} -gt 0 ] || return 0
@@ -184,8 +185,8 @@ need_proxies() {
         chmod +x "$policy"
         made=yes
     fi
-    install_apt "tests run the daemon behind them" "${missing_ones[@]/#nginx/nginx-light}" ||
-        lack "${missing_ones[*]}: tests run the daemon behind them"
+    install_apt "tests run the daemon behind the proxies, and beside Redis" "${missing_ones[@]/#nginx/nginx-light}" ||
+        lack "${missing_ones[*]}: tests run the daemon behind the proxies, and beside Redis"
     if [ "$made" ]; then
         rm -f "$policy"
         trap - EXIT
@@ -214,7 +215,7 @@ if [ "$scope" = all ]; then
     need_python_packages python-eio3 tests/clients/requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
     need_js_clients
     need_chromium
-    need_proxies
+    need_servers
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     say "cannot go on without:"

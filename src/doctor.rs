@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
 use crate::server::{Limits, Server};
 use crate::store::{self, ChainInfo, Inspected, StoreError};
-use crate::{app, open_files};
+use crate::{app, bus, open_files};
 
 /// For an endpoint to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -82,6 +82,7 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
             remedy => report.bad(&what, remedy),
         }
     }
+    examine_bus(config, chain, &mut report).await;
     match open_files::problem(config.limits.connections, open_files::limit()) {
         None => report.well("open files: enough for limits.connections"),
         // It works with those that there are.
@@ -105,6 +106,18 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
     notes.chain(&calls).for_each(|note| report.finding(note));
     examine_endpoints(&found, report).await;
     Some(found.chain)
+}
+
+/// By reading what is there. Whether the stream is of this node's chain is told when that is known.
+async fn examine_bus(config: &Config, chain: Option<ChainInfo>, report: &mut Report<impl Write>) {
+    let Some(url) = &config.bus.url else {
+        return;
+    };
+    let network = chain.map(|chain| chain.network);
+    match bus::try_out(url, config.bus.stream.as_deref(), network).await {
+        Ok(()) => report.well(&format!("bus: Redis answers at {url}")),
+        Err(problem) => report.bad(&format!("bus: {problem}"), problem.remedy()),
+    }
 }
 
 /// An endpoint that is named but cannot be reached looks like silence to a subscriber.

@@ -9,6 +9,7 @@
 //!                                                          v head: a number, nothing else            |
 //!    clients <-- engineio <-- socketio <-- api::socket <--+                                          |
 //!  receivers <-- HTTP ----------------------- webhooks <--+-- events ------- reads the log ----------+
+//!      Redis <------------------------------- bus <-------+
 //!    clients <-- server --------------------- api::rest <-+-- reads -------- one snapshot -----------+
 //! ```
 //!
@@ -50,8 +51,9 @@
 //! reads                    -> tracker, store (reading), wire
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
+//! bus                      -> store (reading), events, wire, config (its section), remedy, clock
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> access, auth, limits, events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> access, auth, limits, events, consumers, webhooks, bus (its status), reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! watch                    -> config (its sections), remedy
 //! progress                 -> store (reading), bitcoind (its status), history (how far scans are)
 //! app, cli, doctor, token  -> everything
@@ -70,6 +72,7 @@ pub mod api;
 pub mod app;
 pub mod auth;
 pub mod bitcoind;
+pub mod bus;
 pub mod certificates;
 pub mod cli;
 pub mod clock;

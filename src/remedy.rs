@@ -237,4 +237,42 @@ pub enum Remedy {
     /// The path of another user's home directory, or a name that begins like one.
     #[error("write the whole path, or \"./~…\" for such a name")]
     WholePathOrName,
+
+    #[error("start Redis, or set bus.url to where it listens")]
+    ReachRedis,
+
+    #[error(
+        "write bus.url with a name that is in Redis's certificate, and name the file of its authority in the environment variable SSL_CERT_FILE"
+    )]
+    TrustRedis,
+
+    #[error("correct user and password in bus.url: redis://user:password@host:6379")]
+    CorrectBusLogin,
+
+    /// For a user that exists.
+    #[error(
+        "run: redis-cli ACL SETUSER NAME '~{keys}*' +@hash +@stream +@scripting +unlink +expire +info +time"
+    )]
+    AllowBus { keys: String },
+
+    #[error("run Redis 6.2 or later, or Valkey")]
+    UpdateRedis,
+
+    #[error("set bus.url to the master, or to its Sentinels: redis+sentinel://host:26379/master")]
+    NameRedisMaster,
+
+    #[error("write the master in bus.url as sentinel.conf names it (sentinel monitor)")]
+    NameSentinelMaster,
+
+    #[error("raise maxmemory in redis.conf, or lower bus.max_length")]
+    RedisMemory,
+
+    #[error("set bus.stream to another name")]
+    OtherBusStream,
+
+    /// The lease of one that was killed lapses by itself.
+    #[error(
+        "stop the other satwatch, or set bus.stream to another name; if the other one was killed, wait ten seconds"
+    )]
+    OneBusWriter,
 }

@@ -61,6 +61,7 @@ pub use crate::wire::ApiError;
 pub use router::Router;
 
 use crate::auth::{Credential, Guard};
+use crate::bus::BusStatus;
 use crate::certificates::Certificates;
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::derivation::DerivedScripts;
@@ -151,6 +152,8 @@ pub struct Parts {
     /// Who may ask.
     pub auth: Guard,
     pub listening: Listening,
+    /// `None`: there is no bus.
+    pub bus: Option<watch::Receiver<BusStatus>>,
     pub socketio: socketio::Config,
     /// Ends dispatch and waiting requests.
     pub stop: CancellationToken,
@@ -302,6 +305,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         subscriptions: subscriptions.in_all.clone(),
         limits: limits.clone(),
         settings: parts.settings,
+        bus: parts.bus,
     });
     let auditor = Auditor {
         reads: reads.clone(),

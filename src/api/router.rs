@@ -26,6 +26,7 @@ use crate::api::socket::SocketApi;
 use crate::api::{Services, credential, session};
 use crate::auth::{Credential, Principal, Scope, Waits};
 use crate::clock::now_ms;
+use crate::events::{self, EventLog};
 use crate::indexer::IndexerStopped;
 use crate::server::Peer;
 use crate::wire::error::{ApiError, shortened};
@@ -355,6 +356,12 @@ impl Router {
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
     pub async fn shutdown(&self) {
         self.socketio.shutdown().await;
+    }
+
+    /// For who sends the whole log to others.
+    pub fn event_log(&self) -> (Arc<EventLog>, events::Handle) {
+        let events = &self.services.overview.events;
+        (events.log.clone(), events.dispatch.clone())
     }
 
     /// Deletes old events, a portion with each `prune`, so that no consumer misses what it did not

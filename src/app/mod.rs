@@ -8,6 +8,7 @@
 //! new one waits for it. If a part ends by itself, the daemon ends: [`Running::failed`] says which
 //! and why.
 
+mod bus;
 mod limits;
 mod listen;
 mod reread;
@@ -78,6 +79,7 @@ pub struct Running {
     follower_task: Task,
     derivation_task: Task,
     retention_task: Task,
+    bus_task: Task,
     indexer_task: Task,
 }
 
@@ -153,7 +155,9 @@ pub async fn start(
         node: node.status.clone(),
         scans: node.scans.clone(),
     };
+    let (bus, bus_status) = bus::build(&config, &reader);
     let (router, dispatch_end) = api::start(api::Parts {
+        bus: bus_status,
         reader,
         indexer: indexer.clone(),
         node: node.status,
@@ -192,6 +196,7 @@ pub async fn start(
     let retention_end = retention.run(stop_follower.clone());
     let retention_task = Task::spawn("retention", retention_end.map(Ok));
     let dispatch_task = Task::spawn("dispatch", async { Ok(dispatch_end.await??) });
+    let bus_task = bus::spawn(bus, &router, &stop_clients);
     let tokens_end = tokens.run(reloads.clone(), stop_clients.clone());
     let tokens_task = Task::spawn("tokens", async { Ok(tokens_end.await?) });
     let serving = serve(bound, certificates, &router, reloads, &stop_clients);
@@ -223,6 +228,7 @@ pub async fn start(
         follower_task,
         derivation_task,
         retention_task,
+        bus_task,
         indexer_task,
     })
 }
@@ -291,6 +297,7 @@ impl Running {
             error = self.dispatch_task.failed() => error,
             error = self.tokens_task.failed() => error,
             error = self.retention_task.failed() => error,
+            error = self.bus_task.failed() => error,
             error = self.server_task.failed() => error,
         };
         // When the indexer ends, the others do, and may be noticed before it: its reason is the one
@@ -315,6 +322,7 @@ impl Running {
             late(&clients, "requests of clients", self.server_task.finish()).await,
             late(&clients, "dispatch", self.dispatch_task.finish()).await,
             late(&clients, "tokens", self.tokens_task.finish()).await,
+            late(&clients, "bus", self.bus_task.finish()).await,
         ]
         .into_iter()
         .flatten()

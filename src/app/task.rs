@@ -22,6 +22,11 @@ impl Task {
         }
     }
 
+    /// In place of a part that there is not.
+    pub fn none(name: &'static str) -> Self {
+        Self { name, end: None }
+    }
+
     async fn ended(&mut self) -> Result<()> {
         let Some(end) = &mut self.end else {
             return Ok(());

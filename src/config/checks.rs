@@ -25,6 +25,12 @@ pub fn is_rpc_url(text: &str) -> bool {
         && Url::parse(text).is_ok_and(|url| url.port() != Some(0))
 }
 
+/// Neither braces, which are for Redis's hash tag, nor what a pattern of keys means otherwise.
+pub fn is_stream_name(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    (1..=200).contains(&text.len()) && text.bytes().all(is_good)
+}
+
 pub fn is_user(text: &str) -> bool {
     !text.is_empty() && !text.contains(':')
 }

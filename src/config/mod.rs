@@ -9,6 +9,7 @@
 //! In a file a value has a type, and one of another type is refused. In the environment and in
 //! flags all is text: numbers in digits, booleans as `true` and `false`, lists with commas.
 
+mod bus_url;
 mod changes;
 mod checks;
 mod listen;
@@ -19,6 +20,7 @@ mod targets;
 
 use std::path::PathBuf;
 
+pub use bus_url::BusUrl;
 pub use changes::{Change, Changes, SettingsStatus};
 pub use checks::{is_host, is_origin};
 pub use listen::Listen;
@@ -32,8 +34,11 @@ pub mod internals {
     pub use super::load::load_text;
 }
 
-use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
-use read::{Given, boolean, hidden, list, one, optional, parsed, path, secret, text, whole, word};
+use checks::{is_endpoint, is_log_level, is_rpc_url, is_stream_name, is_user};
+use read::{
+    Given, boolean, hidden, hidden_parsed, list, one, optional, parsed, path, secret, text, whole,
+    word,
+};
 use targets::is_proxy;
 
 const LISTEN: &str = "a host and a port, such as \"127.0.0.1:5005\", \"localhost:5005\" or \"[::1]:5005\" (port 0 picks a free one)";
@@ -47,6 +52,8 @@ const TARGETS: &str =
     "host names, IP addresses and networks, such as \"ntfy.lan\" and \"192.168.1.0/24\"";
 const PROXY: &str =
     "a SOCKS proxy that resolves names itself, such as \"socks5h://127.0.0.1:9050\"";
+const BUS_URL: &str = "where Redis is, such as \"redis://127.0.0.1:6379\", \"rediss://user:password@host:6379/0\", \"unix:///run/redis/redis.sock\" or \"redis+sentinel://host:26379,host:26379/master\"";
+const STREAM_NAME: &str = "a name of up to 200 letters, digits and the characters :._-";
 const LEVEL: &str = "a level (error, warn, info, debug, trace), or levels by part: \"info,satwatch::bitcoind=debug\"";
 
 /// `section: Type { name: type = default, how it is read; }`; `section: Type in outer` is called
@@ -199,6 +206,15 @@ settings! {
         timeout: u64 = 15, whole(1..=300);
         /// Seconds from an event's first failed attempt until it becomes a dead letter.
         give_up_after: u64 = 3 * 86_400, whole(1..=31_536_000);
+    }
+
+    /// The log on Redis.
+    bus: Bus {
+        url: Option<BusUrl> = None, optional(hidden_parsed(BUS_URL));
+        /// `satwatch:<network>` without one.
+        stream: Option<String> = None, optional(one(text(is_stream_name), STREAM_NAME));
+        /// Entries that the stream keeps, about; 0 keeps all.
+        max_length: u64 = 1_000_000, whole(0..=1_000_000_000_000);
     }
 
     /// Bounds on what clients may ask for. Generous: they protect the daemon from a client that

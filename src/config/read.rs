@@ -104,6 +104,14 @@ pub fn hidden(check: fn(&str) -> bool, expected: &str) -> impl Fn(&Given<'_>) ->
     }
 }
 
+/// The same of what is parsed.
+pub fn hidden_parsed<T: FromStr>(expected: &str) -> impl Fn(&Given<'_>) -> Reading<T> {
+    move |given| {
+        let read = |text: &str| text.parse().map_err(|_| not_valid("(hidden)"));
+        expecting(given.text().and_then(read), expected)
+    }
+}
+
 pub fn secret(
     check: fn(&str) -> bool,
     expected: &str,

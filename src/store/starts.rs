@@ -44,6 +44,24 @@ impl Starts {
         }])
     }
 
+    /// Id, first number and `held` of each, oldest first.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let starts = self.0.iter();
+        starts.map(|start| (start.id.as_str(), start.first, start.held))
+    }
+
+    /// The other way round; `None` when they are not the starts of a log.
+    pub fn from_parts(parts: impl IntoIterator<Item = (String, u64, u64)>) -> Option<Self> {
+        let start = |(id, first, held)| Start { id, first, held };
+        Self::checked(parts.into_iter().map(start).collect())
+    }
+
+    fn checked(starts: Vec<Start>) -> Option<Self> {
+        let begins = starts.first().is_some_and(|start| start.first == 0);
+        let ascends = starts.is_sorted_by(|a, b| a.first < b.first && b.held < b.first);
+        (begins && ascends).then_some(Self(starts))
+    }
+
     /// A start: `next` is the number that the store would have given next, `first` the one that it
     /// gives, which is above it when numbers are skipped.
     pub(super) fn add(&mut self, id: String, next: u64, first: u64) {
@@ -121,14 +139,8 @@ impl StoredValue for Starts {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let starts: Vec<Start> = input.part()?;
-        let begins = starts.first().is_some_and(|start| start.first == 0);
-        let ascends = starts.is_sorted_by(|a, b| a.first < b.first && b.held < b.first);
-        if begins && ascends {
-            Ok(Self(starts))
-        } else {
-            Err(Malformed("the starts do not ascend from 0".to_owned()))
-        }
+        Self::checked(input.part()?)
+            .ok_or_else(|| Malformed("the starts do not ascend from 0".to_owned()))
     }
 }
 
@@ -226,6 +238,11 @@ mod tests {
             assert!(Starts::from_bytes(&bytes).is_err(), "{list:?}");
         }
         let list = starts(&[("a", 0, 0), ("b", 5, 4)]);
+        let parts = list
+            .parts()
+            .map(|(id, first, held)| (id.to_owned(), first, held));
+        assert_eq!(Starts::from_parts(parts), Some(list.clone()));
+        assert_eq!(Starts::from_parts([("a".to_owned(), 1, 0)]), None);
         assert_eq!(Starts::from_bytes(&list.to_bytes()), Ok(list));
     }
 

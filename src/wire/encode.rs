@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 
+use super::address::script;
 use super::json::NAMESPACE;
 use super::{cursor, json};
 use crate::socketio::{EncodeError, Encoded};
 use crate::store::Starts;
-use crate::tracker::Event;
+use crate::tracker::{Event, Subject};
 
 /// Encodes events, with what their cursors and addresses are made with.
 #[derive(Debug, Clone)]
@@ -20,6 +21,15 @@ pub struct EventEncoder {
 impl EventEncoder {
     pub fn cursor(&self, number: u64) -> String {
         cursor::write(&self.starts, number)
+    }
+
+    /// The address or the id of the descriptor that it is about; empty for events about the chain.
+    pub fn subject(&self, event: &Event) -> String {
+        match event.kind.subject() {
+            Some(Subject::Script { spk, .. }) => script::text(spk, self.network),
+            Some(Subject::Descriptor(descriptor)) => descriptor.to_string(),
+            None => String::new(),
+        }
     }
 
     /// The event as every subscriber gets it.

@@ -7,6 +7,7 @@
 //! Client   Socket.IO over a bare WebSocket, for what tests look at    (client.rs)
 //! Program  a script in another language, its output line by line      (program.rs)
 //! Feed     a line between both that loses ZMQ messages                (feed.rs)
+//! RedisServer a redis-server in a temporary folder                    (redis_server.rs)
 //! RpcProxy a line between both with the moods of a node's RPC         (rpc_proxy.rs)
 //! oracle   what the node itself says about an address                 (oracle.rs)
 //! ledger   the daemon's event log and its laws                        (ledger.rs)
@@ -29,6 +30,7 @@ pub mod ledger;
 pub mod node;
 pub mod oracle;
 pub mod program;
+pub mod redis_server;
 pub mod rpc_proxy;
 pub mod status_changes;
 pub mod tls;
@@ -38,6 +40,7 @@ pub use daemon::{Answer, Daemon};
 pub use feed::Feed;
 pub use node::Node;
 pub use program::Program;
+pub use redis_server::RedisServer;
 pub use rpc_proxy::RpcProxy;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ mod auth;
 mod baseline;
 mod browser;
 mod bulk;
+mod bus;
 mod chain;
 mod clients;
 mod consumers;

@@ -72,6 +72,11 @@ followed! { REMEDIES, Remedy,
     Remedy::StartDaemon | Remedy::NameDaemon | Remedy::GiveToken => "what_watch_says_of_a_daemon_that_it_cannot_follow_helps",
     Remedy::TrustDaemon => "watch_trusts_the_certificate_that_it_is_given",
     Remedy::WritableFolder | Remedy::FreePort { .. } | Remedy::OpenPort { .. } => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
+    Remedy::ReachRedis | Remedy::UpdateRedis | Remedy::OtherBusStream | Remedy::NameSentinelMaster => "what_is_no_redis_of_ours_is_told_apart_and_the_remedies_help",
+    Remedy::TrustRedis => "tls_is_spoken_and_a_certificate_that_is_not_trusted_is_the_cause_that_is_named",
+    Remedy::CorrectBusLogin | Remedy::AllowBus { .. } => "a_wrong_password_and_a_user_who_may_not_are_told_apart_and_the_remedies_help",
+    Remedy::NameRedisMaster | Remedy::RedisMemory => "a_full_redis_and_a_replica_are_told_and_the_remedies_help",
+    Remedy::OneBusWriter => "a_second_daemon_waits_until_the_first_has_stopped",
 }
 
 followed! { STORE_ERRORS, StoreError,
@@ -141,6 +146,7 @@ fn every_setting_that_is_named_anywhere_is_one() {
         "contrib/docs/running.md",
         "contrib/docs/troubleshooting.md",
         "contrib/docs/upgrading.md",
+        "contrib/docs/bus.md",
     ]
     .map(|name| {
         (
@@ -156,7 +162,7 @@ fn every_setting_that_is_named_anywhere_is_one() {
     let mut wrong = Vec::new();
     for (path, text) in texts {
         for name in named_settings(&settings, &text) {
-            let is_file = ["rs", "toml", "json", "js", "py", "sh"]
+            let is_file = ["rs", "toml", "json", "js", "py", "sh", "md"]
                 .iter()
                 .any(|end| name.ends_with(&format!(".{end}")));
             // `bitcoind.zmq_{topic}`.

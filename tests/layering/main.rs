@@ -136,6 +136,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bus",
+        &[
+            "store::Starts",
+            "store::StoreReader",
+            "events",
+            "wire",
+            "config::Bus",
+            "config::BusUrl",
+            "clock",
+            "remedy",
+        ],
+    ),
+    (
         "webhooks",
         &[
             "tracker",
@@ -169,6 +182,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "reads",
             "consumers",
             "webhooks",
+            "bus::BusState",
+            "bus::BusStatus",
             "server::Peer",
             "server::Usage",
             "certificates::Certificates",
@@ -213,8 +228,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bitcoincore_rpc", &["bitcoind"]),
     ("bitcoin_slices", &["tracker", "history"]),
     ("miniscript", &["descriptors"]),
+    ("redis", &["bus"]),
     ("reqwest", &["webhooks", "watch"]),
-    ("rustls", &["webhooks", "server", "certificates", "watch"]),
+    (
+        "rustls",
+        &["bus", "webhooks", "server", "certificates", "watch"],
+    ),
     ("tokio_rustls", &["server"]),
     ("rcgen", &["certificates"]),
     ("x509_cert", &["certificates"]),
@@ -301,6 +320,7 @@ const MACHINES: &[&str] = &[
     "follower/mempool_events.rs",
     "follower/mempool_snapshot.rs",
     "follower/fork.rs",
+    "bus/exporter.rs",
 ];
 const NOT_OF_MACHINES: &[&str] = &[
     "tokio",

@@ -12,6 +12,7 @@ use super::respond::{self, Reply};
 use super::status::Overview;
 use super::status_shape::{age, tip_time};
 use crate::bitcoind::{NodeStatus, TopicStatus};
+use crate::bus::BusState;
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Unread};
 use crate::events;
@@ -48,6 +49,7 @@ impl Overview {
             overview.describe_daemon(&mut text, sessions, &counts);
             overview.describe_state(&mut text, view)?;
             overview.describe_consumers(&mut text, &consumers)?;
+            overview.describe_bus(&mut text);
             overview.describe_node(&mut text, &overview.monitoring.node(), now_ms());
             text.text()
         });
@@ -149,6 +151,21 @@ impl Overview {
             size(it.dead_letters.unwrap_or_default())
         });
         Ok(())
+    }
+
+    /// Nothing without one.
+    fn describe_bus(&self, text: &mut MetricsText) {
+        let Some(bus) = self.bus_status() else {
+            return;
+        };
+        let help = "1 while the stream in Redis follows the log.";
+        text.add_single("bus_writing", help, flag(bus.state == BusState::Writing));
+        let help = "Events that are not in the stream yet.";
+        text.add_single("bus_lag", help, self.bus_lag(&bus).and_then(number));
+        let help = "Events written to the stream.";
+        text.add_single("bus_entries_total", help, number(bus.entries));
+        let help = "Times that writing to the stream was interrupted.";
+        text.add_single("bus_problems_total", help, number(bus.problems));
     }
 
     fn describe_node(&self, text: &mut MetricsText, status: &NodeStatus, now: u64) {

@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::events::EventQueries;
 use super::respond::{self, Done, Reply};
 use super::status_shape::{
-    AuthenticationShape, ClientsShape, ConsumerLine, LimitShape, MempoolShape, NodeShape,
+    AuthenticationShape, BusShape, ClientsShape, ConsumerLine, LimitShape, MempoolShape, NodeShape,
     ReconcileShape, SettingsShape, Status, TlsShape, TopicShape, ZmqShape, age,
 };
 use crate::api::Listening;
@@ -25,6 +25,7 @@ use crate::api::quotas::Quotas;
 use crate::api::scans::Scans;
 use crate::auth::Guard;
 use crate::bitcoind::findings::too_many_outputs;
+use crate::bus::BusStatus;
 use crate::clock::now_ms;
 use crate::config::{Limits, SettingsStatus};
 use crate::consumers::{Consumer, Consumers, Unread};
@@ -65,6 +66,7 @@ pub struct Overview {
     pub subscriptions: Places,
     pub limits: watch::Receiver<Limits>,
     pub settings: watch::Receiver<SettingsStatus>,
+    pub bus: Option<watch::Receiver<BusStatus>>,
 }
 
 impl Overview {
@@ -158,9 +160,24 @@ impl Overview {
             clients,
             consumers,
             consumer_count: self.consumers.count(),
+            bus: self
+                .bus_status()
+                .map(|bus| BusShape::new(&bus, self.bus_lag(&bus))),
             scans,
             scan_count,
         })
+    }
+
+    pub fn bus_status(&self) -> Option<BusStatus> {
+        self.bus.as_ref().map(|bus| bus.borrow().clone())
+    }
+
+    /// Events that are not in the stream yet; `None` before it is known where the stream ends.
+    pub fn bus_lag(&self, bus: &BusStatus) -> Option<u64> {
+        let (log, written) = (&self.events.log, bus.written?);
+        let head = log.head().max(written);
+        let skipped = log.encoder.starts.skipped(written, head);
+        Some(head.saturating_sub(written).saturating_sub(skipped))
     }
 
     /// By name. A bound on one request, or on one client, has no use of its own.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::api::scans::ScanShape;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
+use crate::bus::{BusState, BusStatus};
 use crate::certificates::{CertificateStatus, Certificates};
 use crate::config::SettingsStatus;
 use crate::reads::TipShape;
@@ -73,6 +74,8 @@ pub struct Status {
     /// The first 100; `GET /consumers` has them all.
     pub consumers: Vec<ConsumerLine>,
     pub consumer_count: usize,
+    /// The log on Redis; `null` without `bus.url`.
+    pub bus: Option<BusShape>,
     /// Open history scans, newest first; `GET /scans` has more.
     pub scans: Vec<ScanShape>,
     /// Open history scans.
@@ -194,6 +197,61 @@ pub struct ConsumerLine {
     pub readers: usize,
     /// `null` without a webhook.
     pub webhook_state: Option<WebhookWord>,
+}
+
+/// The log on Redis.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Bus")]
+pub struct BusShape {
+    state: BusWord,
+    /// When that began.
+    since: f64,
+    /// Without user and password.
+    url: String,
+    /// Key of the stream that is written, or was last since the start.
+    stream: Option<String>,
+    /// Number of the last event in it.
+    written: Option<u64>,
+    /// Events that are not in it yet.
+    lag: Option<u64>,
+    /// Why it waits.
+    problem: Option<String>,
+    /// What to do about it.
+    remedy: Option<String>,
+    /// Events written since the start.
+    entries: u64,
+}
+
+/// `writing`: the stream follows the log. `waiting`: it does not, and is tried again.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "BusState")]
+enum BusWord {
+    Starting,
+    Writing,
+    Waiting,
+}
+
+impl BusShape {
+    pub fn new(bus: &BusStatus, lag: Option<u64>) -> Self {
+        let problem = bus.problem.as_ref();
+        let remedy = problem.and_then(|problem| problem.remedy());
+        Self {
+            state: match bus.state {
+                BusState::Starting => BusWord::Starting,
+                BusState::Writing => BusWord::Writing,
+                BusState::Waiting => BusWord::Waiting,
+            },
+            since: seconds(bus.since),
+            url: bus.url.clone(),
+            stream: bus.stream.clone(),
+            written: bus.written,
+            lag,
+            problem: problem.map(ToString::to_string),
+            remedy: remedy.map(|remedy| remedy.to_string()),
+            entries: bus.entries,
+        }
+    }
 }
 
 /// The node.

@@ -138,6 +138,7 @@ impl Daemon {
         let (derivation, derived) = DerivationTask::new(reader.clone(), indexer.clone());
         let stop = CancellationToken::new();
         let parts = Parts {
+            bus: None,
             reader: reader.clone(),
             indexer: indexer.clone(),
             node: status,
