@@ -30,6 +30,8 @@ pub struct Bars(MultiProgress);
 pub struct Sources {
     pub reader: StoreReader,
     pub node: watch::Receiver<NodeStatus>,
+    /// It is to be followed.
+    pub monitoring: watch::Receiver<bool>,
     pub scans: watch::Receiver<Vec<ScanProgress>>,
 }
 
@@ -64,12 +66,10 @@ impl Bars {
     pub async fn draw(self, sources: Sources) {
         let mut drawn = Vec::new();
         while !self.0.is_hidden() {
-            let (status, scans) = (
-                sources.node.borrow().clone(),
-                sources.scans.borrow().clone(),
-            );
-            let reader = sources.reader.clone();
-            let looked = spawn_blocking(move || look(&reader, &status, &scans));
+            let looked = spawn_blocking({
+                let sources = sources.clone();
+                move || look(&sources)
+            });
             let Ok(Ok(lines)) = looked.await else { break };
             self.show(&mut drawn, lines);
             sleep(LOOK).await;
@@ -118,21 +118,21 @@ fn bar(name: &'static str) -> ProgressBar {
     ProgressBar::no_length().with_style(style).with_prefix(name)
 }
 
-fn look(
-    reader: &StoreReader,
-    status: &NodeStatus,
-    scans: &[ScanProgress],
-) -> Result<Vec<Line>, StoreError> {
-    let snapshot = reader.snapshot();
+fn look(sources: &Sources) -> Result<Vec<Line>, StoreError> {
+    let snapshot = sources.reader.snapshot();
     let tip = snapshot.tip()?.map(|tip| tip.height);
     let waiting = snapshot.pending_baselines().take(MOST_COUNTED);
     let waiting = waiting.filter(Result::is_ok).count();
-    Ok(lines(tip, status, waiting, scans))
+    let is_on = *sources.monitoring.borrow();
+    let (node, scans) = (sources.node.borrow(), sources.scans.borrow());
+    Ok(lines(tip, &node, is_on, waiting, &scans))
 }
 
+/// `is_on`: the node is to be followed.
 fn lines(
     tip: Option<u32>,
     status: &NodeStatus,
+    is_on: bool,
     waiting: usize,
     scans: &[ScanProgress],
 ) -> Vec<Line> {
@@ -141,7 +141,7 @@ fn lines(
     let left =
         |scan: &ScanProgress| u64::from(scan.target.saturating_add(1).saturating_sub(scan.next));
     let first = scans.iter().min_by_key(|scan| (!scan.running, left(scan)));
-    let catching_up = (behind > 1 && status.available).then(|| Line {
+    let catching_up = (behind > 1 && status.available && is_on).then(|| Line {
         name: "catching up",
         left: u64::from(behind),
         words: format!("block {} of {node}", tip.unwrap_or_default()),
@@ -211,16 +211,17 @@ mod tests {
     fn a_line_for_each_thing_that_goes_on() {
         // Every block is a moment of being behind.
         for tip in [None, Some(99), Some(100), Some(101)] {
-            assert_eq!(lines(tip, &node(100), 0, &[]), []);
+            assert_eq!(lines(tip, &node(100), true, 0, &[]), []);
         }
         let away = NodeStatus {
             available: false,
             ..node(100)
         };
-        assert_eq!(lines(Some(1), &away, 0, &[]), []);
+        assert_eq!(lines(Some(1), &away, true, 0, &[]), []);
+        assert_eq!(lines(Some(1), &node(100), false, 0, &[]), [], "stopped");
         let scans = [scan(10, 100, None), scan(95, 100, None)];
         assert_eq!(
-            told(&lines(Some(60), &node(100), 2, &scans)),
+            told(&lines(Some(60), &node(100), true, 2, &scans)),
             [
                 "catching up 40: block 60 of 100",
                 "first balances 2: 2 addresses wait for what they had before",
@@ -232,12 +233,18 @@ mod tests {
             ..scan(99, 100, Some("its turn"))
         };
         assert_eq!(
-            told(&lines(None, &node(0), 0, &[queued, scan(10, 100, None)])),
+            told(&lines(
+                None,
+                &node(0),
+                true,
+                0,
+                &[queued, scan(10, 100, None)]
+            )),
             ["history scans 93: 2 open, block 10 of 100"]
         );
         let waits = [scan(10, 100, Some("the node is away"))];
         assert_eq!(
-            told(&lines(None, &node(0), 1, &waits)),
+            told(&lines(None, &node(0), true, 1, &waits)),
             [
                 "first balances 1: one address waits for what it had before",
                 "history scans 91: 1 open, waiting: the node is away",

@@ -152,6 +152,7 @@ fn what_may_be_a_key_is_not_shown_again() {
         (&["doctor", &seed], "market"),
         (&["watch", "--url", &url, "x"], with_password),
         (&["watch", &url_flag, "x"], with_password),
+        (&["watch", "--url", "http://a:bc@n", "x"], "a:bc@n"),
         (&["token", "new", "--scope", key], key),
     ] {
         let (code, out, said) = run(&mut satwatch(folder.path(), words));

@@ -47,10 +47,9 @@ async function answer(url) {
   if (first === "descriptors") return { descriptors: [], total: 0, next: null, cursor: at() };
   if (first === "balance") return { ...watched.find(({ address }) => address === key), immature: 0 };
   if (first === "transactions") return { transactions: [], next: null, total: 0 };
-  if (first === "status") return { realtime_monitoring: true, following: true, network: "regtest", data_age: 0, tip, zmq: {}, address_count: ADDRESSES, descriptor_count: 0 };
+  if (first === "status") return { realtime_monitoring: true, following: true, network: "regtest", data_age: 0, tip, zmq: {}, address_count: ADDRESSES, descriptor_count: 0, cursor: at() };
   if (first === "token") return { authentication: false, scopes: ["read", "watch", "admin"] };
-  if (url.searchParams.has("descriptor")) return { events: [], next: "c-0", head: "c-0" };
-  for (const until = Date.now() + 20_000; waiting.length === 0 && Date.now() < until; ) await new Promise((later) => setTimeout(later, 10));
+  for (const until = Date.now() + url.searchParams.get("wait") * 1000; waiting.length === 0 && Date.now() < until; ) await new Promise((later) => setTimeout(later, 10));
   return { events: waiting.splice(0), next: at(), head: at() };
 }
 
@@ -66,10 +65,6 @@ async function serve(route) {
 const { context, close } = await openChromium();
 const page = await context.newPage();
 await page.setViewportSize({ width: 1280, height: 800 });
-await page.routeWebSocket(/socket\.io/, (socket) => {
-  socket.onMessage((packet) => packet.startsWith("40") && socket.send('40{"sid":"bench"}'));
-  socket.send('0{"sid":"bench","pingInterval":60000,"pingTimeout":60000}');
-});
 await page.route("**/*", serve);
 await page.goto("http://satwatch.test/");
 await page.locator("#watched-count").filter({ hasText: /10.000 addresses/ }).waitFor();

@@ -158,7 +158,7 @@ class Connection:
                 return self.fail(error["message"], error["data"]["code"])
             error = error["message"]
         if not self.unreachable:
-            self.note(f"cannot connect to {self.url}: {error}. Trying again.")
+            self.note(f"cannot connect to {self.url}: {str(error).removesuffix('.')}. Trying again.")
         self.unreachable = True
 
     def fail(self, error: str, code: str) -> None:

@@ -423,12 +423,16 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
             "GET, HEAD, OPTIONS".to_owned(),
         ));
     }
-    let gzipped = web::gzipped(path).filter(|_| takes_gzip(request.headers()));
-    let body = gzipped.unwrap_or(asset.body.as_bytes());
+    let is_gzipped = takes_gzip(request.headers());
+    let body = if is_gzipped {
+        &asset.gzipped
+    } else {
+        asset.body.as_bytes()
+    };
     let mut answer = respond::body(asset.content_type, Bytes::from_static(body));
     let headers = answer.headers_mut();
     headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    if gzipped.is_some() {
+    if is_gzipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     for (name, value) in web::HEADERS {

@@ -271,7 +271,7 @@ pub fn check_depths(name: &str, has: &[u8], asked: &[u8]) -> Result<(), ApiError
 
 pub fn too_many_depths(name: &str, has: &[u8], asked: &[u8]) -> ApiError {
     let message = format!(
-        "{name} is told with the confirmations {has:?} already, and with {asked:?} it would be more than {DEPTHS_MOST}, which is the most that may be asked for, by everybody together."
+        "{name} has the confirmations {has:?} already, and with {asked:?} it would have more than the {DEPTHS_MOST} that all clients together may give it; removing it, and adding it again, gives back what it has."
     );
     ApiError::conflict("too_many_confirmations", message)
 }

@@ -154,6 +154,7 @@ pub async fn start(
         reader: reader.clone(),
         node: node.status.clone(),
         scans: node.scans.clone(),
+        monitoring: monitoring.subscribe(),
     };
     let (bus, bus_status) = bus::build(&config, &reader);
     let (router, dispatch_end) = api::start(api::Parts {

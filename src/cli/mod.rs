@@ -172,7 +172,7 @@ pub enum TokenScope {
 }
 
 /// A word that is longer than any command, and no flag, may be a private key or the words of a seed
-/// that were pasted by mistake: it is not shown.
+/// that were pasted by mistake, and a URL may have a password before its `@`: it is not shown.
 const LONGEST_SHOWN: usize = 20;
 
 /// The error as it may be shown.
@@ -182,11 +182,12 @@ pub fn without_secrets(mut error: clap::Error) -> clap::Error {
         ContextKind::InvalidArg,
         ContextKind::InvalidValue,
     ] {
-        let is_long = |it: &ContextValue| match it {
-            ContextValue::String(word) => word.len() > LONGEST_SHOWN && !word.starts_with("--"),
+        let is_secret = |it: &ContextValue| match it {
+            ContextValue::String(word) if word.starts_with("--") => false,
+            ContextValue::String(word) => word.len() > LONGEST_SHOWN || word.contains('@'),
             _ => false,
         };
-        if error.get(kind).is_some_and(is_long) {
+        if error.get(kind).is_some_and(is_secret) {
             error.insert(kind, ContextValue::String("(not shown)".to_owned()));
         }
     }

@@ -40,7 +40,7 @@ pub enum Failure {
     /// In the daemon's words.
     #[error("{error}")]
     Refused { code: String, error: String },
-    #[error("{what}: {remedy}")]
+    #[error("{}: {remedy}", what.trim_end_matches('.'))]
     Problem { what: String, remedy: Remedy },
 }
 
@@ -188,7 +188,7 @@ impl Client {
 fn refusal(status: StatusCode, error: String, code: String, again_in: Option<Duration>) -> Failure {
     match status {
         StatusCode::UNAUTHORIZED => Failure::Problem {
-            what: error.trim_end_matches('.').to_owned(),
+            what: error,
             remedy: Remedy::GiveToken,
         },
         status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -233,9 +233,10 @@ fn url_of(config: &Config) -> Result<String> {
 
 /// A URL as `--url` takes it: without a slash at its end.
 pub fn parse_url(text: &str) -> Result<String, String> {
-    let expected = || "expected a URL such as http://127.0.0.1:5005".to_owned();
+    let expected = || "expected a URL such as http://127.0.0.1:5005, without a user".to_owned();
     let url: Url = text.parse().map_err(|_| expected())?;
-    let is_plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    let is_open = url.username().is_empty() && url.password().is_none();
+    let is_plain = url.query().is_none() && url.fragment().is_none() && is_open;
     let is_good = ["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain;
     match is_good {
         true => Ok(url.as_str().trim_end_matches('/').to_owned()),
@@ -321,6 +322,7 @@ mod tests {
             ("localhost:5005", None),
             ("ftp://node.example", None),
             ("http://me:sw_x@node.example", None),
+            ("http://:sw_x@node.example", None),
             ("http://node.example/?a=b", None),
             ("", None),
         ] {

@@ -4,7 +4,7 @@
 import { element, say, show } from "./dom.js";
 import { choose, prefs } from "./prefs.js";
 import { nameOf, state } from "./state.js";
-import { amountUnit, count, standing } from "./words.js";
+import { amountUnit, count, direction, standing } from "./words.js";
 
 const FEW = 3;
 const SOUND_MS = 1_500;
@@ -36,8 +36,7 @@ function speak() {
 }
 
 function words(payment) {
-  const how = payment.net > 0 ? "Received" : payment.net < 0 ? "Sent" : "Moved";
-  return `${how} ${amountUnit(Math.abs(payment.net))}, ${nameOf(payment.subject)}: ${standing(payment, state.tip).words}`;
+  return `${direction(payment.net)[2]} ${amountUnit(Math.abs(payment.net))}, ${nameOf(payment.subject)}: ${standing(payment, state.tip).words}`;
 }
 
 function nameTab() {
@@ -74,18 +73,18 @@ function notify(arrived) {
 
 export function begin() {
   const button = element("alerts");
-  button.addEventListener("click", () => {
+  button.onclick = () => {
     const opens = element("alerts-panel").hidden;
     show("alerts-panel", opens);
     button.setAttribute("aria-expanded", String(opens));
     if (opens) element("sound").focus();
-  });
-  element("alerts-panel").addEventListener("keydown", ({ key }) => key === "Escape" && (button.click(), button.focus()));
+  };
+  element("alerts-panel").onkeydown = ({ key }) => key === "Escape" && (button.click(), button.focus());
   for (const name of ["sound", "notify"]) {
     element(name).checked = prefs[name];
-    element(name).addEventListener("change", () => ask(name));
+    element(name).onchange = () => ask(name);
   }
-  element("try-alert").addEventListener("click", tryOut);
+  element("try-alert").onclick = tryOut;
   document.addEventListener("visibilitychange", nameTab);
 }
 

@@ -1,6 +1,6 @@
 // What happened while nobody could see it: the page was closed, asleep, hidden or not connected.
 
-import { element, make, mark, say, show } from "./dom.js";
+import { element, mark, say, show } from "./dom.js";
 import { payments, touch } from "./state.js";
 import { clock, count, now } from "./words.js";
 
@@ -50,15 +50,15 @@ export function forget() {
 }
 
 export function begin() {
-  element("away-show").addEventListener("click", () => {
+  element("away-show").onclick = () => {
     isShown = !isShown;
     touch();
-  });
-  element("away-close").addEventListener("click", () => {
+  };
+  element("away-close").onclick = () => {
     forget();
     touch();
     element("payments-title").focus();
-  });
+  };
 }
 
 export function draw() {
@@ -76,5 +76,5 @@ export function draw() {
 
 /// What no payment shows.
 export function others() {
-  return [...(shown() ?? [])].filter(([key, words]) => words && !payments.has(key)).map(([, words]) => make("li", words));
+  return [...(shown() ?? [])].filter(([key, words]) => words && !payments.has(key)).map(([, words]) => words);
 }

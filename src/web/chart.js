@@ -27,9 +27,7 @@ export function steps(transactions, balance, now) {
   return points;
 }
 
-/// Nothing for fewer than two changes: there is nothing to see in it.
 export function chart(points, now, label) {
-  if (points.length < 3) return [];
   const [from, most] = [points[0][0], Math.max(...points.map(([, value]) => value), 1)];
   const x = (time) => ((time - from) / Math.max(1, now - from)) * WIDTH;
   const y = (value) => HEIGHT - 2 - (Math.max(0, value) / most) * (HEIGHT - 6);
@@ -38,5 +36,5 @@ export function chart(points, now, label) {
   path += `H${WIDTH}`;
   const image = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label });
   image.append(svg("path", { class: "area", d: `${path}V${HEIGHT}H0Z` }), svg("path", { class: "line", d: path }));
-  return [image];
+  return image;
 }

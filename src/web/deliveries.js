@@ -1,6 +1,6 @@
 // Consumers and webhooks: how far behind, what was answered, what was given up.
 
-import { arrange, bar, button, confirmed, element, make, say } from "./dom.js";
+import { arrange, bar, button, confirmed, element, isConnected, make, redraw, say } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
 import { touch } from "./state.js";
@@ -17,7 +17,7 @@ export function open() {
 }
 
 export function draw() {
-  if (now() - at > EVERY_SECONDS && document.body.dataset.connection === "connected") read();
+  if (now() - at > EVERY_SECONDS && isConnected()) read();
   const rows = consumers ?? [];
   say("deliveries-note", complaint || (consumers && rows.length === 0 ? "There is none. This makes one, and a url beside it makes a webhook: curl -X PUT <this page's address>consumers/shop" : ""));
   arrange(element("consumers"), rows, makeRow, drawRow);
@@ -39,12 +39,11 @@ async function read() {
 function makeRow(one) {
   const node = make("li.card");
   one.body = make("div");
-  one.note = make("p.note");
-  one.note.setAttribute("role", "status");
+  one.note = make("p.note", { role: "status" });
   one.letters = make("ol.letters");
   const ask = (what) => act(one, async () => (await call("POST", `consumers/${one.name}/${what}`, undefined, { seconds: 60 })).message);
   one.buttons = [button("Test", () => ask("test")), button("Retry now", () => ask("retry")), button("Dead letters", () => act(one, () => showLetters(one)))];
-  node.append(make("h3", one.name), one.body, make("div.row", {}, ...one.buttons), one.note, one.letters);
+  node.append(make("h3", one.name), one.body, make("div.row", ...one.buttons), one.note, one.letters);
   return node;
 }
 
@@ -71,12 +70,10 @@ function drawRow(one) {
     if (webhook.next_attempt) lines.push([`Next attempt at ${clock(webhook.next_attempt)}`, ""]);
   } else lines.push([readers ? "Being read now" : "Nobody reads it now", ""]);
   const attempts = (one.attempts ?? []).slice(0, 5).map((it) => [`${ago(now() - it.time)}: ${it.status ?? it.error ?? ""} ${it.answer ?? ""}`.trim(), it.delivered === false || it.error ? "gone" : "done"]);
-  const drawn = JSON.stringify([lines, attempts]);
-  if (drawn !== one.drawn) {
-    one.drawn = drawn;
-    const line = ([text, look]) => make(look ? `p.line.${look}` : "p.line", text);
-    one.body.replaceChildren(...lines.map(line), ...(attempts.length > 0 ? [make("h4", "Last answers"), ...attempts.map(line)] : []));
-  }
+  redraw(one.body, [lines, attempts], () => {
+    const line = ([text, look]) => make(`p.line.${look}`, text);
+    return [...lines.map(line), ...(attempts.length > 0 ? [make("h4", "Last answers"), ...attempts.map(line)] : [])];
+  });
   for (const button of one.buttons) {
     button.hidden = !webhook;
     bar(button, !login.may("admin"), one.busy);
@@ -85,7 +82,7 @@ function drawRow(one) {
 
 async function showLetters(one) {
   const { dead_letters: letters, total } = await call("GET", `consumers/${one.name}/dead_letters?limit=50`);
-  one.letters.replaceChildren(...letters.map((it) => make("li", {}, `${it.event}, tried ${count(it.attempts, "time")}, last ${clock(it.last_tried)}: ${it.error}`)));
+  one.letters.replaceChildren(...letters.map((it) => make("li", `${it.event}, tried ${count(it.attempts, "time")}, last ${clock(it.last_tried)}: ${it.error}`)));
   if (letters.length === 0) return "There are no dead letters.";
   const choice = (text, method, path) =>
     button(text, () => act(one, async () => {
@@ -94,7 +91,7 @@ async function showLetters(one) {
       one.letters.replaceChildren();
       return message;
     }));
-  one.letters.append(make("li.row", {}, choice("Send them again", "POST", "dead_letters/resend"), choice("Drop them", "DELETE", "dead_letters")));
+  one.letters.append(make("li.row", choice("Send them again", "POST", "dead_letters/resend"), choice("Drop them", "DELETE", "dead_letters")));
   return count(total, "dead letter");
 }
 

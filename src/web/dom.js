@@ -2,6 +2,7 @@
 // and announcements survive.
 
 export const element = (id) => document.getElementById(id);
+export const isConnected = () => document.body.dataset.connection === "connected";
 
 /// Brings the children of `list` in line with `items`, touching only what differs.
 export function arrange(list, items, make, update) {
@@ -32,16 +33,30 @@ export function show(id, whether) {
   if (node.hidden === Boolean(whether)) node.hidden = !whether;
 }
 
-/// An element, named as in "p.note", with its text or properties, and children; text stays text.
-export function make(name, properties = {}, ...children) {
+/// An element, named as in "p.note". Texts and elements become its children, text as text; objects
+/// hold its properties.
+export function make(name, ...parts) {
   const [tag, ...classes] = name.split(".");
-  const node = Object.assign(document.createElement(tag), { className: classes.join(" ") });
-  Object.assign(node, typeof properties === "object" ? properties : { textContent: properties });
-  node.append(...children.filter((child) => child || child === 0));
+  const node = document.createElement(tag);
+  node.className = classes.join(" ");
+  for (const part of parts) {
+    if (typeof part === "string" || part instanceof Node) node.append(part);
+    else Object.assign(node, part);
+  }
   return node;
 }
 
-export const button = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+export const button = (text, onclick) => make("button", text, { onclick });
+
+const drawn = new WeakMap();
+
+/// Fills a place with what `draw` makes, if what it shows has changed.
+export function redraw(place, shown, draw) {
+  const now = JSON.stringify(shown);
+  if (drawn.get(place) === now) return;
+  drawn.set(place, now);
+  place.replaceChildren(...draw());
+}
 
 /// An attribute, written only if it differs.
 export function mark(node, name, value) {
@@ -62,5 +77,5 @@ export function confirmed(question, details, doing) {
   setText(dialog, ".main", doing);
   dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((resolve) => (dialog.onclose = () => resolve(dialog.returnValue === "yes")));
 }

@@ -1,13 +1,12 @@
 // Payments: one row for each, which says how it stands now.
 
 import * as away from "./away.js";
-import { arrange, copyOf, element, make, mark, say, setText, show } from "./dom.js";
+import { arrange, copyOf, element, make, mark, redraw, say, setText, show } from "./dom.js";
 import * as login from "./login.js";
 import { link, nameOf, newest, payments, state, subjects, touch } from "./state.js";
 import { ago, amount, clock, direction, isGone, now, short, standing } from "./words.js";
 
 const SHOWN = 150;
-const WAYS = { in: ["↓", "Received"], out: ["↑", "Sent"], self: ["↻", "Moved"] };
 
 let filter = "all";
 const filters = {
@@ -19,10 +18,10 @@ const filters = {
 
 export function begin() {
   for (const button of document.querySelectorAll(".filters button")) {
-    button.addEventListener("click", () => {
+    button.onclick = () => {
       filter = button.dataset.filter;
       touch();
-    });
+    };
   }
   // A new payment is marked until somebody looks at it.
   const look = ({ target }) => {
@@ -43,21 +42,13 @@ export function draw() {
   const wanted = all.filter((payment) => filters[filter](payment) && (!replayed || replayed.has(payment.id)));
   const rows = wanted.slice(0, SHOWN);
   arrange(element("feed"), rows, makeRow, drawRow);
-  drawOthers();
+  const others = away.others();
+  redraw(element("away-others"), others, () => others.map((words) => make("li", words)));
   for (const button of document.querySelectorAll(".filters button")) mark(button, "aria-pressed", button.dataset.filter === filter);
   say("open-count", all.filter(filters.open).length || "");
   show("older", rows.length > 0);
-  drawFirst(rows.length, all.length);
-}
-
-let othersShown = "";
-function drawOthers() {
-  const others = away.others();
-  const words = others.map(({ textContent }) => textContent).join("\n");
-  if (words === othersShown) return;
-  othersShown = words;
-  element("away").querySelector("ul")?.remove();
-  if (others.length > 0) element("away").append(make("ul", {}, ...others));
+  const first = rows.length > 0 ? [] : firstWords(all.length);
+  redraw(element("first"), first, () => first.map(([kind, words]) => make(kind, words)));
 }
 
 function makeRow(payment) {
@@ -73,15 +64,15 @@ function makeRow(payment) {
 
 function drawRow(payment) {
   const { node } = payment;
-  const way = direction(payment.net);
+  const [way, arrow, turn] = direction(payment.net);
   const { words, bars, look } = standing(payment, state.tip);
   const subject = subjects.get(payment.subject);
   mark(node, "data-way", way);
   mark(node, "data-look", look);
   node.classList.toggle("gone", isGone(payment));
   node.classList.toggle("fresh", Boolean(payment.fresh));
-  setText(node, ".way", WAYS[way][0]);
-  setText(node, ".turn", WAYS[way][1]);
+  setText(node, ".way", arrow);
+  setText(node, ".turn", turn);
   setText(node, ".name", nameOf(payment.subject));
   mark(node.querySelector(".name"), "href", link(subject ?? { kind: "address", key: payment.subject }));
   setText(node, ".amount", amount(payment.net, true));
@@ -103,30 +94,21 @@ export function drawTime(time, { status, block_time: mined, time: seen }) {
 
 // ---- when there is nothing yet
 
-let firstShown = "";
-function drawFirst(rows, all) {
-  const words = rows > 0 ? [] : firstWords(all);
-  const text = JSON.stringify(words);
-  if (text === firstShown) return;
-  firstShown = text;
-  element("first").replaceChildren(...words.map(([kind, line]) => make(kind === "code" ? "pre" : kind, { textContent: line })));
-}
-
 /// What to do first, as [element, text].
 function firstWords(all) {
   const { daemon } = state;
   if (away.shown()) return [];
   if (daemon.service_available === false) {
     const notes = (daemon.node?.notes ?? []).filter(({ ok }) => !ok);
-    const lines = notes.flatMap(({ what, remedy }) => [["p", what], remedy && ["code", remedy]]).filter(Boolean);
-    return [["h3", "The Bitcoin node does not answer"], ...lines, ["p", "Where the daemon runs, this finds out what is wrong and says what to put where:"], ["code", "satwatch doctor"]];
+    const lines = notes.flatMap(({ what, remedy }) => [["p", what], remedy && ["pre", remedy]]).filter(Boolean);
+    return [["h3", "The Bitcoin node does not answer"], ...lines, ["p", "Where the daemon runs, this finds out what is wrong and says what to put where:"], ["pre", "satwatch doctor"]];
   }
   if (!state.listed) return [];
   if (subjects.size === 0) {
     const how = login.may("watch")
       ? "Paste an address, a bitcoin: link or a wallet's descriptor into the field on the list. Payments appear the moment the node accepts them."
       : login.whyNot("watch", "adding one");
-    const where = daemon.network === "regtest" ? [["p", "The node's own wallet gives an address:"], ["code", "bitcoin-cli -regtest getnewaddress"]] : [["p", "Your wallet shows one under “Receive”."]];
+    const where = daemon.network === "regtest" ? [["p", "The node's own wallet gives an address:"], ["pre", "bitcoin-cli -regtest getnewaddress"]] : [["p", "Your wallet shows one under “Receive”."]];
     return [["h3", "Nothing is watched yet"], ["p", how], ...where];
   }
   if (all > 0) return [["p", "No payment like that here."]];
@@ -136,5 +118,5 @@ function firstWords(all) {
 function payLine() {
   if (state.daemon.network !== "regtest") return [];
   const address = [...subjects.values()].find(({ kind }) => kind === "address")?.key ?? "ADDRESS";
-  return [["p", "This one pays it:"], ["code", `bitcoin-cli -regtest -named sendtoaddress address=${address} amount=0.01 fee_rate=2`]];
+  return [["p", "This one pays it:"], ["pre", `bitcoin-cli -regtest -named sendtoaddress address=${address} amount=0.01 fee_rate=2`]];
 }

@@ -4,7 +4,7 @@
 import { bar, copyOf, element, mark, say, setText, show } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
-import { link, nameOf, put, state, subjects, touch } from "./state.js";
+import { isWallet, link, nameOf, put, state, subjects, touch } from "./state.js";
 import { freshenShown } from "./sync.js";
 import { amount, brief, count, now, short } from "./words.js";
 
@@ -15,6 +15,7 @@ let sorted = [];
 let sortedFor = "";
 let search = "";
 let adding = false;
+const place = element("list-window");
 const nodes = new Map(); // key -> row, of those in the document
 
 /// What may be an address, a link or a descriptor, rather than a word to search for.
@@ -22,16 +23,16 @@ const isAddable = (text) => /^bitcoin:|[(]|^[a-z0-9\u200b-\u200f\u2060\ufeff]{20
 const isDescriptor = (text) => /[(]|^[xyztuv]pub/i.test(text.trim());
 
 export function begin() {
-  element("add").addEventListener("submit", add);
-  element("address").addEventListener("input", ({ target }) => {
+  element("add").onsubmit = add;
+  element("address").oninput = ({ target }) => {
     search = target.value.trim().toLowerCase();
     failed("");
-    element("list-window").scrollTop = 0;
+    place.scrollTop = 0;
     touch();
-  });
-  element("list-window").addEventListener("scroll", touch, { passive: true });
-  new ResizeObserver(touch).observe(element("list-window"));
-  element("list-window").addEventListener("keydown", move);
+  };
+  place.onscroll = touch;
+  place.onkeydown = move;
+  new ResizeObserver(touch).observe(place);
 }
 
 /// Those that match what is searched for: wallets, then addresses with a label, then the newest.
@@ -40,7 +41,7 @@ function sort() {
   if (now === sortedFor) return sorted;
   sortedFor = now;
   const has = ({ key, label, descriptor = "" }) => [label, key, descriptor].some((text) => text.toLowerCase().includes(search));
-  const rank = ({ kind, label }) => (kind === "descriptor" ? 0 : label ? 1 : 2);
+  const rank = (subject) => (isWallet(subject) ? 0 : subject.label ? 1 : 2);
   sorted = [...subjects.values()].filter(has);
   sorted.sort((a, b) => rank(a) - rank(b) || (a.label < b.label ? -1 : a.label > b.label ? 1 : b.added - a.added));
   return sorted;
@@ -48,7 +49,6 @@ function sort() {
 
 export function draw() {
   drawForm();
-  const place = element("list-window");
   const rows = sort();
   say("watched-count", state.listed ? counted(state) : "");
   say("list-note", noteOf(rows.length, subjects.size - state.wallets));
@@ -87,11 +87,10 @@ function drawRow(subject, at, all) {
   node.style.transform = `translateY(${at * ROW_PX}px)`;
   mark(node, "aria-posinset", at + 1);
   mark(node, "aria-setsize", all);
-  if (location.hash === link(subject)) mark(node.firstElementChild, "aria-current", "true");
-  else node.firstElementChild.removeAttribute("aria-current");
+  mark(node.firstElementChild, "aria-current", location.hash === link(subject));
   setText(node, ".name", nameOf(subject.key));
   setText(node, ".sum", amount(subject.balance));
-  setText(node, ".what", subject.kind === "descriptor" ? walletWords(subject) : subject.label ? short(subject.key) : "");
+  setText(node, ".what", isWallet(subject) ? walletWords(subject) : subject.label ? short(subject.key) : "");
   setText(node, ".more", moreWords(subject));
   node.classList.toggle("partial", subject.coverage?.utxos_complete === false);
   if (subject.coverage?.pending && !(subject.askedAt > now() - 3)) Object.assign(subject, { stale: true, askedAt: now() });
@@ -100,7 +99,7 @@ function drawRow(subject, at, all) {
 export const walletWords = ({ descriptor = "", keychains = [] }) =>
   `${descriptor.split("(").slice(0, descriptor.startsWith("sh(") ? 2 : 1).join("(")}${keychains[0] ? ` · next ${keychains[0].next_index}` : ""}`;
 
-function moreWords({ unconfirmed, coverage }) {
+function moreWords({ unconfirmed_balance: unconfirmed, coverage }) {
   if (coverage?.pending) return coverage.utxos_complete ? "reading history" : "looking for earlier payments";
   if (unconfirmed) return `${brief(unconfirmed, true)} unconfirmed`;
   return coverage?.utxos_complete === false ? "since it was added" : "";
@@ -115,7 +114,6 @@ function move(event) {
   const at = sorted.findIndex(({ key }) => key === row.dataset.key) + step;
   const next = sorted[at];
   if (!next) return;
-  const place = element("list-window");
   place.scrollTop = Math.min(Math.max(place.scrollTop, (at + 1) * ROW_PX - place.clientHeight), at * ROW_PX);
   draw();
   nodes.get(next.key)?.firstElementChild.focus();

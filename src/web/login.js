@@ -2,7 +2,7 @@
 //
 // The token goes into one request, and the field is emptied; what speaks afterwards is a session (./session.js).
 
-import { element, setText } from "./dom.js";
+import { element, say } from "./dom.js";
 import { call } from "./rest.js";
 import { keepPageKey, onOtherTab, pageKey } from "./session.js";
 
@@ -16,24 +16,22 @@ let takeFocus = false; // Somebody logged in here, and goes on with the keyboard
 /// Once, before anything else.
 export function begin(calls) {
   page = calls;
-  element("login-form").addEventListener("submit", logIn);
-  element("log-out").addEventListener("click", logOut);
+  element("login-form").onsubmit = logIn;
+  element("log-out").onclick = logOut;
   onOtherTab(() => {
     if (pageKey()) resume();
     else if (who) want("You logged out in another tab.", true);
   });
 }
 
-/// What the connection says of who connects.
-export function payload() {
+/// The page connects.
+export function connects() {
   sent = pageKey();
-  return sent ? { page_key: sent } : undefined;
 }
 
 /// The connection is there, so somebody is logged in or nobody needs to be.
 export async function connected() {
-  element("login").hidden = true;
-  delete document.body.dataset.login;
+  hide();
   try {
     const token = await call("GET", "token");
     who = token.authentication ? token : null;
@@ -47,18 +45,16 @@ export async function connected() {
   requestAnimationFrame(() => (may("watch") ? element("address") : element("watching-title")).focus());
 }
 
-/// The connection, or a request, was refused for want of a token.
-export function refused() {
-  if (pageKey() !== sent) return resume(); // Another tab has logged in meanwhile.
-  want(sent ? OVER : "");
-}
-
 /// Whether it is the answer to somebody who is not logged in (any more).
 export function seen(error) {
   if (error.code !== "unauthorized") return false;
-  // Another tab that logs out says so a moment later, and the connection ends, too.
   const key = sent;
-  setTimeout(() => key === sent && !isWanted() && refused(), 500);
+  const ask = () => {
+    if (key !== sent || isWanted()) return;
+    if (pageKey() === key) want(key ? OVER : "");
+    else resume(); // Another tab has logged in meanwhile.
+  };
+  setTimeout(ask, key ? 500 : 0); // Another tab that logs out says so a moment later.
   return true;
 }
 
@@ -82,9 +78,13 @@ export function whyNot(scope, what) {
   return may(scope) ? "" : `Your token has scope ${who.scopes.at(-1)}; ${what} needs one of scope ${scope}.`;
 }
 
-function resume() {
+function hide() {
   element("login").hidden = true;
   delete document.body.dataset.login;
+}
+
+function resume() {
+  hide();
   page.leave(false);
   page.connect();
 }
@@ -101,7 +101,7 @@ function want(words, forgetting = false) {
 }
 
 function fail(words) {
-  setText(document, "#login-error", words);
+  say("login-error", words);
   element("token").focus();
 }
 
@@ -114,7 +114,7 @@ async function logIn(event) {
   };
   const token = field.value.trim();
   if (!token) return failed("Enter your token.");
-  setText(document, "#login-error", ""); // So that the same words are said again.
+  say("login-error", ""); // So that the same words are said again.
   element("log-in").disabled = true;
   try {
     const session = await call("POST", "session", { token });
@@ -140,7 +140,7 @@ async function logOut() {
     keepPageKey(null);
     want("", true);
   } catch (error) {
-    setText(document, "#who-text", `You are still logged in. ${error.message}`);
+    say("who-text", `You are still logged in. ${error.message}`);
     page.connect();
   } finally {
     element("log-out").disabled = false;
@@ -152,7 +152,7 @@ function draw() {
   element("log-out").hidden = !pageKey();
   if (who) {
     const until = who.expires ? `, until ${new Date(who.expires * 1000).toLocaleDateString()}` : "";
-    setText(document, "#who-text", `Logged in as ${who.name} (scope ${who.scopes.at(-1)}${until})`);
+    say("who-text", `Logged in as ${who.name} (scope ${who.scopes.at(-1)}${until})`);
   }
   page.changed();
 }

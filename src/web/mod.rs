@@ -1,6 +1,6 @@
 //! The web page, embedded in the binary: plain files, no build step, nothing from elsewhere.
 //!
-//! The page talks to the daemon's own REST and Socket.IO at the origin that served it. Laws:
+//! The page talks to the daemon's own REST at the origin that served it. Laws:
 //! - every file that a file refers to is among [`files`], and no file refers to another origin;
 //! - markup holds no script and no style, so that [`CONTENT_SECURITY_POLICY`] can forbid both;
 //! - text from outside enters the document as text only (the policy makes the browser refuse
@@ -26,82 +26,90 @@ pub const HEADERS: [(&str, &str); 3] = [
     ("cache-control", "no-cache"),
 ];
 
-/// One file of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One file of the page, as it is served.
+#[derive(Debug)]
 pub struct Asset {
     pub content_type: &'static str,
-    pub body: &'static str,
+    /// [`stripped`].
+    pub body: String,
+    /// The same with gzip (RFC 1952).
+    pub gzipped: Vec<u8>,
 }
+
+/// Request path, content type and source.
+type Source = (&'static str, &'static str, &'static str);
 
 const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const INDEX: Asset = asset_of(HTML, include_str!("index.html"));
+const INDEX: &str = include_str!("index.html");
 
-const fn asset_of(content_type: &'static str, body: &'static str) -> Asset {
-    Asset { content_type, body }
-}
-
-/// Request path and file of each module of the page.
+/// Each module of the page.
 macro_rules! modules {
     ($($name:literal)*) => {
-        [$((concat!("/", $name), asset_of(JAVASCRIPT, include_str!($name)))),*]
+        [$((concat!("/", $name), JAVASCRIPT, include_str!($name))),*]
     };
 }
 
-/// Request path and file.
-const FILES: [(&str, Asset); 4] = [
-    ("/", INDEX),
-    ("/realtime_client.html", INDEX),
-    (
-        "/style.css",
-        asset_of("text/css; charset=utf-8", include_str!("style.css")),
-    ),
-    (
-        "/icon.svg",
-        asset_of("image/svg+xml", include_str!("icon.svg")),
-    ),
+const FILES: [Source; 4] = [
+    ("/", HTML, INDEX),
+    ("/realtime_client.html", HTML, INDEX),
+    ("/style.css", CSS, include_str!("style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 
-const MODULES: [(&str, Asset); 25] = modules! {
+const MODULES: [Source; 23] = modules! {
     "alerts.js" "app.js" "away.js" "chart.js" "deliveries.js" "detail.js" "dom.js" "feed.js"
-    "list.js" "log.js" "login.js" "node.js" "parts.js" "polling.js" "prefs.js" "qr.js"
-    "receive.js" "rest.js" "scan.js" "session.js" "socket.js" "state.js" "sync.js" "truth.js"
-    "words.js"
+    "list.js" "log.js" "login.js" "node.js" "parts.js" "prefs.js" "qr.js" "receive.js" "rest.js"
+    "scan.js" "session.js" "state.js" "sync.js" "truth.js" "words.js"
 };
 
 /// The reference, made in the browser from the contracts.
-const DOCS: [(&str, Asset); 3] = [
-    ("/docs", asset_of(HTML, include_str!("docs/docs.html"))),
-    (
-        "/docs.css",
-        asset_of("text/css; charset=utf-8", include_str!("docs/docs.css")),
-    ),
-    (
-        "/docs.js",
-        asset_of(JAVASCRIPT, include_str!("docs/docs.js")),
-    ),
+const DOCS: [Source; 3] = [
+    ("/docs", HTML, include_str!("docs/docs.html")),
+    ("/docs.css", CSS, include_str!("docs/docs.css")),
+    ("/docs.js", JAVASCRIPT, include_str!("docs/docs.js")),
 ];
 
-/// All of them, with their request paths.
-pub fn files() -> impl Iterator<Item = (&'static str, Asset)> {
-    FILES.into_iter().chain(MODULES).chain(DOCS)
+/// All of them, by their request paths.
+pub fn files() -> &'static HashMap<&'static str, Asset> {
+    static SERVED: LazyLock<HashMap<&str, Asset>> = LazyLock::new(|| {
+        let sources = FILES.into_iter().chain(MODULES).chain(DOCS);
+        let served = sources.map(|(path, content_type, source)| {
+            let body = stripped(source);
+            let gzipped = gzip(&body);
+            let asset = Asset {
+                content_type,
+                body,
+                gzipped,
+            };
+            (path, asset)
+        });
+        served.collect()
+    });
+    &SERVED
 }
 
 /// The file served at a request path (without query), if there is one.
-pub fn asset(path: &str) -> Option<Asset> {
-    files()
-        .find(|(served, _)| *served == path)
-        .map(|(_, asset)| asset)
+pub fn asset(path: &str) -> Option<&'static Asset> {
+    files().get(path)
 }
 
-/// The same with gzip (RFC 1952).
-pub fn gzipped(path: &str) -> Option<&'static [u8]> {
-    static GZIPPED: LazyLock<HashMap<&'static str, Vec<u8>>> = LazyLock::new(|| {
-        files()
-            .map(|(path, file)| (path, gzip(file.body)))
-            .collect()
-    });
-    GZIPPED.get(path).map(Vec::as_slice)
+/// A source without what only its readers need: indentation and comments. Each line keeps its
+/// number, for the messages of browsers. It knows no grammar: no text of a source goes over several
+/// lines or has ` // ` in it, and nothing but a line's end follows a comment over several lines.
+fn stripped(source: &str) -> String {
+    let mut comment = false;
+    let mut text = String::with_capacity(source.len());
+    for line in source.lines().map(str::trim_start) {
+        comment |= line.starts_with("/*");
+        if !comment && !line.starts_with("//") {
+            text.push_str(line.split(" // ").next().unwrap_or_default());
+        }
+        comment &= !line.contains("*/");
+        text.push('\n');
+    }
+    text
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -138,7 +146,8 @@ mod tests {
     #[test]
     fn every_file_that_is_referred_to_is_served() {
         let found: Vec<_> = files()
-            .flat_map(|(_, file)| references(file.body))
+            .values()
+            .flat_map(|file| references(&file.body))
             .collect();
         for reference in &found {
             // The contracts are routes.
@@ -148,38 +157,56 @@ mod tests {
                 "{reference} is referred to, but not served"
             );
         }
-        for (path, _) in files() {
+        for (path, file) in files() {
             let name = path.trim_start_matches('/');
-            let is_page = asset(path) == Some(INDEX) || path == "/docs";
             assert!(
-                is_page || found.contains(&name),
+                file.content_type == HTML || found.contains(&name),
                 "{name} is served, but nothing refers to it"
             );
         }
     }
 
-    /// So that it does not grow unseen: what a browser fetches.
+    fn served(sources: &[Source]) -> impl Iterator<Item = &'static Asset> {
+        sources.iter().filter_map(|(path, ..)| asset(path))
+    }
+
+    /// So that it does not grow unseen.
     #[test]
     fn the_page_stays_small() {
-        let size = |files: &[(&'static str, Asset)]| -> usize {
-            let sizes = files
-                .iter()
-                .map(|(path, _)| gzipped(path).map_or(0, <[u8]>::len));
-            sizes.sum()
-        };
         // Its two names are the same file.
-        let page = size(&FILES[1..]) + size(&MODULES);
-        assert!(page <= 52 * 1024, "{page} bytes");
-        let docs = size(&DOCS);
+        let page: Vec<_> = served(&FILES[1..]).chain(served(&MODULES)).collect();
+        let whole: usize = page.iter().map(|file| file.body.len()).sum();
+        assert!(whole <= 100_000, "{whole} bytes");
+        let sent: usize = page.iter().map(|file| file.gzipped.len()).sum();
+        assert!(sent <= 46_000, "{sent} bytes with gzip");
+        let docs: usize = served(&DOCS).map(|file| file.gzipped.len()).sum();
         assert!(docs <= 6 * 1024, "{docs} bytes of the reference");
+    }
+
+    #[test]
+    fn comments_and_indentation_are_not_served() {
+        let source = "/* One\n   two. */\na {\n  b: c; /* d */\n}\n// e\n/* f */\n  g(); // h";
+        let expected = "\n\na {\nb: c; /* d */\n}\n\n\ng();\n";
+        assert_eq!(stripped(source), expected);
+        for (path, _, source) in FILES.into_iter().chain(MODULES).chain(DOCS) {
+            let is_comment = |line: &&str| line.trim_start().starts_with("//");
+            for line in source.lines().filter(|line| !is_comment(line)) {
+                let code = line.split(" // ").next().unwrap_or_default();
+                for quote in ['`', '"'] {
+                    let ends = code.replace("\"`\"", "").matches(quote).count();
+                    assert_eq!(ends % 2, 0, "{path}: a text is cut: {line}");
+                }
+                let end = line.split("*/").nth(1);
+                assert_eq!(end.unwrap_or_default(), "", "{path}: {line}");
+            }
+        }
     }
 
     #[test]
     fn what_is_compressed_is_the_same() {
         for (path, file) in files() {
             let mut text = String::new();
-            let bytes = gzipped(path).expect("every file");
-            GzDecoder::new(bytes)
+            GzDecoder::new(&*file.gzipped)
                 .read_to_string(&mut text)
                 .expect("gzip");
             assert_eq!(text, file.body, "{path}");
@@ -188,8 +215,12 @@ mod tests {
 
     #[test]
     fn both_names_of_the_page_serve_the_same() {
-        assert_eq!(asset("/"), asset("/realtime_client.html"));
-        assert!(asset("/").is_some_and(|page| page.content_type.starts_with("text/html")));
+        let pages = ["/", "/realtime_client.html"].map(|path| {
+            let page = asset(path).expect("it is served");
+            assert_eq!(page.content_type, HTML);
+            &page.body
+        });
+        assert_eq!(pages[0], pages[1]);
         for path in [
             "",
             "/index.html",
@@ -198,7 +229,7 @@ mod tests {
             "/../Cargo.toml",
             "/APP.JS",
         ] {
-            assert_eq!(asset(path), None, "{path:?}");
+            assert!(asset(path).is_none(), "{path:?}");
         }
     }
 
@@ -229,8 +260,8 @@ mod tests {
             CONTENT_SECURITY_POLICY.starts_with("default-src 'none'")
                 && !CONTENT_SECURITY_POLICY.contains("unsafe")
         );
-        let pages = files().filter(|(_, file)| file.content_type == HTML);
-        let pages = pages.map(|(_, file)| file.body.to_ascii_lowercase());
+        let pages = files().values().filter(|file| file.content_type == HTML);
+        let pages = pages.map(|file| file.body.to_ascii_lowercase());
         let page = pages.collect::<String>();
         for marker in [
             "<style",

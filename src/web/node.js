@@ -1,13 +1,12 @@
 // The node and what comes from it: answers, feeds, gaps, repairs; start and stop.
 
-import { bar, button, confirmed, element, make } from "./dom.js";
+import { bar, button, confirmed, element, make, redraw } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
 import { state } from "./state.js";
 import { refreshStatus } from "./sync.js";
 import { height, now, span } from "./words.js";
 
-let drawn = "";
 let complaint = "";
 
 /// "start" or "stop".
@@ -21,23 +20,23 @@ export function draw() {
   const { daemon } = state;
   if (!daemon.node) return;
   const running = daemon.realtime_monitoring;
-  const now = JSON.stringify([facts(daemon), topics(daemon), notes(daemon), running, complaint, login.may("admin")]);
-  if (now === drawn) return;
-  const hadFocus = element("node-body").contains(document.activeElement);
-  drawn = now;
-  const pairs = facts(daemon).map(([name, value]) => make("div", {}, make("dt", name), make("dd", value)));
-  const turning = button(running ? "Stop monitoring" : "Start monitoring", () => turn(running));
-  bar(turning, !login.may("admin"));
-  const why = login.whyNot("admin", "starting and stopping");
-  element("node-body").replaceChildren(
-    make("dl.facts-list", {}, ...pairs),
-    make("div.row", {}, turning, make("span.quiet", complaint || why)),
-    make("h3", "Feeds"),
-    table(["Topic", "State", "Last message", "Gaps", "Lost"], topics(daemon)),
-    make("h3", "What was looked at"),
-    make("ul.notes", {}, ...notes(daemon).map(([ok, what, remedy]) => make("li", { className: ok ? "line done" : "line gone" }, what, remedy && make("pre", remedy)))),
-  );
-  if (hadFocus) turning.focus();
+  const place = element("node-body");
+  const hadFocus = place.contains(document.activeElement);
+  const [pairs, rows, notes] = [facts(daemon), topics(daemon), daemon.node.notes ?? []];
+  const said = complaint || login.whyNot("admin", "starting and stopping");
+  redraw(place, [pairs, rows, notes, running, said], () => {
+    const turning = button(running ? "Stop monitoring" : "Start monitoring", () => turn(running));
+    bar(turning, !login.may("admin"));
+    return [
+      make("dl.facts-list", ...pairs.map(([name, value]) => make("div", make("dt", name), make("dd", value)))),
+      make("div.row", turning, make("span.quiet", said)),
+      make("h3", "Feeds"),
+      table(["Topic", "State", "Last message", "Gaps", "Lost"], rows),
+      make("h3", "What was looked at"),
+      make("ul.notes", ...notes.map(({ ok, what, remedy }) => make(ok ? "li.line.done" : "li.line.gone", what, remedy && make("pre", remedy)))),
+    ];
+  });
+  if (hadFocus) place.querySelector("button").focus();
 }
 
 async function turn(running) {
@@ -63,10 +62,13 @@ function facts({ node, reconcile, mempool, version, uptime, transactions, total_
   ];
 }
 
-const topics = ({ zmq }) => Object.entries(zmq).map(([name, it]) => [name, it.connected ? (it.believed === false ? "connected, not this node's" : "connected") : "not connected", old(it.last_message_age), it.gaps, it.lost]);
-const notes = ({ node }) => (node.notes ?? []).map(({ ok, what, remedy }) => [ok, what, remedy]);
+function topics({ zmq }) {
+  const how = ({ connected, believed }) => (!connected ? "not connected" : believed === false ? "connected, not this node's" : "connected");
+  return Object.entries(zmq).map(([name, it]) => [name, how(it), old(it.last_message_age), `${it.gaps}`, `${it.lost}`]);
+}
 
 function table(names, rows) {
-  const head = names.map((textContent) => Object.assign(make("th", textContent), { scope: "col" }));
-  return make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((textContent) => make("td", textContent))))));
+  const head = names.map((name) => make("th", name, { scope: "col" }));
+  const body = rows.map((row) => make("tr", ...row.map((text) => make("td", text))));
+  return make("table", make("thead", make("tr", ...head)), make("tbody", ...body));
 }

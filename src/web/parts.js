@@ -1,27 +1,26 @@
 // The addresses of a wallet: those that were used, given out or named.
 
-import { make } from "./dom.js";
+import { make, redraw } from "./dom.js";
 import { call } from "./rest.js";
-import { touch } from "./state.js";
+import { isWallet, touch } from "./state.js";
 import { amount, short } from "./words.js";
 
 const PAGE = 50;
 
-export function drawParts(place, view, isWallet) {
-  place.hidden = !isWallet;
-  if (!isWallet) return;
+export function drawParts(place, view) {
+  place.hidden = !isWallet(view);
+  if (place.hidden) return;
   if (view.partsAt !== view.version && view.version !== -1) read(view);
   const { parts = [], partsCount } = view;
-  const drawn = JSON.stringify([parts.map((part) => [part.address, part.balance, part.label, part.used]), amount(1), partsCount]);
-  if (drawn === view.partsDrawn) return;
-  view.partsDrawn = drawn;
-  const rows = parts.map((part) => {
-    const how = part.label || (part.used ? "used" : "given out");
-    const link = make("a", { href: `#/address/${part.address}`, textContent: short(part.address), title: part.address });
-    return make("li", {}, make("span.amount", amount(part.balance)), make("span.status", how), link, make("span.quiet", `${part.keychain === "internal" ? "change " : ""}${part.index}`));
+  redraw(place, [parts, amount(1)], () => {
+    const rows = parts.map(({ address, label, used, keychain, index, balance }) => {
+      const link = make("a", short(address), { href: `#/address/${address}`, title: address });
+      const where = `${keychain === "internal" ? "change " : ""}${index}`;
+      return make("li", make("span.amount", amount(balance)), make("span.status", label || (used ? "used" : "given out")), link, make("span.quiet", where));
+    });
+    const more = partsCount > parts.length ? `The last ${parts.length} of ${partsCount}.` : "";
+    return [make("h3", "Addresses"), make("ol", ...rows), make("p.quiet", more)];
   });
-  const more = partsCount > parts.length && make("p.quiet", `The last ${parts.length} of ${partsCount}.`);
-  place.replaceChildren(make("h3", "Addresses"), make("ol", {}, ...rows), more || "");
 }
 
 /// The last ones of each keychain up to the next that would be given out.

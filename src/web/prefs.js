@@ -1,6 +1,6 @@
 // What a person chose, kept in this browser: unit, hidden amounts, sound, notifications.
 
-import { stored } from "./session.js";
+import { read, stored, write } from "./session.js";
 
 const STORAGE_KEY = stored("prefs");
 export const prefs = { unit: "BTC", hidden: false, sound: false, notify: false, ...read(STORAGE_KEY) };
@@ -16,23 +16,4 @@ export function onChoice(changed) {
     Object.assign(prefs, read(STORAGE_KEY));
     changed();
   });
-}
-
-/// What is stored under a name; null where nothing is, or storage is refused (private window).
-export function read(name) {
-  try {
-    return JSON.parse(localStorage.getItem(name));
-  } catch {
-    return null;
-  }
-}
-
-/// `null` removes it.
-export function write(name, value) {
-  try {
-    if (value === null) localStorage.removeItem(name);
-    else localStorage.setItem(name, JSON.stringify(value));
-  } catch {
-    // The page works without, it only forgets.
-  }
 }

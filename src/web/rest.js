@@ -11,11 +11,8 @@ export async function call(method, path, body, { signal, seconds = 15 } = {}) {
   const key = pageKey();
   if (key) headers["Satwatch-Page"] = key;
   if (body) headers["Content-Type"] = "application/json";
-  const timeout = AbortSignal.timeout(seconds * 1000);
-  const ended = new AbortController();
-  for (const one of [timeout, signal]) one?.addEventListener("abort", () => ended.abort());
-  if (signal?.aborted) ended.abort();
-  const options = { method, headers, body: body && JSON.stringify(body), signal: ended.signal };
+  const ends = AbortSignal.any([AbortSignal.timeout(seconds * 1000), signal].filter(Boolean));
+  const options = { method, headers, body: body && JSON.stringify(body), signal: ends };
   let answer, data;
   try {
     answer = await fetch(new URL(path, here), options);
@@ -26,13 +23,4 @@ export async function call(method, path, body, { signal, seconds = 15 } = {}) {
   if (answer.ok) return data;
   const { error = `satwatch answered ${answer.status}.`, ...rest } = data;
   throw Object.assign(new Error(error), rest, { status: answer.status });
-}
-
-/// Calls for several things, a few at a time.
-export async function each(items, limit, work) {
-  const rest = [...items];
-  const one = async () => {
-    while (rest.length > 0) await work(rest.shift());
-  };
-  await Promise.all(Array.from({ length: limit }, one));
 }

@@ -1,31 +1,26 @@
 // Reading the history of an address or wallet from the chain: how far, how long, and its end.
 
-import { bar, button, make } from "./dom.js";
+import { bar, isConnected, setText } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
-import { state } from "./state.js";
+import { isWallet, state } from "./state.js";
 import { count, height, now, span } from "./words.js";
 
 const OPEN = ["queued", "scanning", "waiting"];
 
-export function drawScan(place, view, subject, ended) {
-  if (place.childElementCount === 0) build(place, view);
-  const parts = view.scan;
+export function drawScan(place, view, { coverage }, ended) {
+  const scan = (view.scan ??= begin(place, view));
   // One that somebody else began is in the status, if it is a wallet's.
-  const open = state.daemon.scans?.find(({ descriptor_id: id }) => id === view.key);
-  if (!parts.id && open) parts.id = open.scan_id;
-  if (parts.id && now() - parts.at > 1 && document.body.dataset.connection === "connected") follow(parts, ended);
-  const { scan } = parts;
-  const isOpen = Boolean(scan && OPEN.includes(scan.status));
-  const from = subject.coverage?.from_height;
-  parts.known.textContent = from === 0 ? "Its whole history is known." : from > 0 ? `Every transaction from block ${height(from)} on is known.` : "";
-  parts.form.hidden = isOpen || from === 0;
-  parts.running.hidden = !isOpen;
-  bar(parts.begin, !login.may("watch"));
-  bar(parts.cancel, !login.may("watch"));
-  if (isOpen) parts.progress.value = scan.percent;
-  const words = parts.error || (scan ? scanWords(scan) : "");
-  if (parts.words.textContent !== words) parts.words.textContent = words;
+  scan.id ??= state.daemon.scans?.find(({ descriptor_id: id }) => id === view.key)?.scan_id;
+  if (scan.id && now() - scan.at > 1 && isConnected()) follow(scan, ended);
+  const isOpen = OPEN.includes(scan.stands?.status);
+  const from = coverage?.from_height;
+  setText(place, "p", from === 0 ? "Its whole history is known." : from > 0 ? `Every transaction from block ${height(from)} on is known.` : "");
+  place.querySelector("form").hidden = isOpen || from === 0;
+  place.querySelector(".row").hidden = !isOpen;
+  for (const button of place.querySelectorAll("button")) bar(button, !login.may("watch"));
+  if (isOpen) place.querySelector("progress").value = scan.stands.percent;
+  setText(place, ".scan-words", scan.error || (scan.stands ? scanWords(scan.stands) : ""));
 }
 
 function scanWords(scan) {
@@ -37,45 +32,37 @@ function scanWords(scan) {
   return `${Math.floor(scan.percent)} %${speed}${scan.seconds_left === null ? "" : `, ${span(scan.seconds_left)} left`}`;
 }
 
-function build(place, view) {
-  const words = make("p.scan-words", {});
-  words.setAttribute("role", "status");
-  const from = make("input", { id: "from-height", inputMode: "numeric", value: "0", autocomplete: "off" });
-  const begin = make("button", "Read history");
-  const form = make("form", {}, make("div.field", {}, make("label", { htmlFor: "from-height", textContent: "From block" }), from), begin);
-  const progress = make("progress", { max: 100 });
-  progress.setAttribute("aria-label", "History scan");
-  const cancel = button("Cancel", () => stop(view.scan));
-  const running = make("div.row", {}, progress, cancel);
-  const known = make("p.quiet");
-  view.scan = { words, form, begin, progress, cancel, running, known, at: 0, error: "" };
-  form.addEventListener("submit", (event) => start(event, view, Number(from.value)));
-  place.append(make("h3", "History"), known, form, running, words);
+/// {id, at: when it was asked for, stands: what was answered, error}
+function begin(place, view) {
+  const scan = { at: 0 };
+  place.querySelector("form").onsubmit = (event) => start(event, view, Number(place.querySelector("input").value));
+  place.querySelector(".row button").onclick = () => stop(scan);
+  return scan;
 }
 
 async function start(event, view, from_height) {
   event.preventDefault();
-  const parts = view.scan;
-  const what = view.kind === "descriptor" ? { descriptor_id: view.key } : { addresses: [view.key] };
+  const { scan } = view;
+  const what = isWallet(view) ? { descriptor_id: view.key } : { addresses: [view.key] };
   const begin = async () => {
     const { scan_id: id } = await call("POST", "scan_history", { ...what, from_height });
-    Object.assign(parts, { id, at: 0, error: "", scan: null });
+    Object.assign(scan, { id, at: 0, error: "", stands: null });
   };
-  await login.attempt(begin, (words) => (parts.error = words));
+  await login.attempt(begin, (words) => (scan.error = words));
 }
 
-async function follow(parts, ended) {
-  parts.at = now();
+async function follow(scan, ended) {
+  scan.at = now();
   const look = async () => {
-    parts.scan = await call("GET", `scans/${parts.id}`);
-    if (OPEN.includes(parts.scan.status)) return;
-    parts.id = null;
+    scan.stands = await call("GET", `scans/${scan.id}`);
+    if (OPEN.includes(scan.stands.status)) return;
+    scan.id = null;
     ended();
   };
-  await login.attempt(look, (words) => ([parts.id, parts.error] = [null, words]));
+  await login.attempt(look, (words) => ([scan.id, scan.error] = [null, words]));
 }
 
-async function stop(parts) {
-  await login.attempt(() => call("DELETE", `scans/${parts.id}`), (words) => (parts.error = words));
-  parts.at = 0;
+async function stop(scan) {
+  await login.attempt(() => call("DELETE", `scans/${scan.id}`), (words) => (scan.error = words));
+  scan.at = 0;
 }

@@ -7,23 +7,12 @@ export const stored = (name) => `satwatch.${name}${new URL(".", location.href).p
 const STORAGE_KEY = stored("page_key");
 let held = null; // Where storage is refused (private window), for as long as the page is open.
 
-export function pageKey() {
-  try {
-    return localStorage.getItem(STORAGE_KEY) ?? held;
-  } catch {
-    return held;
-  }
-}
+export const pageKey = () => read(STORAGE_KEY) ?? held;
 
 /// `null`: nobody is logged in any more.
 export function keepPageKey(key) {
   held = key;
-  try {
-    if (key) localStorage.setItem(STORAGE_KEY, key);
-    else localStorage.removeItem(STORAGE_KEY);
-  } catch {
-    // It is held.
-  }
+  write(STORAGE_KEY, key);
 }
 
 /// Calls `changed` when another tab has logged in or out.
@@ -33,4 +22,25 @@ export function onOtherTab(changed) {
     held = null;
     changed();
   });
+}
+
+/// What is stored under a name; null where nothing is, or storage is refused (private window).
+export function read(name) {
+  let text = null;
+  try {
+    text = localStorage.getItem(name);
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/// `null` removes it.
+export function write(name, value) {
+  try {
+    if (value === null) localStorage.removeItem(name);
+    else localStorage.setItem(name, typeof value === "string" ? value : JSON.stringify(value));
+  } catch {
+    // The page works without, it only forgets.
+  }
 }

@@ -6,7 +6,8 @@ import { now, short } from "./words.js";
 
 const KEPT_PAYMENTS = 400;
 
-/// By address or descriptor id: {key, kind, label, balance, confirmed, unconfirmed, coverage, …}.
+/// By address or descriptor id: what the daemon says of it, with its {key, kind}, whether that is
+/// `stale`, and how many events (`version`) have told of it.
 export const subjects = new Map();
 /// By subject and txid: one entry for each payment, which changes in place.
 export const payments = new Map();
@@ -26,16 +27,14 @@ export const onChange = (hear) => (changed = hear);
 /// To be said whenever something that is drawn has changed.
 export const touch = () => changed();
 
-export const path = (subject) => (subject.kind === "descriptor" ? `descriptors/${subject.key}` : "");
-export const balancePath = (subject) => (path(subject) ? `${path(subject)}/balance` : `balance/${encodeURIComponent(subject.key)}`);
-export const transactionsPath = (subject) =>
-  path(subject) ? `${path(subject)}/transactions` : `transactions/${encodeURIComponent(subject.key)}`;
-export const outputsPath = (subject) => (path(subject) ? `${path(subject)}/utxos` : `utxos/${encodeURIComponent(subject.key)}`);
-export const link = (subject) => `#/${subject.kind === "descriptor" ? "wallet" : "address"}/${encodeURIComponent(subject.key)}`;
+export const isWallet = (subject) => subject?.kind === "descriptor";
+/// Where the daemon has its "balance", "transactions" or "utxos".
+export const path = (subject, what) => (isWallet(subject) ? `descriptors/${subject.key}/${what}` : `${what}/${encodeURIComponent(subject.key)}`);
+export const link = (subject) => `#/${isWallet(subject) ? "wallet" : "address"}/${encodeURIComponent(subject.key)}`;
 /// The label, or what there is without one.
 export function nameOf(key) {
   const subject = subjects.get(key);
-  return subject?.label || (subject?.kind === "descriptor" || /^[0-9a-f]{64}$/.test(key) ? `Wallet ${key.slice(0, 8)}` : short(key));
+  return subject?.label || (isWallet(subject) || /^[0-9a-f]{64}$/.test(key) ? `Wallet ${key.slice(0, 8)}` : short(key));
 }
 export const keyOf = (data) => data.address ?? data.descriptor_id;
 
@@ -43,27 +42,13 @@ export const keyOf = (data) => data.address ?? data.descriptor_id;
 export function put(kind, key, data) {
   let subject = subjects.get(key);
   if (!subject) {
-    subject = { key, kind, label: "", added: 0, count: 0, stale: kind === "descriptor", version: 0 };
+    subject = { label: "", added: 0, stale: kind === "descriptor", version: 0 };
     subjects.set(key, subject);
     state.version += 1;
     if (kind === "descriptor") state.wallets += 1;
   }
-  if (data.label !== undefined && data.label !== subject.label) {
-    subject.label = data.label ?? "";
-    state.version += 1;
-  }
-  takeBalance(subject, data);
-  if (data.coverage) subject.coverage = data.coverage;
-  if (data.added) subject.added = data.added;
-  if (data.transaction_count !== undefined) subject.count = data.transaction_count;
-  for (const name of ["descriptor", "keychains", "immature", "utxo_count", "gap_limit"]) if (name in data) subject[name] = data[name];
-  return subject;
-}
-
-function takeBalance(subject, { balance, confirmed_balance, unconfirmed_balance }) {
-  if (balance !== undefined) subject.balance = balance;
-  if (confirmed_balance !== undefined) subject.confirmed = confirmed_balance;
-  if (unconfirmed_balance !== undefined) subject.unconfirmed = unconfirmed_balance;
+  if (data.label !== undefined && data.label !== subject.label) state.version += 1;
+  return Object.assign(subject, data, { key, kind });
 }
 
 export function forget(key) {
@@ -147,7 +132,7 @@ export async function freshen(subject) {
   const { version } = subject;
   subject.stale = false;
   try {
-    const answer = await call("GET", balancePath(subject));
+    const answer = await call("GET", path(subject, "balance"));
     if (subjects.get(subject.key) !== subject) return;
     // An event overtook the answer, which may be older than what is shown by now.
     if (subject.version === version) put(subject.kind, subject.key, answer);

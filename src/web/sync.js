@@ -1,18 +1,20 @@
 // Keeping ./state.js in line with the daemon: what is watched is listed, the log is replayed from
 // where it was left and then followed, and what no event tells of is asked for again.
 //
-//     connected ─► replay from the saved cursor ─► list ─► read on, for good
+//     status ─► replay from the saved cursor ─► list ─► read on, for good
 //
 // The list is read after the replay, so that old balances do not roll past. What is listed may be
 // newer than the next event; balances are absolute, and agree once the head is reached.
 
 import * as alerts from "./alerts.js";
 import * as away from "./away.js";
-import { LogReader } from "./log.js";
-import { prefs, read, write } from "./prefs.js";
-import { call, each } from "./rest.js";
-import { stored } from "./session.js";
-import { forget as unlist, freshen, keyOf, nameOf, put, putPayment, state, subjects, takeTip, touch, transactionsPath } from "./state.js";
+import { isConnected } from "./dom.js";
+import * as log from "./log.js";
+import * as login from "./login.js";
+import { prefs } from "./prefs.js";
+import { call } from "./rest.js";
+import { read, stored, write } from "./session.js";
+import { forget as unlist, freshen, isWallet, keyOf, nameOf, put, putPayment, path, state, subjects, takeTip, touch } from "./state.js";
 import { trouble } from "./truth.js";
 import { count, now } from "./words.js";
 
@@ -21,60 +23,46 @@ const MOST_LISTED = 20_000;
 const FILLED_FROM = 40;
 const STATUS_SECONDS = 10;
 
-let page; // What app.js does: {seen, isConnected}.
+let page; // What app.js does: {connected, leave}.
+let cursor = null; // Up to where it was read.
 let listing = null; // The promise of the list that is being read.
 let listAgain = false;
 let listDue = true; // Once what was missed is replayed.
 let filled = false;
-let isPolling = false;
 let asked = 0; // When the status was asked for.
 let savedAt = 0;
 
-/// By polling, the connection itself keeps requests waiting, and browsers allow few to one host.
-const isWatched = () => !isPolling && (!document.hidden || prefs.sound || prefs.notify);
-const failed = (error) => page.seen(error);
-const reader = new LogReader("address=all&descriptor=all&", { heard, lost, failed, isWatched });
+const isWatched = () => !document.hidden || prefs.sound || prefs.notify;
 
 export function setUp(calls) {
   page = calls;
   const place = read(STORAGE_KEY);
   if (!place?.cursor) return;
-  reader.cursor = place.cursor;
+  cursor = place.cursor;
   away.since(place.time);
 }
 
-/// On each new connection, and after a sleep.
-export async function begin(polling = isPolling) {
-  isPolling = polling;
-  refreshStatus();
-  listDue = true;
-  if (!reader.cursor) await relist();
-  // Without a cursor it would read all that ever happened; the list that failed is tried again.
-  if (page.isConnected() && reader.cursor) reader.start();
+/// Connects, or does so anew: nobody knows whether a connection has outlived a sleep.
+export function begin() {
+  log.start({ begin: greet, heard, lost, failed, isWatched });
 }
 
+/// What was shown stays.
 export function end() {
-  reader.stop();
-  if (reader.cursor) away.since(now());
+  log.stop();
+  if (cursor) away.since(now());
 }
 
 export function forget() {
-  Object.assign(reader, { cursor: null, failing: 0 });
+  cursor = null;
   filled = false;
   write(STORAGE_KEY, null);
 }
 
-export function hurry() {
-  reader.hurry();
-}
-
-/// Since when the log cannot be read, in seconds; 0 if it can.
-export const failing = () => reader.failing / 1000;
-
 export function save() {
-  if (!state.listed || !reader.cursor) return;
+  if (!state.listed || !cursor) return;
   savedAt = Date.now();
-  write(STORAGE_KEY, { cursor: reader.cursor, time: now() });
+  write(STORAGE_KEY, { cursor, time: now() });
 }
 
 export function tick() {
@@ -83,15 +71,20 @@ export function tick() {
   if (now() - asked > (trouble(state.daemon) ? 3 : STATUS_SECONDS)) refreshStatus();
 }
 
-export async function refreshStatus() {
+async function greet() {
+  await readStatus();
+  listDue = true;
+  return (cursor ??= state.daemon.cursor);
+}
+
+/// What goes wrong otherwise the truth line says already.
+export const refreshStatus = () => readStatus().catch(login.seen);
+
+async function readStatus() {
   asked = now();
   const before = state.tip;
-  try {
-    state.daemon = await call("GET", "status");
-    state.daemonAt = now();
-  } catch (error) {
-    return page.seen(error); // Anything else the truth line says already.
-  }
+  state.daemon = await call("GET", "status");
+  state.daemonAt = now();
   if (state.tip === before) takeTip(state.daemon.tip);
   const { address_count: addresses, descriptor_count: wallets } = state.daemon;
   if (state.listed && (addresses !== state.total || wallets !== state.wallets)) relist(); // Somebody else added or removed some.
@@ -114,26 +107,24 @@ async function readList() {
   listDue = false;
   try {
     const found = new Set();
-    const first = await pages("descriptors", "descriptor", found);
-    const second = await pages("addresses", "address", found);
+    await pages("descriptors", "descriptor", found);
+    state.total = await pages("addresses", "address", found);
     for (const [key, { addedAt: mine }] of subjects) if (!found.has(key) && !(mine > now() - 5)) unlist(key);
     state.listed = true;
-    // What comes later than the first answer is told by the log, from there on.
-    reader.cursor ??= first.cursor;
-    state.total = second.total;
     touch();
     if (!filled) await fill();
   } catch (error) {
-    if (!page.seen(error)) setTimeout(() => page.isConnected() && begin(), 2_000);
+    if (!login.seen(error)) setTimeout(() => isConnected() && relist(), 2_000);
   }
 }
 
+/// Resolves to how many there are.
 async function pages(name, kind, found) {
   let after = "";
-  let first;
+  let total;
   do {
     const page = await call("GET", `${name}?limit=1000${after}`);
-    first ??= page;
+    total ??= page.total;
     for (const data of page[name]) {
       const key = data[kind === "address" ? "address" : "descriptor_id"];
       found.add(key);
@@ -142,24 +133,25 @@ async function pages(name, kind, found) {
     touch();
     after = page.next && found.size < MOST_LISTED && `&after=${encodeURIComponent(page.next)}`;
   } while (after);
-  return first;
+  return total;
 }
 
 /// Payments from before the page was open, of those where something happened last.
 async function fill() {
   filled = true;
-  const recent = [...subjects.values()].filter(({ kind, count }) => kind === "descriptor" || count > 0);
-  recent.sort((a, b) => (a.kind === b.kind ? b.added - a.added : a.kind === "descriptor" ? -1 : 1));
-  await each(recent.slice(0, FILLED_FROM), 3, (subject) => readTransactions(subject));
+  const all = [...subjects.values()].sort((a, b) => b.added - a.added);
+  const wallets = all.filter(isWallet);
+  const recent = [...wallets, ...all.filter(({ transaction_count }) => transaction_count > 0)].slice(0, FILLED_FROM);
+  while (recent.length > 0) await Promise.all(recent.splice(0, 3).map((subject) => readTransactions(subject)));
 }
 
 /// Its latest transactions into the feed. Answers that an event overtook are asked for again.
 export async function readTransactions(subject, tries = 3) {
   const { version } = subject;
-  const { transactions } = await call("GET", `${transactionsPath(subject)}?limit=20`).catch(() => ({ transactions: [] }));
+  const { transactions } = await call("GET", `${path(subject, "transactions")}?limit=20`).catch(() => ({ transactions: [] }));
   if (subjects.get(subject.key) !== subject) return;
   if (subject.version !== version) return tries > 1 && readTransactions(subject, tries - 1);
-  const about = subject.kind === "descriptor" ? { descriptor_id: subject.key } : { address: subject.key };
+  const about = isWallet(subject) ? { descriptor_id: subject.key } : { address: subject.key };
   for (const tx of transactions) putPayment(about, tx, false);
   touch();
 }
@@ -188,7 +180,7 @@ const handlers = {
     const subject = subjects.get(keyOf(data));
     if (!subject) return;
     const { new_balance: balance, confirmed_balance, unconfirmed_balance } = data;
-    put(subject.kind, subject.key, { balance, confirmed_balance, unconfirmed_balance });
+    Object.assign(subject, { balance, confirmed_balance, unconfirmed_balance });
   },
   scan_complete(data) {
     away.happened(`scan ${data.scan_id}`, `History of ${nameOf(keyOf(data))} read`);
@@ -217,7 +209,9 @@ const handlers = {
   },
 };
 
-function heard(events, isCurrent) {
+function heard(events, upTo, isCurrent) {
+  cursor = upTo;
+  page.connected();
   const news = [];
   let unknown = false;
   state.heard += events.length;
@@ -243,12 +237,19 @@ function heard(events, isCurrent) {
 /// begins anew, and says so.
 function lost(error) {
   away.lost(error.message);
-  reader.cursor = null;
+  cursor = null;
   filled = false;
-  begin();
+}
+
+/// Whether nobody may speak any more; everything else is tried again.
+function failed(error) {
+  if (login.seen(error)) return true;
+  if (cursor) away.since(now());
+  page.leave(`Reconnecting. ${error.message}`);
+  return false;
 }
 
 /// Those of what is looked at that have to be asked for again.
 export function freshenShown(shown) {
-  if (page?.isConnected()) for (const subject of shown) freshen(subject);
+  if (isConnected()) for (const subject of shown) freshen(subject);
 }

@@ -1,7 +1,7 @@
 // One line that says whether what is shown can be trusted: followed or not, how old, what was lost
 // and mended.
 
-import { element, mark, say } from "./dom.js";
+import { element, isConnected, mark, say } from "./dom.js";
 import { state } from "./state.js";
 import { clock, count, height, now, span } from "./words.js";
 
@@ -15,25 +15,23 @@ export function trouble(daemon) {
   return "";
 }
 
-/// `upTo`: when the connection was last there, `failing`: since when the log cannot be read.
-export function drawTruth(upTo, failing) {
+/// `upTo`: when the connection was last there.
+export function drawTruth(upTo) {
   const { daemon, tip } = state;
-  const isConnected = document.body.dataset.connection === "connected";
   const facts = document.querySelector(".facts");
   facts.hidden = !tip;
-  const [look, following, feed, losses] = judge(daemon, tip, isConnected, upTo, failing);
+  const [look, following, feed, losses] = judge(daemon, tip, upTo);
   mark(element("truth"), "data-state", look);
-  for (const [id, text] of [["following", following], ["feed-state", feed], ["losses", losses]]) say(id, text && `${text}`);
+  for (const [id, text] of [["following", following], ["feed-state", feed], ["losses", losses]]) say(id, text);
   say("network", daemon.network ?? "");
   element("network").hidden = !daemon.network;
 }
 
-function judge(daemon, tip, isConnected, upTo, failing) {
+function judge(daemon, tip, upTo) {
   const block = tip ? `block ${height(tip.height)}` : "";
-  if (!isConnected) return ["waiting", block && `What you see is from ${upTo && Number.isFinite(upTo) ? clock(upTo) : "before"}, ${block}`, "", ""];
+  if (!isConnected()) return ["waiting", block && `What you see is from ${upTo && Number.isFinite(upTo) ? clock(upTo) : "before"}, ${block}`, "", ""];
   const age = tip?.time ? `, ${span(now() - tip.time)} old` : "";
   if (daemon.realtime_monitoring === false) return ["resting", `resting at ${block}${age}`, "", ""];
-  if (failing) return ["bad", block, `the event log cannot be read since ${clock(failing)}`, ""];
   if (daemon.following === undefined) return ["waiting", block, "", ""];
   const heard = daemon.data_age === null ? null : daemon.data_age + (state.daemonAt ? now() - state.daemonAt : 0);
   if (daemon.following === false) return ["bad", `not following the node; ${block}${age}`, heard === null ? "" : `heard from it ${span(heard)} ago`, ""];

@@ -64,7 +64,8 @@ export function standing(tx, tip) {
   return { words: words[tx.status] ?? String(tx.status ?? ""), bars: 0, look: "gone" };
 }
 
-export const direction = (net) => (net > 0 ? "in" : net < 0 ? "out" : "self");
+/// By the sign of an amount: a name, an arrow, a word.
+export const direction = (net) => (net > 0 ? ["in", "↓", "Received"] : net < 0 ? ["out", "↑", "Sent"] : ["self", "↻", "Moved"]);
 
 export function ago(seconds) {
   if (seconds < 60) return "just now";

@@ -1,7 +1,7 @@
 // The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in
 // the feed and in the balance, and prints what it sees as one line of JSON.
 //
-//     node page.mjs URL ADDRESS [--confirm | --restart | --polling | --refused]
+//     node page.mjs URL ADDRESS [--confirm | --restart]
 //
 // READY            the page shows the whole balance: pay to ADDRESS now
 // SEEN             the payment is there; with --confirm mine a block now, with --restart stop the daemon now
@@ -10,20 +10,18 @@
 //
 // Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a
 // failing request, an error in the console or an exception in the page are failures (the first two
-// kinds not while the daemon is stopped). With --polling a WebSocket that gets no connection is
-// none: there is a proxy in between. With --refused the first WebSocket gets no connection, as while
-// the daemon starts.
+// kinds not while the daemon is stopped).
 
 import { openChromium } from "./chromium.mjs";
 
 const LIMIT_MS = 60_000;
 const [url, address, ...flags] = process.argv.slice(2);
 if (!url || !address) {
-  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart | --polling | --refused]");
+  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart]");
   process.exit(2);
 }
 
-const { origin, host } = new URL(url);
+const { origin } = new URL(url);
 const faults = [];
 let away = false; // The daemon is stopped on purpose.
 const { context, close } = await openChromium();
@@ -33,7 +31,6 @@ try {
   const page = context.pages()[0] ?? (await context.newPage());
   page.setDefaultTimeout(LIMIT_MS);
   watchForFaults(page);
-  if (flags.includes("--refused")) await refuseFirst(page);
   seen = await use(page);
 } catch (error) {
   faults.push(String(error));
@@ -78,12 +75,6 @@ async function use(page) {
   return { ...(await look(page)), before: before.balance, payment };
 }
 
-/// Lets all WebSockets pass but the first.
-async function refuseFirst(page) {
-  let count = 0;
-  await page.routeWebSocket(/socket\.io/, (socket) => (count++ === 0 ? socket.close() : socket.connectToServer()));
-}
-
 /// Waits for a payment that `before` does not have, and for the balance to hold it.
 async function nextPayment(page, before) {
   const found = await page.waitForFunction(findPayment, { address, older: before.received });
@@ -113,15 +104,14 @@ async function look(page) {
 }
 
 function watchForFaults(page) {
-  const isOurs = (address) => [`${origin}/`, `ws://${host}/`, `wss://${host}/`].some((start) => address.startsWith(start));
+  const isOurs = (address) => address.startsWith(`${origin}/`);
   const fault = (text) => faults.push(text);
   const broken = (text) => away || faults.push(text);
   page.on("request", (request) => isOurs(request.url()) || fault(`request to elsewhere: ${request.url()}`));
-  page.on("websocket", (socket) => isOurs(socket.url()) || fault(`WebSocket to elsewhere: ${socket.url()}`));
+  page.on("websocket", (socket) => fault(`WebSocket: ${socket.url()}`));
   page.on("requestfailed", (request) => broken(`request failed: ${request.url()}: ${request.failure()?.errorText}`));
   page.on("response", (response) => response.status() < 400 || broken(`${response.status()} from ${response.url()}`));
-  const expected = (text) => flags.includes("--polling") && text.startsWith("WebSocket connection to");
-  page.on("console", (message) => message.type() === "error" && !expected(message.text()) && broken(`console error: ${message.text()}`));
+  page.on("console", (message) => message.type() === "error" && broken(`console error: ${message.text()}`));
   page.on("pageerror", (error) => fault(`exception in the page: ${error.message}`));
 }
 

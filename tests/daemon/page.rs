@@ -136,22 +136,6 @@ fn the_page_comes_back_by_itself_and_shows_what_it_missed() {
     );
 }
 
-/// As when the daemon comes up between a WebSocket that is refused and the poll after it.
-#[test]
-fn one_websocket_that_is_refused_does_not_leave_the_page_polling() {
-    let node = Node::start();
-    let daemon = Daemon::start(&node);
-    let address = node.address();
-    let browser = Browser::open(&format!("{}/", daemon.url()), &address, &["--refused"]);
-    node.pay(&address, 12_345_678);
-    let seen = browser.seen();
-    assert_eq!(
-        (&seen["connection"], &seen["balance"]),
-        (&json!("Connected"), &json!("12345678")),
-        "{seen}"
-    );
-}
-
 #[test]
 fn every_file_of_the_page_comes_with_its_type_and_policy() {
     let node = Node::start();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::common::daemon::request;
 use crate::common::node::free_port;
-use crate::common::{COIN, Daemon, Node, Program};
+use crate::common::{COIN, Daemon, Node, Program, wait_until};
 
 /// A page that does what it is told (`tests/clients/page_driver.mjs`).
 struct Page {
@@ -179,27 +179,37 @@ fn what_happened_while_nobody_was_there_is_told_by_number() {
     page.ends_well();
 }
 
+/// Of a wallet of the node.
+fn descriptor(node: &Node) -> String {
+    let listed = node.owner("listdescriptors", json!([]));
+    let all = listed["descriptors"].as_array().expect("a list");
+    let mut descriptors = all.iter().filter_map(|one| one["desc"].as_str());
+    let found = descriptors.find(|text| text.starts_with("wpkh("));
+    found.expect("the wallet has one").to_owned()
+}
+
+/// The one wallet, once it is known what it had before: addresses are given away then.
+fn known_wallet(daemon: &Daemon) -> String {
+    wait_until("the wallet is known", || {
+        let wallet = &daemon.get("/descriptors").json["descriptors"][0];
+        let id = wallet["descriptor_id"].as_str()?;
+        (wallet["coverage"]["pending"] == false).then(|| id.to_owned())
+    })
+}
+
 #[test]
 fn a_wallet_is_one_thing_with_its_sum_and_gives_addresses() {
     let node = Node::start();
     let daemon = Daemon::start(&node);
-    let listed = node.owner("listdescriptors", json!([]));
-    let all = listed["descriptors"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let descriptors = all.iter().filter_map(|one| one["desc"].as_str());
-    let descriptor = descriptors
-        .into_iter()
-        .find(|text| text.starts_with("wpkh("));
     let page = Page::open(&daemon);
     page.wait("#first", "Nothing is watched yet");
     page.is_for_everybody("nothing is watched");
-    page.fill("#address", descriptor.expect("the wallet has one"));
+    page.fill("#address", &descriptor(&node));
     page.wait("#add-more", "Watch");
     page.fill("#label", "Shop");
     page.click("#watch");
     page.wait("#detail-title", "^Shop$");
+    known_wallet(&daemon);
     page.click(".next");
     page.wait(".receive", "reserved");
     page.fill("#amount", "0.0123");
@@ -215,10 +225,13 @@ fn a_wallet_is_one_thing_with_its_sum_and_gives_addresses() {
         .trim_start_matches("bitcoin:")
         .split_once('?')
         .expect("an amount");
+    let lists = "performance.getEntriesByType('resource').filter((it) => /addresses[?]limit=1000/.test(it.name)).length";
+    let before = page.run(lists);
     node.pay(address, 1_230_000);
     page.wait("#feed .name", "^Shop$");
     let sum = page.wait("#list [data-kind=descriptor] .sum", "0.012");
     assert_eq!(digits(&sum), "001230000");
+    assert_eq!(page.run(lists), before, "the list was read again");
     page.wait("#detail .parts", "used");
     page.is_for_everybody("a wallet");
     page.ends_well();
@@ -268,6 +281,38 @@ fn a_label_that_one_page_changes_is_that_of_another() {
 }
 
 #[test]
+fn an_address_of_a_wallet_is_labelled_where_it_is_shown() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    daemon.post("/descriptors", &json!({ "descriptor": descriptor(&node) }));
+    let id = known_wallet(&daemon);
+    let given = daemon.post(&format!("/descriptors/{id}/next_address"), &json!({}));
+    let address = given.json["address"].as_str().expect("an address");
+    let page = Page::open(&daemon);
+    page.go(&format!("#/wallet/{id}"));
+    page.click("#detail .parts a");
+    page.wait("#detail-title", "^bcrt1");
+    page.click("#detail .edit");
+    page.fill("#new-label", "Order 7");
+    page.click("#detail .label-form button");
+    page.wait("#detail-title", "^Order 7$");
+    let labelled = daemon.get(&format!("/balance/{address}")).json;
+    assert_eq!(labelled["label"], "Order 7");
+    assert_eq!(page.count("#list li"), 1, "it is not on the list");
+    page.act(json!({ "do": "reload" }));
+    page.wait("#detail-title", "^Order 7$");
+    // What somebody else calls it is seen, too.
+    let path = format!("/addresses/{address}");
+    let headers = [("Content-Type", "application/json")];
+    let body = json!({ "label": "Order 8" }).to_string();
+    daemon.request("PATCH", &path, &headers, Some(body.as_bytes()));
+    page.wait("#detail-title", "^Order 8$");
+    page.go(&format!("#/wallet/{id}"));
+    page.wait("#detail .parts .status", "^Order 8$");
+    page.ends_well();
+}
+
+#[test]
 fn history_is_read_and_outputs_are_compared_with_the_node() {
     let node = Node::start();
     let address = node.address();
@@ -282,7 +327,10 @@ fn history_is_read_and_outputs_are_compared_with_the_node() {
     page.wait("#detail .transactions", "None is known");
     page.wait("#detail .outputs", "block ");
     page.click("#detail .scan button");
-    page.wait("#detail .scan", "Its whole history is known.*History read");
+    page.wait(
+        "#detail .scan",
+        "Its whole history is known[^]*History read",
+    );
     page.wait("#detail .transactions", "confirmation");
     page.click("#detail .audit");
     page.wait("#detail .audit-note", "^Agrees with the node at block");

@@ -53,12 +53,24 @@ impl Request for ListTransactions {
 
 const NEXT_PAGE: &str = "write the `next` of the page before as `before`";
 
+/// What an address owns, and what it is called.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AddressBalance {
+    #[serde(flatten)]
+    balance: Balance,
+    label: String,
+}
+
 /// `GET /balance/{address}`
-pub async fn balance(reads: &Reads, address: &str) -> Result<Reply<Balance>, ApiError> {
+pub async fn balance(reads: &Reads, address: &str) -> Result<Reply<AddressBalance>, ApiError> {
     let address = reads.address(address)?;
-    let read = move |view: &StoreView<'_>| view.balance(&address);
-    let balance = reads.run(read).await?;
-    Ok(respond::ok_at(&balance.cursor, &balance))
+    let read = move |view: &StoreView<'_>| {
+        let label = view.watched(&address)?.label;
+        let balance = view.balance(&address)?;
+        Ok(AddressBalance { balance, label })
+    };
+    let answer = reads.run(read).await?;
+    Ok(respond::ok_at(&answer.balance.cursor, &answer))
 }
 
 /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the next

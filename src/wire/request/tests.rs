@@ -265,6 +265,11 @@ fn a_wrong_value_names_the_field_what_was_expected_and_what_came() {
             "The field \"label\" must be a string of at most 256 bytes, not 257."
         )
     );
+    for control in ["\\n", "\\u0000", "\\u007f", "\\u009f"] {
+        let (code, message) = with(&format!("\"label\":\"a{control}\"")).unwrap_err();
+        assert_eq!(code, "invalid_field", "{control}");
+        assert!(message.contains("without control characters"), "{message}");
+    }
     let many = format!("\"addresses\":[{}\"x\"]", "\"x\",".repeat(10_000));
     assert_eq!(with(&many).unwrap_err().0, "invalid_field");
 }

@@ -91,17 +91,25 @@ pub struct Label(pub String);
 inline_schema!(Label, "Label", |_generator| json_schema!({
     "type": "string",
     "maxLength": MAX_LABEL_BYTES,
-    "description": format!("At most {MAX_LABEL_BYTES} bytes."),
+    "pattern": "^[^\\u0000-\\u001F\\u007F-\\u009F]*$",
+    "description": format!("At most {MAX_LABEL_BYTES} bytes, without control characters."),
 }));
 
 impl TryFrom<String> for Label {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match text.len() {
-            ..=MAX_LABEL_BYTES => Ok(Self(text)),
-            length => Err(format!(
+        if text.len() > MAX_LABEL_BYTES {
+            let length = text.len();
+            return Err(format!(
                 "a string of at most {MAX_LABEL_BYTES} bytes, not {length}"
+            ));
+        }
+        match text.chars().find(|it| it.is_control()) {
+            None => Ok(Self(text)),
+            Some(found) => Err(format!(
+                "a string without control characters, not one with U+{:04X}",
+                u32::from(found)
             )),
         }
     }
