@@ -13,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::ser::Serializer;
 
+use super::error_codes::{ErrorCode, is_listed};
 use super::json::Balance;
 pub use super::secret::shortened;
 use crate::socketio::EncodeError;
@@ -49,6 +50,7 @@ pub struct Restart {
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(is_listed(code), "{code} is in the list of codes");
         Self {
             code,
             status,
@@ -185,6 +187,7 @@ struct ErrorShape<'a> {
     /// A sentence for a person, which says what to do.
     error: &'a str,
     /// For programs: it never changes its meaning.
+    #[schemars(with = "ErrorCode")]
     code: &'static str,
     /// The setting that would be exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -29,6 +29,7 @@ pub mod address;
 pub mod cursor;
 mod encode;
 pub mod error;
+pub mod error_codes;
 pub mod json;
 pub mod request;
 pub mod schema;

@@ -596,3 +596,28 @@ fn comments_are_wrapped_at_100_columns() {
     let text = format!("// {long}\n//! ```text\n//! {long}\n//! ```\n//! | {long}\n/// {long}\n");
     assert_eq!(long_comments(&text), [1, 6]);
 }
+
+/// A code that is said and not listed panics where it is said (`wire::error`).
+#[test]
+fn each_code_of_an_error_that_is_listed_is_said_somewhere() {
+    let is_list = |file: &str| file == "wire/error_codes.rs";
+    let (list, rest): (Vec<_>, Vec<_>) = files("src")
+        .into_iter()
+        .partition(|(file, _)| is_list(file));
+    let rows = list.iter().flat_map(|(_, text)| text.lines());
+    let codes = rows.filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next());
+    let codes: Vec<&str> = codes.collect();
+    assert!(codes.len() > 50, "only {} codes found", codes.len());
+    assert!(codes.is_sorted(), "{codes:?}");
+    let said = |code: &&str| {
+        let code = format!("\"{code}\"");
+        rest.iter().any(|(_, text)| text.contains(&code))
+    };
+    none(
+        codes
+            .into_iter()
+            .filter(|code| !said(code))
+            .map(str::to_owned)
+            .collect(),
+    );
+}

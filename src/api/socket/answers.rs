@@ -7,6 +7,7 @@ use crate::api::rest::consumer_shape::Acked;
 use crate::reads::TipShape;
 use crate::tracker::DescriptorId;
 use crate::wire::ApiError;
+use crate::wire::error_codes::ErrorCode;
 use crate::wire::json::{Balance, server_events};
 
 server_events! {
@@ -78,6 +79,7 @@ pub struct Subscribed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ErrorCode>")]
     pub(super) code: Option<&'static str>,
 }
 
@@ -113,6 +115,7 @@ pub struct SubscribedConsumer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ErrorCode>")]
     pub(super) code: Option<&'static str>,
     /// The oldest cursor that can still be read after.
     #[serde(skip_serializing_if = "Option::is_none")]
