@@ -156,9 +156,9 @@ class Connection:
             # A refusal by the daemon; anything else is tried again by the library.
             if error["data"]["code"] not in PASSES:
                 return self.fail(error["message"], error["data"]["code"])
-            error = error["message"]
+            error = error["message"].removesuffix(".")
         if not self.unreachable:
-            self.note(f"cannot connect to {self.url}: {str(error).removesuffix('.')}. Trying again.")
+            self.note(f"cannot connect to {self.url}: {error}. Trying again.")
         self.unreachable = True
 
     def fail(self, error: str, code: str) -> None:
