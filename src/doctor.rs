@@ -108,7 +108,7 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
     Some(found.chain)
 }
 
-/// By reading what is there. Whether the stream is of this node's chain is told when that is known.
+/// Nothing is changed there. Whether the stream is of this node's chain is told when that is known.
 async fn examine_bus(config: &Config, chain: Option<ChainInfo>, report: &mut Report<impl Write>) {
     let Some(url) = &config.bus.url else {
         return;

@@ -251,7 +251,7 @@ pub enum Remedy {
 
     /// For a user that exists.
     #[error(
-        "run: redis-cli ACL SETUSER NAME '~{keys}*' +@hash +@stream +@scripting +unlink +expire +info +time"
+        "run: redis-cli ACL SETUSER NAME '~{keys}*' +@hash +@stream +@scripting +unlink +expire +info +time +select"
     )]
     AllowBus { keys: String },
 
@@ -266,6 +266,9 @@ pub enum Remedy {
 
     #[error("raise maxmemory in redis.conf, or lower bus.max_length")]
     RedisMemory,
+
+    #[error("start the replicas of Redis, or lower min-replicas-to-write in redis.conf")]
+    StartReplicas,
 
     #[error("set bus.stream to another name")]
     OtherBusStream,

@@ -12,13 +12,15 @@ use redis::{
 
 use super::entry::{self, Entry};
 use super::exporter::{Found, LEASE, LastEntry, Position, Refusal, Take};
-use super::keys::{CURRENT, EXPIRES, Keys, NETWORK, WRITER};
+use super::keys::{CURRENT, EXPIRES, Keys, LEFT, NETWORK, WRITER};
 use super::problem::Problem;
 use crate::config::BusUrl;
 use crate::wire::address::network_name;
 
 /// For a connection, and for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes per second for which the time of a single event is enough.
+const SLOWEST: u64 = 16 << 10;
 /// The oldest Redis that is taken: users came with 6.0, what an edge reads with 6.2.
 const OLDEST: (u32, u32) = (6, 2);
 /// For readers to finish with a stream that was left.
@@ -35,6 +37,17 @@ const RELEASE: &str = include_str!("release.lua");
 pub struct Place {
     pub url: BusUrl,
     pub keys: Keys,
+}
+
+/// What is written when the lease is taken.
+pub struct TakeWords<'a> {
+    pub writer: &'a str,
+    /// As JSON.
+    pub starts: &'a str,
+    pub network: &'a str,
+    /// The cursor from which who has none reads.
+    pub from: &'a str,
+    pub max_length: u64,
 }
 
 /// A connection to the node that has the keys.
@@ -63,7 +76,7 @@ pub async fn try_out(
                 network: found.network,
             })
         }
-        _ => Ok(()),
+        _ => connection.try_writing().await,
     }
 }
 
@@ -145,18 +158,19 @@ impl Connection {
     }
 
     pub async fn look(&mut self) -> Result<Found, Problem> {
-        let fields = [CURRENT, NETWORK, WRITER, EXPIRES];
+        let fields = [CURRENT, NETWORK, WRITER, EXPIRES, LEFT];
         let pointer = self.keys.pointer().to_owned();
-        let fields: [Option<String>; 4] = self
+        let fields: [Option<Vec<u8>>; 5] = self
             .ask(redis::cmd("HMGET").arg(pointer).arg(&fields))
             .await?;
         let (seconds, microseconds): (u64, u64) = self.ask(&redis::cmd("TIME")).await?;
-        let [current, network, writer, expires] = fields;
+        let [current, network, writer, expires, left] =
+            fields.map(|field| field.map(|bytes| lossy(&bytes)));
         let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
-        let current = number(current);
-        let last = match current {
-            Some(n) => self.last_entry(n).await?,
-            None => None,
+        let current = current.map(|text| stream_number(&text)).transpose()?;
+        let (last, greatest) = match current {
+            Some(n) => self.end_of(n).await?,
+            None => (None, String::new()),
         };
         Ok(Found {
             now: seconds
@@ -166,48 +180,59 @@ impl Connection {
             network: network.unwrap_or_default(),
             writer: writer.unwrap_or_default(),
             expires: number(expires).unwrap_or_default(),
+            left: number(left),
             last,
+            greatest,
         })
     }
 
-    async fn last_entry(&mut self, n: u64) -> Result<Option<LastEntry>, Problem> {
-        let stream = self.keys.stream(n);
-        let mut last = redis::cmd("XREVRANGE");
-        last.arg(&stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let entries: Vec<(String, HashMap<String, String>)> = self.ask(&last).await?;
-        let Some((id, mut fields)) = entries.into_iter().next() else {
-            return Ok(None);
+    /// The last entry of a stream and the greatest id that it has had, of one moment.
+    async fn end_of(&mut self, n: u64) -> Result<(Option<LastEntry>, String), Problem> {
+        let mut info = redis::cmd("XINFO");
+        info.arg("STREAM").arg(self.keys.stream(n));
+        let info: HashMap<String, redis::Value> = match info.query_async(&mut self.redis).await {
+            Err(cause) if cause.to_string().contains("no such key") => HashMap::new(),
+            answer => answer.map_err(|cause| self.problem(&cause))?,
         };
-        let info: HashMap<String, redis::Value> = self
-            .ask(redis::cmd("XINFO").arg("STREAM").arg(&stream))
-            .await?;
-        let greatest = info.get("last-generated-id").cloned();
-        let greatest = greatest.and_then(|value| String::from_redis_value(value).ok());
-        Ok(Some(LastEntry {
-            cursor: fields.remove("cursor").unwrap_or_default(),
-            greatest: greatest.unwrap_or_else(|| id.clone()),
-            id,
-        }))
+        let text = |value: &redis::Value| {
+            let bytes = Vec::<u8>::from_redis_value(value.clone()).ok()?;
+            Some(lossy(&bytes))
+        };
+        let greatest = info.get("last-generated-id").and_then(text);
+        let greatest = greatest.filter(|id| id != "0-0").unwrap_or_default();
+        let last = info.get("last-entry").cloned();
+        let last = last
+            .and_then(|value| <(String, Vec<(Vec<u8>, Vec<u8>)>)>::from_redis_value(value).ok());
+        let last = last.map(|(id, fields)| {
+            let mut fields = fields.into_iter();
+            let cursor = fields.find(|(name, _)| name == b"cursor");
+            LastEntry {
+                id,
+                cursor: cursor.map_or(String::new(), |(_, value)| lossy(&value)),
+            }
+        });
+        Ok((last, greatest))
     }
 
     pub async fn take(
         &mut self,
         take: &Take,
-        writer: &str,
-        starts: &str,
-        network: &str,
+        words: &TakeWords<'_>,
     ) -> Result<Option<Refusal>, Problem> {
         let stream = take.at.stream;
-        let current = take.expected.map_or(String::new(), |n| n.to_string());
+        let text = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
         let mut script = self.take.prepare_invoke();
         script
             .key(self.keys.pointer())
             .key(self.keys.stream(stream));
-        if let Some(left) = take.expected {
+        if let Some(left) = take.at.left {
             script.key(self.keys.stream(left));
         }
-        script.arg(writer).arg(lease()).arg(current).arg(stream);
-        script.arg(starts).arg(network).arg(LEFT_SECONDS);
+        script.arg(words.writer).arg(lease());
+        script.arg(text(take.expected)).arg(stream);
+        script.arg(words.starts).arg(words.network).arg(words.from);
+        script.arg(text(take.at.left)).arg(LEFT_SECONDS);
+        script.arg(words.max_length);
         let answer = script.invoke_async(&mut self.redis).await;
         answer.map(refusal).map_err(|cause| self.problem(&cause))
     }
@@ -224,6 +249,9 @@ impl Connection {
         script
             .key(self.keys.pointer())
             .key(self.keys.stream(at.stream));
+        if let Some(left) = at.left {
+            script.key(self.keys.stream(left));
+        }
         script.arg(writer).arg(lease()).arg(at.stream);
         script.arg(at.last.map_or(String::new(), entry::id));
         script.arg(max_length);
@@ -231,8 +259,32 @@ impl Connection {
             script.arg(entry::id(it.number)).arg(it.after).arg(it.event);
             script.arg(it.subject).arg(it.cursor).arg(it.data);
         }
+        // One event may be large; of more, fewer are tried.
+        let patience = match entries {
+            [only] => PATIENCE + Duration::from_secs(only.data.len() as u64 / SLOWEST),
+            _ => PATIENCE,
+        };
+        self.redis.set_response_timeout(patience);
         let answer = script.invoke_async(&mut self.redis).await;
+        self.redis.set_response_timeout(PATIENCE);
         answer.map(refusal).map_err(|cause| self.problem(&cause))
+    }
+
+    /// By what writes nothing and is refused where a write would be: for a user who may not, at a
+    /// replica, without memory.
+    async fn try_writing(&mut self) -> Result<(), Problem> {
+        let (pointer, none) = (self.keys.pointer().to_owned(), self.keys.stream(0));
+        let mut commands = ["HDEL", "XADD", "UNLINK", "EXPIRE"].map(redis::cmd);
+        let [hdel, xadd, unlink, expire] = &mut commands;
+        hdel.arg(pointer).arg("");
+        xadd.arg(&none).arg("NOMKSTREAM").arg("1-0").arg("after");
+        xadd.arg("0");
+        unlink.arg(&none);
+        expire.arg(&none).arg(LEFT_SECONDS);
+        for command in &commands {
+            let _: redis::Value = self.ask(command).await?;
+        }
+        self.release("").await
     }
 
     /// Gives the lease back.
@@ -242,6 +294,20 @@ impl Connection {
         let answer: Result<redis::Value, _> = script.invoke_async(&mut self.redis).await;
         answer.map(|_| ()).map_err(|cause| self.problem(&cause))
     }
+}
+
+/// Whatever bytes somebody else has put there.
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The field [`CURRENT`], as it is written.
+fn stream_number(text: &str) -> Result<u64, Problem> {
+    let number = text.parse().ok();
+    let number = number.filter(|number: &u64| number.to_string() == text);
+    number.ok_or_else(|| Problem::OtherKeys {
+        cause: format!("the field {CURRENT} is {text:?}"),
+    })
 }
 
 fn lease() -> u64 {
@@ -289,7 +355,15 @@ async fn ask_sentinels(sentinels: &[url::Url], master: &str) -> Result<(String, 
         match asked.await {
             Ok(Some(at)) => return Ok(at),
             Ok(None) => is_unknown = true,
-            Err(cause) => silent = Some(unreachable(&cause, &info.addr().to_string())),
+            Err(cause) => {
+                let at = info.addr().to_string();
+                silent = Some(match cause.kind() {
+                    ErrorKind::Io | ErrorKind::Parse => unreachable(&cause, &at),
+                    _ => Problem::Refused {
+                        cause: format!("the Sentinel at {at} says: {cause}"),
+                    },
+                });
+            }
         }
     }
     let no_master = Problem::NoMaster {
@@ -298,8 +372,16 @@ async fn ask_sentinels(sentinels: &[url::Url], master: &str) -> Result<(String, 
     Err(silent.filter(|_| !is_unknown).unwrap_or(no_master))
 }
 
-/// The same user, password and database at another node.
+/// The same user, password and database at another node; without a host: at the same one.
 fn to_other(info: ConnectionInfo, (host, port): (String, u16)) -> ConnectionInfo {
+    let host = match info.addr() {
+        ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. }
+            if host.is_empty() =>
+        {
+            own.clone()
+        }
+        _ => host,
+    };
     let addr = match info.addr() {
         ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
             host,
@@ -314,6 +396,10 @@ fn to_other(info: ConnectionInfo, (host, port): (String, u16)) -> ConnectionInfo
 
 /// Where a cluster's node sends to.
 fn moved(cause: &RedisError) -> Option<(String, u16)> {
+    // What a slot that is being moved asks for (`ASK`) is refused until it has arrived.
+    if cause.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
     let (at, _) = cause.redirect_node()?;
     let (host, port) = at.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -350,12 +436,19 @@ fn problem(cause: &RedisError, at: &str, keys: &Keys) -> Problem {
         },
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Problem::Replica { at: at.to_owned() },
         ErrorKind::Io | ErrorKind::Parse => unreachable(cause, at),
+        // Without its kind, as the client tells it.
+        _ if says("Authentication required") => Problem::Login { cause: text },
+        _ if says("refused to switch database") && says("no permissions") => Problem::NotAllowed {
+            cause: text,
+            keys: keys.pointer().to_owned(),
+        },
         _ if says("NOAUTH") || says("WRONGPASS") => Problem::Login { cause: text },
         _ if says("NOPERM") || says("executing the script can't") => Problem::NotAllowed {
             cause: text,
             keys: keys.pointer().to_owned(),
         },
         _ if says("READONLY") => Problem::Replica { at: at.to_owned() },
+        _ if says("NOREPLICAS") => Problem::Replicas { cause: text },
         _ if says("OOM") => Problem::Memory { cause: text },
         _ if says("WRONGTYPE") => Problem::OtherKeys { cause: text },
         _ => Problem::Refused { cause: text },

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Look ──► Take ──► Write ─┐     refused because something has changed: Look
-//!   ▲                 ▲    │     held by another, failed: Wait
+//!   ▲                 ▲    │     held by another, failed, changed again and again: Wait
 //!   └───── Wait       └────┘     what follows is gone from the log: Look
 //! ```
 
@@ -25,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const HELD_PAUSE: Duration = Duration::from_secs(2);
 /// Looks without a pause when what was found has changed each time.
 const MOST_CHANGES: u32 = 3;
+/// Bytes of events in one script, about: while it runs, Redis does nothing else.
+const MOST_ROOM: usize = 1 << 20;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Take {
     pub at: Position,
     /// Why the next one is begun.
     pub begun: Option<Reason>,
+    /// The log's head: readers without a cursor begin no earlier, whatever is still to be written.
+    pub from: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct Position {
     pub last: Option<u64>,
     /// What follows this number in the log is next.
     pub place: u64,
+    /// The stream that was left for it.
+    pub left: Option<u64>,
 }
 
 /// Why a stream is left.
@@ -99,16 +105,18 @@ pub struct Found {
     pub network: String,
     pub writer: String,
     pub expires: u64,
+    /// The stream that was left for the current one.
+    pub left: Option<u64>,
     /// Of the current stream.
     pub last: Option<LastEntry>,
+    /// The greatest id that the current stream has had; empty: none.
+    pub greatest: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastEntry {
     pub id: String,
     pub cursor: String,
-    /// The greatest id that the stream has had.
-    pub greatest: String,
 }
 
 /// What the log has.
@@ -135,8 +143,11 @@ pub struct Exporter {
     max_length: u64,
     /// The greatest number of a stream that was seen or begun: none is used twice.
     newest: u64,
+    /// The stream that was current when there was a pointer.
+    known: Option<u64>,
     changes: u32,
     failures: u32,
+    room: usize,
     step: Step,
     problem: Option<Problem>,
 }
@@ -148,8 +159,10 @@ impl Exporter {
             network,
             max_length,
             newest: 0,
+            known: None,
             changes: 0,
             failures: 0,
+            room: MOST_ROOM,
             step: Step::Look,
             problem: None,
         }
@@ -164,6 +177,12 @@ impl Exporter {
         self.problem.as_ref()
     }
 
+    /// Bytes of events that go into one script, about; at least one event does. Fewer after each
+    /// that was not answered in time, so that a slow link carries some.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
     /// The id of this start, by which the lease is ours.
     pub fn writer(&self) -> &str {
         self.starts.cursor(u64::MAX).0
@@ -176,9 +195,11 @@ impl Exporter {
 
     pub fn looked(&mut self, found: &Found, log: Span) {
         self.newest = self.newest.max(found.current.unwrap_or_default());
-        let left = found.expires.saturating_sub(found.now);
-        if found.writer != self.writer() && left > 0 {
-            return self.held(found.writer.clone(), Duration::from_millis(left));
+        self.known = found.current.or(self.known);
+        let left = Duration::from_millis(found.expires.saturating_sub(found.now));
+        // More is left than a lease lasts: Redis's clock was set back.
+        if found.writer != self.writer() && !left.is_zero() && left <= LEASE {
+            return self.held(found.writer.clone(), left);
         }
         if found.current.is_some() && found.network != self.network {
             let network = found.network.clone();
@@ -186,29 +207,38 @@ impl Exporter {
             self.step = Step::Wait(LONGEST_PAUSE);
             return;
         }
-        self.step = Step::Take(match self.continued(found, log) {
-            Ok(at) => Take {
-                expected: found.current,
-                at,
-                begun: None,
-            },
-            Err(reason) => Take {
-                expected: found.current,
-                at: self.next_stream(found, log),
-                begun: Some(reason),
-            },
+        let (at, begun) = match self.continued(found, log) {
+            Ok(at) => (at, None),
+            Err(reason) => (self.next_stream(found, log), Some(reason)),
+        };
+        self.step = Step::Take(Take {
+            expected: found.current,
+            at,
+            begun,
+            from: log.head,
         });
     }
 
     /// Where the current stream goes on.
     fn continued(&self, found: &Found, log: Span) -> Result<Position, Reason> {
         let stream = found.current.ok_or(Reason::None)?;
-        let last = found.last.as_ref().ok_or(Reason::Empty)?;
+        let Some(last) = &found.last else {
+            // Begun by this start, it is of this log and may have any ids.
+            let is_ours = found.greatest.is_empty() && found.writer == self.writer();
+            return is_ours
+                .then(|| Position {
+                    stream,
+                    last: None,
+                    place: self.beginning(log),
+                    left: found.left,
+                })
+                .ok_or(Reason::Empty);
+        };
         let number = cursor::read(&self.starts, &last.cursor).ok();
         let number =
             number.filter(|number| entry::number(&last.id) == Some(*number) && *number <= log.head);
         let number = number.ok_or_else(|| Reason::NotOfThisLog(last.cursor.clone()))?;
-        if last.greatest != last.id {
+        if found.greatest != last.id {
             return Err(Reason::IdsBeyond);
         }
         if number.saturating_add(1) < log.first {
@@ -218,38 +248,54 @@ impl Exporter {
             stream,
             last: Some(number),
             place: number,
+            left: found.left,
         })
     }
 
-    /// The next one begins with as much of the log as a stream keeps. Its number is above all that
-    /// were seen, and also above those that a flush or a failover has hidden: these were begun
-    /// before now.
+    /// Its number is above all that were seen, and also above those that a flush or a failover has
+    /// hidden: these were begun before now.
     fn next_stream(&mut self, found: &Found, log: Span) -> Position {
         self.newest = self.newest.saturating_add(1).max(found.now / 1000);
-        let kept = match self.max_length {
-            0 => 0,
-            length => log.head.saturating_sub(length),
-        };
         Position {
             stream: self.newest,
             last: None,
-            place: kept.max(log.first.saturating_sub(1)),
+            place: self.beginning(log),
+            left: found.current.or(self.known),
+        }
+    }
+
+    /// A stream begins with as much of the log as it keeps.
+    fn beginning(&self, log: Span) -> u64 {
+        let mut place = match self.max_length {
+            0 => 0,
+            _ => log.head,
+        };
+        loop {
+            let skipped = self.starts.skipped(place, log.head);
+            let kept = log.head.saturating_sub(place).saturating_sub(skipped);
+            let missing = self.max_length.saturating_sub(kept);
+            if missing == 0 || place == 0 {
+                return place.max(log.first.saturating_sub(1));
+            }
+            // Numbers that were skipped are passed at once.
+            place = self.starts.cursor(place.saturating_sub(missing)).1;
         }
     }
 
     /// The lease is ours.
     pub fn taken(&mut self) {
         if let Step::Take(take) = &self.step {
+            self.known = Some(take.at.stream);
             self.step = Step::Write(take.at);
-            self.problem = None;
         }
     }
 
     /// The stream goes up to this number now.
     pub fn appended(&mut self, number: Option<u64>) {
-        (self.changes, self.failures) = (0, 0);
+        (self.changes, self.failures, self.problem) = (0, 0, None);
         if let (Step::Write(at), Some(number)) = (&mut self.step, number) {
             (at.last, at.place) = (Some(number), number);
+            self.room = self.room.saturating_add(self.room / 8 + 1).min(MOST_ROOM);
         }
     }
 
@@ -258,10 +304,12 @@ impl Exporter {
             Refusal::Held { writer, left } => self.held(writer, left),
             Refusal::Changed => {
                 self.changes = self.changes.saturating_add(1);
-                self.step = match self.changes {
-                    0..=MOST_CHANGES => Step::Look,
-                    _ => Step::Wait(LONGEST_PAUSE),
-                };
+                self.step = Step::Look;
+                if self.changes > MOST_CHANGES {
+                    let cause = "they change again and again".to_owned();
+                    self.problem = Some(Problem::OtherKeys { cause });
+                    self.step = Step::Wait(LONGEST_PAUSE);
+                }
             }
         }
     }
@@ -278,6 +326,9 @@ impl Exporter {
 
     /// Redis cannot be reached, or refuses.
     pub fn failed(&mut self, problem: Problem) {
+        if let (Step::Write(_), Problem::Unreachable { .. }) = (&self.step, &problem) {
+            self.room /= 2;
+        }
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(8));
         self.failures = self.failures.saturating_add(1);
         self.problem = Some(problem);

@@ -5,8 +5,11 @@
 //! {<name>}      hash    current   n of the stream that is written
 //!                       starts    the starts of its log, as JSON: [["<id>", first, held], …]
 //!                       network   main, test, testnet4, signet, regtest
-//!                       writer    start id of the daemon that holds the lease
-//!                       expires   when the lease ends, in ms by Redis's clock; 0: given back
+//!                       from      cursor from which who has none reads: the log's head when the
+//!                                 lease was taken
+//!                       left      n of the stream that was left for the current one, or empty
+//!                       writer    start id of the daemon that has or had the lease
+//!                       expires   when the lease ends, in ms by Redis's clock; absent: given back
 //! {<name>}:<n>  stream  entries (`entry`)
 //! ```
 
@@ -18,6 +21,7 @@ use crate::wire::address::network_name;
 pub const CURRENT: &str = "current";
 pub const STARTS: &str = "starts";
 pub const NETWORK: &str = "network";
+pub const LEFT: &str = "left";
 pub const WRITER: &str = "writer";
 pub const EXPIRES: &str = "expires";
 

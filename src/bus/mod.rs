@@ -11,12 +11,17 @@
 //! 3. A script in Redis appends a batch only if the lease is ours, the stream is the current one,
 //!    and its last entry is the one that we expect. So neither a broken connection nor a second
 //!    writer leaves a gap, and what is sent again is refused.
-//! 4. A stream that this log cannot continue (its last entry is not of this log, it is empty, or
+//! 4. A stream that this log cannot continue (its last entry is not of this log, it was emptied, or
 //!    retention has taken what follows) is left for readers to finish with, and the next one begun.
+//!    The one that was left last goes at once when Redis has no memory. One that this start has
+//!    begun and that has no entry yet is gone on with.
 //! 5. The daemon waits for Redis nowhere. Each call has a bound of time, in a task of its own.
 //! 6. Who writes holds a lease, by the start's id. It is taken only when it has lapsed or was given
-//!    back; who finds another one there stops writing and says so.
-//! 7. User and password of the URL are in no log line, status or error.
+//!    back; who finds another one there stops writing and says so. One that would last for longer
+//!    than leases do has lapsed: Redis's clock was set back.
+//! 7. The password of the URL is in no log line, status or error.
+//! 8. Who reads without a cursor begins where the log ended when the lease was taken, or behind it:
+//!    what a stream is filled up with is no news.
 //!
 //! ```text
 //! keys, entry   how it looks in Redis; an edge reads by the same

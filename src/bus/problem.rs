@@ -21,6 +21,8 @@ pub enum Problem {
     NoMaster { master: String },
     #[error("Redis has no memory left: {cause}")]
     Memory { cause: String },
+    #[error("Redis does not write without its replicas: {cause}")]
+    Replicas { cause: String },
     #[error("there is something else at the keys of the bus: {cause}")]
     OtherKeys { cause: String },
     #[error("the stream is of another network ({network})")]
@@ -43,6 +45,7 @@ impl Problem {
             Self::Replica { .. } => Remedy::NameRedisMaster,
             Self::NoMaster { .. } => Remedy::NameSentinelMaster,
             Self::Memory { .. } => Remedy::RedisMemory,
+            Self::Replicas { .. } => Remedy::StartReplicas,
             Self::OtherKeys { .. } | Self::OtherNetwork { .. } => Remedy::OtherBusStream,
             Self::Held { .. } => Remedy::OneBusWriter,
             Self::Refused { .. } => return None,

@@ -27,13 +27,13 @@ pub struct BusStatus {
     pub url: String,
     /// The key of the stream that is written, or was last.
     pub stream: Option<String>,
-    /// Number of the last event in it.
+    /// Number of the last event in it; `None`: it is empty, or not known yet.
     pub written: Option<u64>,
     /// Why it waits.
     pub problem: Option<Problem>,
     /// Entries written since the start.
     pub entries: u64,
-    /// Times that writing was interrupted since the start.
+    /// Times that it had to wait since the start.
     pub problems: u64,
 }
 
@@ -75,13 +75,13 @@ impl Told {
         self.0.send_modify(|status| {
             let kind = status.problem.as_ref().map(discriminant);
             if kind != Some(discriminant(problem)) {
-                status.problems = status.problems.saturating_add(1);
                 let remedy = problem.remedy().map(|remedy| format!(": {remedy}"));
                 let remedy = remedy.unwrap_or_default();
                 tracing::warn!("the bus does not write: {problem}{remedy}");
             }
             if status.state != BusState::Waiting {
                 (status.state, status.since) = (BusState::Waiting, now_ms());
+                status.problems = status.problems.saturating_add(1);
             }
             status.problem = Some(problem.clone());
         });

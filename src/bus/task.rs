@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Place};
+use super::connection::{Connection, Place, TakeWords};
 use super::entry::Entry;
 use super::exporter::{Exporter, Position, RENEW, Span, Step, Take};
 use super::keys::{Keys, starts_to_json};
@@ -19,9 +19,8 @@ use crate::store::StoreReader;
 use crate::wire::EventEncoder;
 use crate::wire::address::network_name;
 
-/// Events of one script, and bytes of them, about: while it runs, Redis does nothing else.
+/// Events of one script.
 const BATCH: usize = 500;
-const BATCH_BYTES: usize = 1 << 20;
 /// For giving the lease back at a stop; then it lapses.
 const RELEASE: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -41,7 +40,8 @@ pub struct BusTask {
     exporter: Exporter,
     connection: Option<Connection>,
     told: Told,
-    renewed: Instant,
+    /// When the lease is renewed if there is nothing to write.
+    renew_at: Instant,
 }
 
 /// One event as it is sent.
@@ -71,7 +71,7 @@ impl BusTask {
             store: reader,
             connection: None,
             told,
-            renewed: Instant::now(),
+            renew_at: Instant::now(),
         };
         (task, seen)
     }
@@ -84,7 +84,8 @@ impl BusTask {
         stop: CancellationToken,
     ) {
         stop.run_until_cancelled(self.work(&log, &dispatch)).await;
-        if let (Some(connection), Step::Write(_)) = (&mut self.connection, self.exporter.step()) {
+        // Also when what it did last was not answered.
+        if let Some(connection) = &mut self.connection {
             let released = timeout(RELEASE, connection.release(self.exporter.writer())).await;
             if !matches!(released, Ok(Ok(()))) {
                 tracing::debug!("the lease of the bus was not given back, and lapses");
@@ -109,7 +110,7 @@ impl BusTask {
                     self.exporter.waited();
                 }
                 Step::Look => self.look(log).await,
-                Step::Take(take) => self.take(&take).await,
+                Step::Take(take) => self.take(&take, log).await,
                 Step::Write(at) => self.write(&at, log, &mut reader).await,
             }
         }
@@ -144,21 +145,27 @@ impl BusTask {
         self.exporter.looked(&found, Span { first, head });
     }
 
-    async fn take(&mut self, take: &Take) {
+    async fn take(&mut self, take: &Take, log: &EventLog) {
         let Some(connection) = &mut self.connection else {
             return self.exporter.waited();
         };
         let (writer, starts) = (self.exporter.writer(), starts_to_json(self.store.starts()));
-        let taken = connection.take(take, writer, &starts, self.network).await;
-        match taken {
+        let words = TakeWords {
+            writer,
+            starts: &starts,
+            network: self.network,
+            from: &log.encoder.cursor(take.from),
+            max_length: self.max_length,
+        };
+        match connection.take(take, &words).await {
             Ok(None) => {
                 self.exporter.taken();
-                self.renewed = Instant::now();
+                // Whether it can be written is seen at once.
+                self.renew_at = Instant::now();
                 let stream = self.place.keys.stream(take.at.stream);
                 if let Some(reason) = &take.begun {
                     tracing::info!(stream, after = take.at.place, "a stream is begun: {reason}");
                 }
-                self.told.writing(&stream, Some(take.at.place), 0);
             }
             Ok(Some(refusal)) => self.exporter.refused(refusal),
             Err(problem) => self.failed(problem),
@@ -166,7 +173,7 @@ impl BusTask {
     }
 
     async fn write(&mut self, at: &Position, log: &EventLog, reader: &mut Reader<()>) {
-        let enough = sleep_until(self.renewed + RENEW);
+        let enough = sleep_until(self.renew_at);
         let batch = match reader.read_batch(at.place, BATCH, Some(enough)).await {
             Ok(batch) => batch,
             Err(PageError::Expired) => return self.exporter.expired(),
@@ -183,7 +190,11 @@ impl BusTask {
                 entry,
             })
             .collect();
-        let entries = entries(&ready, &log.encoder);
+        let entries = entries(&ready, &log.encoder, self.exporter.room());
+        if let (true, Some(it)) = (entries.is_empty(), ready.first()) {
+            let cause = format!("event {} cannot be encoded", it.entry.number);
+            return self.failed(Problem::Refused { cause });
+        }
         let Some(connection) = &mut self.connection else {
             return self.exporter.waited();
         };
@@ -193,10 +204,10 @@ impl BusTask {
             Ok(None) => {
                 let number = entries.last().map(|entry| entry.number);
                 self.exporter.appended(number);
-                self.renewed = Instant::now();
+                self.renew_at = Instant::now() + RENEW;
                 let stream = self.place.keys.stream(at.stream);
-                let written = number.unwrap_or(at.place);
-                self.told.writing(&stream, Some(written), entries.len());
+                self.told
+                    .writing(&stream, number.or(at.last), entries.len());
             }
             Ok(Some(refusal)) => self.exporter.refused(refusal),
             Err(problem) => self.failed(problem),
@@ -206,7 +217,7 @@ impl BusTask {
 
 /// As many as go into one script. One that cannot be encoded, which cannot happen, is left out, and
 /// the next one's `after` says so.
-fn entries<'a>(ready: &'a [Ready], encoder: &EventEncoder) -> Vec<Entry<'a>> {
+fn entries<'a>(ready: &'a [Ready], encoder: &EventEncoder, room: usize) -> Vec<Entry<'a>> {
     let mut bytes = 0_usize;
     let encoded = ready.iter().filter_map(|it| {
         let encoded = it.entry.encoded(encoder)?;
@@ -220,7 +231,7 @@ fn entries<'a>(ready: &'a [Ready], encoder: &EventEncoder) -> Vec<Entry<'a>> {
         })
     });
     let fits = |entry: &Entry<'_>| {
-        let fits = bytes < BATCH_BYTES;
+        let fits = bytes == 0 || bytes < room;
         bytes = bytes.saturating_add(entry.data.len());
         fits
     };

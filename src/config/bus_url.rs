@@ -39,7 +39,16 @@ impl BusUrl {
                     && (database.is_empty() || database.parse::<u32>().is_ok())
                     && url.query().is_none()
             }
-            "unix" => url.host_str().is_none_or(str::is_empty) && url.path().len() > 1,
+            "unix" => {
+                let mut queries = url.query_pairs();
+                url.host_str().is_none_or(str::is_empty)
+                    && url.path().len() > 1
+                    && queries.all(|(name, value)| match &*name {
+                        "db" => value.parse::<u32>().is_ok(),
+                        "user" | "pass" => true,
+                        _ => false,
+                    })
+            }
             _ => false,
         };
         (is_good && url.fragment().is_none()).then_some(Self::Server(url))
@@ -172,7 +181,7 @@ mod tests {
             "rediss://host#insecure", "redis://host?x=1", "unix://host/path", "unix:///",
             "redis+sentinel://host", "redis+sentinel:///main", "redis+sentinel://a,/main", "redis+sentinel://a/ma in",
             "redis+sentinel://a/main/x", "redis+sentinel://a/main#insecure", "valkey+sentinel://a/main",
-            "redis+cluster://a",
+            "redis+cluster://a", "unix:///redis.sock?db=x", "unix:///redis.sock?password=x",
         ];
         for text in texts {
             assert_eq!(text.parse::<BusUrl>(), Err(()), "{text}");

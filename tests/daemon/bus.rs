@@ -7,7 +7,7 @@ mod refused;
 use std::collections::HashMap;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{COIN, Daemon, Node, RedisServer, wait_until};
 
@@ -71,9 +71,11 @@ fn stream(redis: &RedisServer) -> Vec<Told> {
     entries.into_iter().map(read).collect()
 }
 
-/// The daemon's log of addresses and blocks.
+/// The daemon's log.
 fn log(daemon: &Daemon) -> Vec<Told> {
-    let answer = daemon.get("/events?limit=1000").json;
+    let answer = daemon
+        .get("/events?limit=1000&address=all&descriptor=all")
+        .json;
     let events = answer["events"].as_array().expect("events").iter();
     let read = |event: &Value| {
         let cursor = event["data"]["cursor"]
@@ -81,7 +83,9 @@ fn log(daemon: &Daemon) -> Vec<Told> {
             .expect("a cursor")
             .to_owned();
         let (_, number) = cursor.rsplit_once('-').expect("a number");
-        let subject = event["data"]["address"].as_str().unwrap_or_default();
+        let data = &event["data"];
+        let subject = data["address"].as_str().or(data["descriptor_id"].as_str());
+        let subject = subject.unwrap_or_default();
         (
             number.parse().expect("a number"),
             event["event"].as_str().expect("a name").to_owned(),
@@ -98,6 +102,7 @@ fn is_the_log(redis: &RedisServer, daemon: &Daemon) -> usize {
     caught_up(daemon);
     let (stream, log) = (stream(redis), log(daemon));
     let kept = log.len().saturating_sub(stream.len());
+    assert!(!stream.is_empty(), "{}", daemon.log());
     assert_eq!(stream, log[kept..], "{}", daemon.log());
     stream.len()
 }
@@ -114,9 +119,17 @@ fn every_event_is_written_once_and_a_restart_goes_on_with_the_same_stream() {
     let mut daemon = start(&node, &redis);
     let address = node.address();
     daemon.watch(&address);
+    let listed = node.owner("listdescriptors", json!([]));
+    let listed = listed["descriptors"].as_array().expect("a list");
+    let mut texts = listed.iter().filter_map(|one| one["desc"].as_str());
+    let wallet = texts.find(|text| text.starts_with("wpkh("));
+    let added = daemon.post("/descriptors", &json!({ "descriptor": wallet }));
+    let id = added.json["descriptor_id"].as_str().expect("an id");
     pay(&node, &daemon, &address);
     let before = is_the_log(&redis, &daemon);
     assert!(before >= 3, "{before}");
+    let of_wallet = stream(&redis).iter().any(|told| told.2 == id);
+    assert!(of_wallet, "{:?}", stream(&redis));
     let (bus, found) = (status(&daemon), pointer(&redis));
     let key = format!("{KEY}:{}", found["current"]);
     assert_eq!(
@@ -136,7 +149,8 @@ fn every_event_is_written_once_and_a_restart_goes_on_with_the_same_stream() {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
     daemon.stop();
-    assert_eq!(pointer(&redis)["expires"], "0", "the lease is given back");
+    let expires = pointer(&redis).get("expires").cloned();
+    assert_eq!(expires, None, "the lease is given back");
 
     daemon.restart();
     pay(&node, &daemon, &address);
@@ -195,6 +209,16 @@ fn redis_that_loses_its_last_entries_gets_them_again_and_a_flushed_one_gets_a_ne
         assert!(daemon.log().contains(what), "{what}: {}", daemon.log());
         is_the_log(&redis, &daemon);
     }
+    // What somebody else has put there is no cursor, whatever its bytes.
+    let key = format!("{KEY}:{}", current(&redis));
+    let mut connection = redis.connection().expect("Redis answers");
+    let mut foreign = redis::cmd("XADD");
+    foreign.arg(&key).arg("*").arg("cursor").arg(&b"\xff"[..]);
+    let _: String = foreign.query(&mut connection).expect("an id");
+    wait_until("the next stream", || {
+        daemon.log().contains("is not of this log").then_some(())
+    });
+    is_the_log(&redis, &daemon);
     // Its ids are beyond its last entry.
     let key = format!("{KEY}:{}", current(&redis));
     let last = stream(&redis).last().expect("an entry").0;
@@ -231,6 +255,39 @@ fn a_trimmed_stream_is_a_stretch_of_the_log_and_entries_say_what_is_missing() {
         format!("{}-0", first[0].1[1].parse::<u64>().unwrap() + 1),
         first[0].0
     );
+}
+
+#[test]
+fn a_lease_that_would_last_for_hours_is_none_and_a_pointer_of_somebody_else_is_told() {
+    let (node, redis) = (Node::start(), RedisServer::start());
+    let mut daemon = start(&node, &redis);
+    caught_up(&daemon);
+    daemon.stop();
+    let of_another = |left: u64| {
+        let (now, _): (u64, u64) = redis.ask(&["TIME"]);
+        let expires = ((now + left) * 1000).to_string();
+        let words = ["HSET", KEY, "writer", "other", "expires", &expires];
+        let _: u64 = redis.ask(&words);
+    };
+    // Redis's clock was set back by an hour.
+    of_another(3600);
+    daemon.restart();
+    let address = node.address();
+    daemon.watch(&address);
+    pay(&node, &daemon, &address);
+    is_the_log(&redis, &daemon);
+    daemon.stop();
+    let n = current(&redis);
+    for foreign in ["x", "007", ""] {
+        let _: u64 = redis.ask(&["HSET", KEY, "current", foreign]);
+        daemon.restart();
+        waits(&daemon, "something else at the keys");
+        daemon.stop();
+    }
+    let _: u64 = redis.ask(&["HSET", KEY, "current", &n]);
+    daemon.restart();
+    is_the_log(&redis, &daemon);
+    assert_eq!(current(&redis), n);
 }
 
 #[test]
@@ -289,7 +346,7 @@ fn a_second_daemon_waits_until_the_first_has_stopped() {
     first.restart();
     caught_up(&first);
     let length: u64 = redis.ask(&["HLEN", "{other}"]);
-    assert_eq!(length, 5);
+    assert_eq!(length, 7);
 }
 
 #[test]

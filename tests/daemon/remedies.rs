@@ -76,6 +76,7 @@ followed! { REMEDIES, Remedy,
     Remedy::TrustRedis => "tls_is_spoken_and_a_certificate_that_is_not_trusted_is_the_cause_that_is_named",
     Remedy::CorrectBusLogin | Remedy::AllowBus { .. } => "a_wrong_password_and_a_user_who_may_not_are_told_apart_and_the_remedies_help",
     Remedy::NameRedisMaster | Remedy::RedisMemory => "a_full_redis_and_a_replica_are_told_and_the_remedies_help",
+    Remedy::StartReplicas => "a_master_that_is_to_have_replicas_writes_with_them_alone",
     Remedy::OneBusWriter => "a_second_daemon_waits_until_the_first_has_stopped",
 }
 

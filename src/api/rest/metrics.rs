@@ -49,7 +49,7 @@ impl Overview {
             overview.describe_daemon(&mut text, sessions, &counts);
             overview.describe_state(&mut text, view)?;
             overview.describe_consumers(&mut text, &consumers)?;
-            overview.describe_bus(&mut text);
+            overview.describe_bus(&mut text, view)?;
             overview.describe_node(&mut text, &overview.monitoring.node(), now_ms());
             text.text()
         });
@@ -154,18 +154,19 @@ impl Overview {
     }
 
     /// Nothing without one.
-    fn describe_bus(&self, text: &mut MetricsText) {
+    fn describe_bus(&self, text: &mut MetricsText, view: &StoreView<'_>) -> Result<(), ApiError> {
         let Some(bus) = self.bus_status() else {
-            return;
+            return Ok(());
         };
         let help = "1 while the stream in Redis follows the log.";
         text.add_single("bus_writing", help, flag(bus.state == BusState::Writing));
         let help = "Events that are not in the stream yet.";
-        text.add_single("bus_lag", help, self.bus_lag(&bus).and_then(number));
+        text.add_single("bus_lag", help, number(self.bus_lag(view, &bus)?));
         let help = "Events written to the stream.";
         text.add_single("bus_entries_total", help, number(bus.entries));
-        let help = "Times that writing to the stream was interrupted.";
+        let help = "Times that writing to the stream had to wait.";
         text.add_single("bus_problems_total", help, number(bus.problems));
+        Ok(())
     }
 
     fn describe_node(&self, text: &mut MetricsText, status: &NodeStatus, now: u64) {

@@ -162,7 +162,8 @@ impl Overview {
             consumer_count: self.consumers.count(),
             bus: self
                 .bus_status()
-                .map(|bus| BusShape::new(&bus, self.bus_lag(&bus))),
+                .map(|bus| Ok::<_, ApiError>(BusShape::new(&bus, self.bus_lag(view, &bus)?)))
+                .transpose()?,
             scans,
             scan_count,
         })
@@ -172,12 +173,16 @@ impl Overview {
         self.bus.as_ref().map(|bus| bus.borrow().clone())
     }
 
-    /// Events that are not in the stream yet; `None` before it is known where the stream ends.
-    pub fn bus_lag(&self, bus: &BusStatus) -> Option<u64> {
-        let (log, written) = (&self.events.log, bus.written?);
+    /// Events that are not in the stream yet; all that are kept before it is known where it ends.
+    pub fn bus_lag(&self, view: &StoreView<'_>, bus: &BusStatus) -> Result<u64, ApiError> {
+        let log = &self.events.log;
+        let written = match bus.written {
+            Some(written) => written,
+            None => view.reader.first_seq()?.saturating_sub(1),
+        };
         let head = log.head().max(written);
         let skipped = log.encoder.starts.skipped(written, head);
-        Some(head.saturating_sub(written).saturating_sub(skipped))
+        Ok(head.saturating_sub(written).saturating_sub(skipped))
     }
 
     /// By name. A bound on one request, or on one client, has no use of its own.

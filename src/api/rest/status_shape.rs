@@ -210,10 +210,10 @@ pub struct BusShape {
     url: String,
     /// Key of the stream that is written, or was last since the start.
     stream: Option<String>,
-    /// Number of the last event in it.
+    /// Number of the last event in it; `null`: it is empty, or not known yet.
     written: Option<u64>,
     /// Events that are not in it yet.
-    lag: Option<u64>,
+    lag: u64,
     /// Why it waits.
     problem: Option<String>,
     /// What to do about it.
@@ -233,7 +233,7 @@ enum BusWord {
 }
 
 impl BusShape {
-    pub fn new(bus: &BusStatus, lag: Option<u64>) -> Self {
+    pub fn new(bus: &BusStatus, lag: u64) -> Self {
         let problem = bus.problem.as_ref();
         let remedy = problem.and_then(|problem| problem.remedy());
         Self {

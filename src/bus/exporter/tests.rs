@@ -79,34 +79,54 @@ struct Redis {
     streams: BTreeMap<u64, Vec<Written>>,
     /// Greatest ids.
     greatest: BTreeMap<u64, u64>,
+    /// It has no memory for entries.
+    is_full: bool,
+    /// Scripts that were sent, and have not arrived.
+    under_way: Vec<Script>,
+}
+
+#[derive(Debug, Clone)]
+enum Script {
+    Take(Take, String, String),
+    Append(Position, String, Vec<Written>),
 }
 
 impl Redis {
     fn look(&self, now: u64) -> Found {
         let current = self.found.current.unwrap_or_default();
         let entries = self.streams.get(&current).and_then(|all| all.last());
+        let greatest = self.greatest.get(&current);
         Found {
             now,
             last: entries.map(|last| LastEntry {
                 id: entry::id(last.number),
                 cursor: last.cursor.clone(),
-                greatest: entry::id(self.greatest[&current]),
             }),
+            greatest: greatest.map_or(String::new(), |number| entry::id(*number)),
             ..self.found.clone()
         }
     }
 
     fn held(&self, writer: &str, now: u64) -> Option<Refusal> {
         let left = self.found.expires.saturating_sub(now);
-        let is_held = !self.found.writer.is_empty() && self.found.writer != writer && left > 0;
+        let is_held = !self.found.writer.is_empty()
+            && self.found.writer != writer
+            && (1..=10_000).contains(&left);
         is_held.then(|| Refusal::Held {
             writer: self.found.writer.clone(),
             left: Duration::from_millis(left),
         })
     }
 
-    fn take(&mut self, take: &Take, exporter: &Exporter, now: u64) -> Option<Refusal> {
-        if let Some(held) = self.held(exporter.writer(), now) {
+    fn run(&mut self, script: &Script, now: u64) -> Option<Refusal> {
+        match script {
+            Script::Take(take, writer, starts) => self.take(take, writer, starts, now),
+            Script::Append(at, writer, entries) => self.append(at, writer, now, entries),
+        }
+    }
+
+    fn take(&mut self, take: &Take, writer: &str, starts: &str, now: u64) -> Option<Refusal> {
+        if let Some(held) = self.held(writer, now) {
             return Some(held);
         }
         if self.found.current != take.expected {
@@ -117,10 +137,11 @@ impl Redis {
             self.greatest.remove(&take.at.stream);
         }
         self.found.current = Some(take.at.stream);
-        self.found.network = exporter.network.to_owned();
-        self.found.writer = exporter.writer().to_owned();
+        self.found.left = take.at.left;
+        self.found.network = "regtest".to_owned();
+        self.found.writer = writer.to_owned();
         self.found.expires = now + 10_000;
-        self.starts = crate::bus::keys::starts_to_json(&exporter.starts);
+        self.starts = starts.to_owned();
         None
     }
 
@@ -162,13 +183,16 @@ impl Daemon {
         Self { log, exporter }
     }
 
-    /// One step. `lost`: the answer does not come, though what was asked is done.
-    fn step(&mut self, redis: &mut Redis, now: u64, batch: usize, lost: bool) {
+    fn step(&mut self, redis: &mut Redis, now: u64, batch: usize, lost: Lost) {
         let Self { log, exporter } = self;
-        let refused = match exporter.step().clone() {
+        let writer = exporter.writer().to_owned();
+        let script = match exporter.step().clone() {
             Step::Wait(_) => return exporter.waited(),
             Step::Look => return exporter.looked(&redis.look(now), log.span()),
-            Step::Take(take) => redis.take(&take, exporter, now),
+            Step::Take(take) => {
+                let starts = crate::bus::keys::starts_to_json(&exporter.starts);
+                Script::Take(take, writer, starts)
+            }
             Step::Write(at) => {
                 if at.place + 1 < log.first {
                     return exporter.expired();
@@ -183,22 +207,41 @@ impl Daemon {
                         event: *event,
                     })
                     .collect();
-                let refused = redis.append(&at, exporter.writer(), now, &entries);
-                if !lost && refused.is_none() {
-                    exporter.appended(entries.last().map(|it| it.number));
+                if redis.is_full {
+                    let cause = String::new();
+                    return exporter.failed(Problem::Memory { cause });
                 }
-                refused
+                Script::Append(at, writer, entries)
             }
         };
-        match (lost, refused) {
-            (true, _) => exporter.failed(Problem::Refused {
+        let refused = match lost {
+            Lost::No | Lost::Answer => redis.run(&script, now),
+            Lost::OnTheWay => {
+                redis.under_way.push(script.clone());
+                None
+            }
+        };
+        match (lost, refused, script) {
+            (Lost::Answer | Lost::OnTheWay, ..) => exporter.failed(Problem::Refused {
                 cause: String::new(),
             }),
-            (false, Some(refusal)) => exporter.refused(refusal),
-            (false, None) if matches!(exporter.step(), Step::Take(_)) => exporter.taken(),
-            (false, None) => {}
+            (Lost::No, Some(refusal), _) => exporter.refused(refusal),
+            (Lost::No, None, Script::Take(..)) => exporter.taken(),
+            (Lost::No, None, Script::Append(_, _, entries)) => {
+                exporter.appended(entries.last().map(|it| it.number));
+            }
         }
     }
+}
+
+/// What does not come.
+#[derive(Debug, Clone, Copy)]
+enum Lost {
+    No,
+    /// What was asked is done.
+    Answer,
+    /// It is done later.
+    OnTheWay,
 }
 
 /// A direct reader.
@@ -208,6 +251,8 @@ struct StreamReader {
     number: u64,
     cursor: String,
     seen: Vec<u64>,
+    /// From streams.
+    heard: Vec<u64>,
 }
 
 impl StreamReader {
@@ -235,13 +280,24 @@ impl StreamReader {
             }
             return;
         }
-        self.stream = current;
-        let entries = redis.streams.get(&current).into_iter().flatten();
+        // The one that was left is read to its end before the next one.
+        if self.stream == 0 {
+            self.stream = redis.found.left.unwrap_or(current);
+        }
+        let entries = redis.streams.get(&self.stream).into_iter().flatten();
         let entries: Vec<_> = entries
             .filter(|it| it.number > self.number)
             .take(count)
             .collect();
+        if entries.is_empty() {
+            self.stream = current;
+        }
         for it in entries {
+            let is_known = known(&starts, &it.cursor);
+            if self.stream != current && !(is_known && it.after == self.number) {
+                self.stream = current;
+                return;
+            }
             if it.after != self.number {
                 // The stretch between is the daemon's to give.
                 if !known(&log.starts(), &self.cursor) || self.number + 1 < log.first {
@@ -251,6 +307,7 @@ impl StreamReader {
                 self.seen.extend(between.map(|(_, event)| *event));
             }
             self.seen.push(it.event);
+            self.heard.push(it.event);
             (self.number, self.cursor) = (it.number, it.cursor.clone());
         }
     }
@@ -261,8 +318,11 @@ enum Op {
     Write(u64),
     Export {
         batch: usize,
-        lost: bool,
+        lost: Lost,
     },
+    /// What is under way arrives.
+    Arrive,
+    Full(bool),
     Read(usize),
     /// Time passes.
     Pass(u64),
@@ -287,10 +347,20 @@ enum Op {
     },
 }
 
+fn lost() -> impl Strategy<Value = Lost> {
+    prop_oneof![
+        8 => Just(Lost::No),
+        1 => Just(Lost::Answer),
+        1 => Just(Lost::OnTheWay),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (1..6_u64).prop_map(Op::Write),
-        12 => (1..5_usize, prop::bool::weighted(0.15)).prop_map(|(batch, lost)| Op::Export { batch, lost }),
+        12 => (1..5_usize, lost()).prop_map(|(batch, lost)| Op::Export { batch, lost }),
+        2 => Just(Op::Arrive),
+        1 => any::<bool>().prop_map(Op::Full),
         4 => (1..9_usize).prop_map(Op::Read),
         2 => (0..12_000_u64).prop_map(Op::Pass),
         1 => (0..4_u64).prop_map(|skipped| Op::Restart { skipped }),
@@ -366,6 +436,12 @@ impl World {
                 }
             }
             Op::Export { batch, lost } => self.daemon.step(&mut self.redis, self.now, batch, lost),
+            Op::Arrive => {
+                for script in std::mem::take(&mut self.redis.under_way) {
+                    let _ = self.redis.run(&script, self.now);
+                }
+            }
+            Op::Full(is_full) => self.redis.is_full = is_full,
             Op::Read(count) => self.reader.read(&self.redis, &log, count),
             Op::Pass(time) => self.now += time,
             Op::Restart { skipped } => self.start(log, skipped),
@@ -408,7 +484,7 @@ impl World {
                     log.next += 1;
                     Daemon::new(log)
                 });
-                second.step(&mut self.redis, self.now, batch, false);
+                second.step(&mut self.redis, self.now, batch, Lost::No);
                 self.second = Some(second);
             }
         }
@@ -437,8 +513,11 @@ proptest! {
         // The other one ends, and its lease lapses.
         world.now += 20_000;
         world.run(Op::Write(1));
+        world.run(Op::Arrive);
+        world.run(Op::Full(false));
+        world.now += 20_000;
         for _ in 0..40 {
-            world.run(Op::Export { batch: 100, lost: false });
+            world.run(Op::Export { batch: 100, lost: Lost::No });
         }
         let (log, redis) = (&world.daemon.log, &world.redis);
         let current = redis.found.current.expect("a stream");
@@ -447,8 +526,9 @@ proptest! {
         for it in &redis.streams[&current] {
             prop_assert_eq!(log.events.get(&it.number), Some(&it.event));
         }
-        world.run(Op::Read(usize::MAX));
-        world.run(Op::Read(usize::MAX));
+        for _ in 0..4 {
+            world.run(Op::Read(usize::MAX));
+        }
         let (log, reader) = (&world.daemon.log, &world.reader);
         prop_assert_eq!(&reader.seen, &log.up_to(log.head()));
     }
@@ -462,16 +542,17 @@ fn exporter(starts: &[(&str, u64, u64)]) -> Exporter {
     Exporter::new(starts, "main", 100)
 }
 
+/// Id and cursor of the last entry, and the greatest id.
 fn found(last: Option<(&str, &str, &str)>) -> Found {
     Found {
         now: 1_700_000_000_000,
         current: Some(7),
         network: "main".to_owned(),
-        last: last.map(|(id, cursor, greatest)| LastEntry {
+        last: last.map(|(id, cursor, _)| LastEntry {
             id: id.to_owned(),
             cursor: cursor.to_owned(),
-            greatest: greatest.to_owned(),
         }),
+        greatest: last.map_or(String::new(), |(_, _, greatest)| greatest.to_owned()),
         ..Found::default()
     }
 }
@@ -570,7 +651,14 @@ fn a_lease_of_another_and_a_stream_of_another_network_are_left_alone() {
     it.looked(&other, log);
     assert!(matches!(it.step(), Step::Take(_)));
     it.taken();
-    assert!(matches!(it.step(), Step::Write(_)) && it.problem().is_none());
+    assert!(matches!(it.step(), Step::Write(_)));
+    assert_eq!(it.problem(), Some(&held), "nothing is written yet");
+    it.appended(None);
+    assert_eq!(it.problem(), None);
+    // Redis's clock was set back: no lease is given for so long.
+    other.expires = other.now + 10_001;
+    it.looked(&other, log);
+    assert!(matches!(it.step(), Step::Take(_)));
     // It was taken while we did nothing for long.
     it.refused(Refusal::Held {
         writer: "b".to_owned(),
@@ -603,4 +691,125 @@ fn failures_pause_longer_and_longer_and_changes_do_not_run_hot() {
         steps.push(*it.step() == Step::Look);
     }
     assert_eq!(steps, [true, true, true, false, false]);
+    let said = it.problem().expect("a problem").to_string();
+    assert!(said.contains("again and again"), "{said}");
+}
+
+fn taken(it: &Exporter) -> Take {
+    match it.step() {
+        Step::Take(take) => take.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stream_that_this_start_has_begun_and_could_not_write_is_not_begun_again() {
+    let log = Span { first: 1, head: 5 };
+    let mut it = exporter(&[("a", 0, 0)]);
+    it.looked(&Found::default(), log);
+    let begun = taken(&it);
+    assert_eq!(begun.from, 5, "readers without a cursor begin no earlier");
+    it.taken();
+    it.failed(Problem::Memory {
+        cause: String::new(),
+    });
+    let mut empty = found(None);
+    (empty.current, empty.writer) = (Some(begun.at.stream), "a".to_owned());
+    it.looked(&empty, log);
+    let again = taken(&it);
+    assert_eq!((again.begun, again.at), (None, begun.at));
+    // One that was emptied refuses ids, and one of another start may be of another log.
+    empty.greatest = "4-0".to_owned();
+    it.looked(&empty, log);
+    assert_eq!(taken(&it).begun, Some(Reason::Empty));
+    (empty.greatest, empty.writer) = (String::new(), "b".to_owned());
+    it.looked(&empty, log);
+    assert_eq!(taken(&it).begun, Some(Reason::Empty));
+}
+
+#[test]
+fn the_stream_that_is_left_is_known_also_without_a_pointer() {
+    let log = Span { first: 1, head: 5 };
+    let mut it = exporter(&[("a", 0, 0)]);
+    it.looked(&Found::default(), log);
+    assert_eq!(taken(&it).at.left, None);
+    it.taken();
+    let Step::Write(at) = *it.step() else {
+        panic!("{:?}", it.step())
+    };
+    it.looked(&Found::default(), log);
+    assert_eq!(taken(&it).at.left, Some(at.stream));
+    // Whoever goes on with a stream hears of it from the pointer.
+    let mut gone_on = found(Some(("5-0", "a-5", "5-0")));
+    gone_on.left = Some(3);
+    it.looked(&gone_on, log);
+    assert_eq!(taken(&it).at.left, Some(3));
+}
+
+#[test]
+fn a_stream_begins_with_as_many_events_as_it_keeps_whatever_numbers_were_skipped() {
+    let begins = |starts: &[(&str, u64, u64)], head| {
+        let mut it = exporter(starts);
+        it.looked(&Found::default(), Span { first: 1, head });
+        taken(&it).at.place
+    };
+    assert_eq!(begins(&[("a", 0, 0)], 500), 400);
+    assert_eq!(begins(&[("a", 0, 0)], 50), 0);
+    // 40 events after a power loss, and 60 before it.
+    let far = 1 << 40;
+    let skipped = [("a", 0, 0), ("b", far, 500)];
+    assert_eq!(begins(&skipped, far + 39), 440);
+    assert_eq!(begins(&skipped, far + 99), 500);
+    assert_eq!(begins(&skipped, far + 139), far + 39);
+}
+
+#[test]
+fn less_is_sent_at_once_when_it_is_not_answered_in_time() {
+    let mut it = exporter(&[("a", 0, 0)]);
+    let most = it.room();
+    let log = Span { first: 1, head: 5 };
+    let silent = || Problem::Unreachable {
+        at: String::new(),
+        cause: "timed out".to_owned(),
+    };
+    it.failed(silent());
+    assert_eq!(it.room(), most, "nothing was sent");
+    for _ in 0..30 {
+        it.looked(&Found::default(), log);
+        it.taken();
+        it.failed(silent());
+    }
+    assert_eq!(it.room(), 0, "an event at a time");
+    it.looked(&Found::default(), log);
+    it.taken();
+    for number in 1..200 {
+        it.appended(Some(number));
+    }
+    assert_eq!(it.room(), most);
+}
+
+#[test]
+fn a_stream_that_was_left_is_read_to_its_end() {
+    let mut world = World::new();
+    let export = |world: &mut World| {
+        for _ in 0..6 {
+            world.run(Op::Export {
+                batch: 100,
+                lost: Lost::No,
+            });
+        }
+    };
+    world.run(Op::Write(6));
+    export(&mut world);
+    world.run(Op::Read(2));
+    // Redis is away for longer than retention.
+    world.run(Op::Write(4));
+    world.run(Op::Retention(8));
+    export(&mut world);
+    assert_eq!(world.redis.streams.len(), 2);
+    world.reader.stream = 0;
+    for _ in 0..4 {
+        world.run(Op::Read(100));
+    }
+    assert_eq!(world.reader.heard, [1, 2, 3, 4, 5, 6]);
 }

@@ -54,9 +54,10 @@ fn cursors(program: &Program) -> Vec<String> {
 }
 
 #[test]
-fn readers_print_the_log_once_over_a_lost_tail_and_a_flush_and_say_what_they_cannot_bridge() {
+fn readers_print_the_log_once_over_a_restart_with_a_lost_tail_and_a_flush_and_say_what_they_cannot_bridge()
+ {
     let (node, mut redis) = (Node::start(), RedisServer::start());
-    let daemon = start(&node, &redis);
+    let mut daemon = start(&node, &redis);
     let (folder, url) = (modules(), redis.url());
     let address = node.address();
     daemon.watch(&address);
@@ -85,6 +86,13 @@ fn readers_print_the_log_once_over_a_lost_tail_and_a_flush_and_say_what_they_can
         }
     };
     all_read();
+    let _: String = redis.ask(&["SAVE"]);
+    pay(&node, &daemon, &address);
+    all_read();
+    redis.kill();
+    pay(&node, &daemon, &address);
+    redis.restart();
+    all_read();
     let _: redis::Value = redis.ask(&["FLUSHALL"]);
     wait_until("the next stream", || {
         let current: Option<String> = redis.ask(&["HGET", KEY, "current"]);
@@ -93,9 +101,31 @@ fn readers_print_the_log_once_over_a_lost_tail_and_a_flush_and_say_what_they_can
     pay(&node, &daemon, &address);
     all_read();
 
-    // What was trimmed they do not pass over.
+    // A stream that was left is read to its end: the next one begins where it ends.
+    let (left, end) = (super::current(&redis), stream(&redis));
+    let (end, last) = (&end[end.len() - 2], &end[end.len() - 1]);
+    let _: u64 = redis.ask(&["XDEL", &format!("{KEY}:{left}"), &format!("{}-0", last.0)]);
+    wait_until("the next stream", || {
+        (super::current(&redis) != left).then_some(())
+    });
+    caught_up(&daemon);
     let key = format!("{KEY}:{}", super::current(&redis));
     let _: u64 = redis.ask(&["XTRIM", &key, "MAXLEN", "1"]);
+    let finish = [
+        python_program(&words),
+        node_program(&folder, "read.mjs", &words),
+    ];
+    for reader in &finish {
+        wait_until("it has read both", || {
+            let read = cursors(reader);
+            let tail = read.iter().rev().take(2);
+            tail.eq([&last.3, &end.3]).then_some(())
+        });
+    }
+    drop(finish);
+
+    // What was trimmed they do not pass over.
+    let _: u64 = redis.ask(&["DEL", &format!("{KEY}:{left}")]);
     let mut late = [
         python_program(&words),
         node_program(&folder, "read.mjs", &words),
@@ -118,7 +148,38 @@ fn readers_print_the_log_once_over_a_lost_tail_and_a_flush_and_say_what_they_can
         assert!(said.contains("the log is another one now"), "{said}");
     }
     drop(readers);
-    redis.kill();
+
+    // From now on: what a new stream is filled up with is the past.
+    daemon.stop();
+    let _: redis::Value = redis.ask(&["FLUSHALL"]);
+    let words = [&*url, NAME];
+    let fresh = [
+        python_program(&words),
+        node_program(&folder, "read.mjs", &words),
+    ];
+    wait_until("they have asked", || {
+        let clients: String = redis.ask(&["CLIENT", "LIST"]);
+        (clients.matches("cmd=hmget").count() == 2).then_some(())
+    });
+    daemon.restart();
+    caught_up(&daemon);
+    wait_until("they wait for news", || {
+        let clients: String = redis.ask(&["CLIENT", "LIST"]);
+        (clients.matches("cmd=xread").count() == 2).then_some(())
+    });
+    let from: String = redis.ask(&["HGET", KEY, "from"]);
+    pay(&node, &daemon, &address);
+    caught_up(&daemon);
+    let written = super::log(&daemon);
+    let news = written.iter().map(|told| told.3.clone());
+    let news: Vec<_> = news.skip_while(|cursor| *cursor != from).skip(1).collect();
+    assert!(!news.is_empty());
+    for reader in &fresh {
+        wait_until("it has read the news", || {
+            (cursors(reader).last() == news.last()).then_some(())
+        });
+        assert_eq!(cursors(reader), news);
+    }
 }
 
 /// A server of Socket.IO with the stock adapter, and one of its clients.
@@ -153,7 +214,7 @@ fn a_socket_io_cluster_of_somebody_else_is_fed_room_by_room() {
     std::fs::write(folder.path().join("cluster.js"), CLUSTER).expect("the folder is ours");
     let cluster = node_program(&folder, "cluster.js", &[&url, &address]);
     cluster.event("joined", |_| true);
-    let _emitter = node_program(&folder, "emit.mjs", &[&url, NAME]);
+    let mut emitter = node_program(&folder, "emit.mjs", &[&url, NAME]);
     // It waits at the end of the stream.
     wait_until("it has begun to read", || {
         let clients: String = redis.ask(&["CLIENT", "LIST"]);
@@ -161,6 +222,19 @@ fn a_socket_io_cluster_of_somebody_else_is_fed_room_by_room() {
     });
     pay(&node, &daemon, &address);
     cluster.event("balance_change", |data| data["address"] == *address);
+    // What comes while it is not running it emits when it is.
+    wait_until("its place is kept", || {
+        let kept: Option<String> = redis.ask(&["GET", &format!("{KEY}:emitted")]);
+        (kept == stream(&redis).last().map(|told| told.3.clone())).then_some(())
+    });
+    emitter.kill();
+    pay(&node, &daemon, &address);
+    is_the_log(&redis, &daemon);
+    let balance = stream(&redis);
+    let mut balance = balance.iter().rev().filter(|it| it.1 == "balance_change");
+    let cursor = balance.next().expect("an event").3.clone();
+    let _emitter = node_program(&folder, "emit.mjs", &[&url, NAME]);
+    cluster.event("balance_change", |data| data["cursor"] == *cursor);
     let told = cluster.lines().join("\n");
     assert!(!told.contains("\"block\""), "that is another room: {told}");
 }

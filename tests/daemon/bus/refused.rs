@@ -82,8 +82,21 @@ fn a_wrong_password_and_a_user_who_may_not_are_told_apart_and_the_remedies_help(
     pay(&node, &daemon, &address);
     caught_up(&daemon);
     daemon.stop();
-    let expires: String = redis.ask(&["HGET", KEY, "expires"]);
-    assert_eq!(expires, "0", "it may give the lease back, too");
+    let expires: Option<String> = redis.ask(&["HGET", KEY, "expires"]);
+    assert_eq!(expires, None, "it may give the lease back, too");
+
+    // And in another database.
+    doctor(&node, &format!("{theirs}/1")).finds_nothing();
+    let _: String = redis.ask(&["ACL", "SETUSER", user, "-select"]);
+    let (what, remedy) = doctor(&node, &format!("{theirs}/1")).problem();
+    assert!(what.contains("does not let the user"), "{what}");
+    assert!(remedy.contains("+select"), "{remedy}");
+    let (what, _) = doctor(&node, &format!("{}/1", redis.url())).problem();
+    assert!(what.contains("does not take user and password"), "{what}");
+    // Who may only read.
+    let _: String = redis.ask(&["ACL", "SETUSER", user, "-hdel", "+select"]);
+    let (what, _) = doctor(&node, &theirs).problem();
+    assert!(what.contains("does not let the user"), "{what}");
 }
 
 #[test]
@@ -168,7 +181,8 @@ fn what_is_no_redis_of_ours_is_told_apart_and_the_remedies_help() {
 
 #[test]
 fn a_full_redis_and_a_replica_are_told_and_the_remedies_help() {
-    let (node, redis) = (Node::start(), RedisServer::start());
+    let node = Node::start();
+    let redis = RedisServer::with(&["--stream-node-max-entries", "1"]);
     let port = redis.port.to_string();
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
     let mut daemon = Daemon::with(&node, &[("bus.url", &redis.url())]);
@@ -186,9 +200,43 @@ fn a_full_redis_and_a_replica_are_told_and_the_remedies_help() {
     );
     pay(&node, &daemon, &address);
     assert!(status(&daemon)["lag"].as_u64() > Some(0));
+    let (what, _) = doctor(&node, &redis.url()).problem();
+    assert!(what.contains("no memory left"), "{what}");
     let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     is_the_log(&redis, &daemon);
 
+    // The other way that is advised, with 6 MB in the stream before the last entry.
+    daemon.stop();
+    fill(&redis);
+    let limit = used_memory(&redis).saturating_sub(1 << 20).to_string();
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", &limit]);
+    daemon.restart();
+    waits(&daemon, "no memory left");
+    daemon.stop();
+    daemon.set("bus.max_length", "5");
+    daemon.restart();
+    pay(&node, &daemon, &address);
+    pay(&node, &daemon, &address);
+    pay(&node, &daemon, &address);
+    is_the_log(&redis, &daemon);
+
+    // A stream that was left goes at once, and none is begun again and again.
+    daemon.stop();
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    fill(&redis);
+    let left = super::current(&redis);
+    let limit = used_memory(&redis).saturating_sub(1 << 20).to_string();
+    let _: String = redis.ask(&["XADD", &format!("{KEY}:{left}"), "*", "cursor", "x"]);
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", &limit]);
+    daemon.restart();
+    is_the_log(&redis, &daemon);
+    assert_eq!(daemon.log().matches("a stream is begun").count(), 1);
+    let exists: u64 = redis.ask(&["EXISTS", &format!("{KEY}:{left}")]);
+    assert_eq!(exists, 0);
+    let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+
+    let (what, _) = doctor(&node, &replica.url()).problem();
+    assert!(what.contains("is a replica"), "{what}");
     daemon.stop();
     daemon.set("bus.url", &replica.url());
     daemon.restart();
@@ -198,6 +246,54 @@ fn a_full_redis_and_a_replica_are_told_and_the_remedies_help() {
     daemon.stop();
     daemon.set("bus.url", &redis.url());
     daemon.restart();
+    is_the_log(&redis, &daemon);
+}
+
+fn used_memory(redis: &RedisServer) -> u64 {
+    let info: String = redis.ask(&["INFO", "memory"]);
+    let mut lines = info.lines();
+    let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
+    used.expect("it says so").parse().expect("a number")
+}
+
+/// Puts 6 MB of somebody's before the last entry of the stream.
+fn fill(redis: &RedisServer) {
+    let key = format!("{KEY}:{}", super::current(redis));
+    let last: Vec<(String, Vec<String>)> = redis.ask(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
+    let (id, fields) = last.first().expect("an entry");
+    let _: u64 = redis.ask(&["DEL", &key]);
+    let large = "x".repeat(100_000);
+    for n in 1..=60 {
+        let _: String = redis.ask(&["XADD", &key, &format!("0-{n}"), "large", &large]);
+    }
+    let mut words = vec!["XADD", &key, id];
+    words.extend(fields.iter().map(|word| &**word));
+    let _: String = redis.ask(&words);
+}
+
+#[test]
+fn a_master_that_is_to_have_replicas_writes_with_them_alone() {
+    let node = Node::start();
+    let redis = RedisServer::with(&[
+        "--min-replicas-to-write",
+        "1",
+        "--repl-diskless-sync-delay",
+        "0",
+    ]);
+    let daemon = Daemon::with(&node, &[("bus.url", &redis.url())]);
+    let bus = waits(&daemon, "without its replicas");
+    let remedy = bus["remedy"].as_str().expect("a remedy");
+    assert!(remedy.starts_with("start the replicas"), "{remedy}");
+    let address = node.address();
+    daemon.watch(&address);
+    pay(&node, &daemon, &address);
+    assert!(status(&daemon)["lag"].as_u64() > Some(0));
+    let port = redis.port.to_string();
+    let mut replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    is_the_log(&redis, &daemon);
+    replica.kill();
+    waits(&daemon, "without its replicas");
+    let _: String = redis.ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     is_the_log(&redis, &daemon);
 }
 
