@@ -145,6 +145,7 @@ fn what_may_be_a_key_is_not_shown_again() {
         "market nothing ".repeat(6),
     );
     let url_flag = format!("--url={url}");
+    let flag = format!("--{key}");
     for (words, secret) in [
         (&[key][..], key),
         (&[&seed], "market"),
@@ -154,6 +155,7 @@ fn what_may_be_a_key_is_not_shown_again() {
         (&["watch", &url_flag, "x"], with_password),
         (&["watch", "--url", "http://a:bc@n", "x"], "a:bc@n"),
         (&["token", "new", "--scope", key], key),
+        (&["watch", &flag], key),
     ] {
         let (code, out, said) = run(&mut satwatch(folder.path(), words));
         assert_eq!(code, Some(2), "{said}");

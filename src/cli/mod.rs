@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 pub use pages::{completions, man};
@@ -171,25 +171,25 @@ pub enum TokenScope {
     Metrics,
 }
 
-/// A word that is longer than any command, and no flag, may be a private key or the words of a seed
-/// that were pasted by mistake, and a URL may have a password before its `@`: it is not shown.
+/// A word that is longer than any command or flag may be a private key or the words of a seed that
+/// were pasted by mistake, and a URL may have a password before its `@`: it is not shown.
 const LONGEST_SHOWN: usize = 20;
 
 /// The error as it may be shown.
 pub fn without_secrets(mut error: clap::Error) -> clap::Error {
-    for kind in [
-        ContextKind::InvalidSubcommand,
-        ContextKind::InvalidArg,
-        ContextKind::InvalidValue,
-    ] {
-        let is_secret = |it: &ContextValue| match it {
-            ContextValue::String(word) if word.starts_with("--") => false,
-            ContextValue::String(word) => word.len() > LONGEST_SHOWN || word.contains('@'),
-            _ => false,
-        };
-        if error.get(kind).is_some_and(is_secret) {
-            error.insert(kind, ContextValue::String("(not shown)".to_owned()));
-        }
+    let kind = match error.kind() {
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        _ => ContextKind::InvalidValue,
+    };
+    let is_secret = |it: &ContextValue| match it {
+        ContextValue::String(word) => word.len() > LONGEST_SHOWN || word.contains('@'),
+        _ => false,
+    };
+    if error.get(kind).is_some_and(is_secret) {
+        error.insert(kind, ContextValue::String("(not shown)".to_owned()));
+        // Which repeats it.
+        error.remove(ContextKind::Suggested);
     }
     error
 }

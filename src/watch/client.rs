@@ -247,7 +247,8 @@ pub fn parse_url(text: &str) -> Result<String, String> {
 /// The header of the token, if there is one.
 fn token(request: &Request) -> Result<Option<HeaderValue>> {
     let text = match &request.token_file {
-        Some(file) => fs::read_to_string(file).with_context(|| file.display().to_string())?,
+        // The token itself may have been written in place of the file.
+        Some(file) => fs::read_to_string(file).context("--token-file")?,
         None => match env::var(TOKEN) {
             Ok(text) => text,
             Err(_) => return Ok(None),

@@ -48,7 +48,7 @@ const CODES: &[(&str, &str)] = &[
     ("not_watched", "The address is not watched"),
     ("not_yours", "The descriptor counts for another token"),
     ("origin_not_allowed", "The web page that asks is not one that may"),
-    ("overloaded", "Too much of other answers waits to be sent; ask again"),
+    ("overloaded", "Too much of other answers waits to be sent"),
     ("past_awaited", "The past of the wallet is looked for, so its next unused address is not known yet"),
     ("payload_too_large", "The body is longer than what is taken"),
     ("private_key", "What looks like a private key or a seed was sent"),
