@@ -7,9 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
-use crate::tracker::{
-    BlockId, Coverage, DescriptorId, DescriptorRow, ScriptHash, WalletRow, WatchRow,
-};
+use crate::tracker::{BlockId, DescriptorId, DescriptorRow, ScriptHash, WalletRow, WatchRow};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{Balance, BalanceState, CoverageShape, first_immature};
 use crate::wire::request::descriptors::no_such_descriptor;
@@ -100,7 +98,7 @@ impl<'a> StoreView<'a> {
             }
         };
         let state = BalanceState {
-            coverage: self.coverage(&address.script, &row.coverage)?,
+            coverage: self.coverage(&address.script, &row)?,
             immature,
             tip,
             cursor: self.cursor()?,
@@ -141,7 +139,7 @@ impl<'a> StoreView<'a> {
             tip,
             cursor: self.cursor()?,
         };
-        Ok(Balance::of_descriptor(*id, &row, state))
+        Ok(Balance::of_descriptor(*id, &row, wallet.label, state))
     }
 
     /// What the rows of a descriptor say of its past, as answers show it.
@@ -158,9 +156,9 @@ impl<'a> StoreView<'a> {
     pub fn coverage(
         &self,
         script: &ScriptHash,
-        coverage: &Coverage,
+        row: &WatchRow,
     ) -> Result<CoverageShape, StoreError> {
-        Ok(CoverageShape::new(coverage, self.is_in_scan(script)?))
+        Ok(CoverageShape::of_address(row, self.is_in_scan(script)?))
     }
 }
 

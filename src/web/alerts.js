@@ -3,6 +3,7 @@
 
 import { element, say, show } from "./dom.js";
 import { choose, prefs } from "./prefs.js";
+import { stored } from "./session.js";
 import { nameOf, state } from "./state.js";
 import { amountUnit, count, direction, standing } from "./words.js";
 
@@ -15,6 +16,7 @@ let rang = 0;
 let unspoken = [];
 let speaking = null;
 let audio = null;
+export let leads = false; // This tab rings for all.
 
 /// News that has come: payments, and changes of payments (with `update`).
 export function tell(news) {
@@ -24,6 +26,8 @@ export function tell(news) {
   unspoken.push(...news);
   speaking ??= setTimeout(speak, SPOKEN_MS);
   if (arrived.length === 0) return;
+  // Where tabs cannot know of each other (plain HTTP), each rings.
+  if (navigator.locks && !leads) return;
   if (prefs.sound) ring();
   if (prefs.notify && document.hidden) notify(arrived);
 }
@@ -64,14 +68,27 @@ function ring() {
 function notify(arrived) {
   if (globalThis.Notification?.permission !== "granted") return;
   const body = arrived.length <= FEW ? arrived.map(words).join("\n") : count(arrived.length, "payment");
-  const note = new Notification("satwatch", { body, tag: "satwatch", icon: "icon.svg" });
-  note.onclick = () => {
+  const shown = note(body);
+  if (shown) shown.onclick = () => {
     focus();
-    note.close();
+    shown.close();
   };
 }
 
+/// Browsers of phones have the constructor, and refuse it.
+function note(body) {
+  try {
+    return new Notification("satwatch", { body, tag: "satwatch", icon: "icon.svg" });
+  } catch {
+    say("alert-note", "This browser shows no notifications of pages.");
+  }
+}
+
 export function begin() {
+  navigator.locks?.request(stored("alerts"), () => {
+    leads = true;
+    return new Promise(() => {});
+  });
   const button = element("alerts");
   button.onclick = () => {
     const opens = element("alerts-panel").hidden;
@@ -102,6 +119,6 @@ const permission = () => globalThis.Notification?.requestPermission() ?? "denied
 
 function tryOut() {
   if (prefs.sound) ring();
-  if (prefs.notify) new Notification("satwatch", { body: "This is how a payment is told.", tag: "satwatch", icon: "icon.svg" });
   say("alert-note", prefs.sound || prefs.notify ? "" : "Choose sound or notification first.");
+  if (prefs.notify) note("This is how a payment is told.");
 }

@@ -114,7 +114,7 @@ function route() {
   const moved = document.body.dataset.view !== view;
   document.body.dataset.view = view;
   for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.for === view && "page");
-  detail.open(isDetail ? decodeURIComponent(key) : null, first);
+  detail.open(isDetail ? key : null, first);
   if (view === "deliveries") deliveries.open();
   if (moved && view !== "detail") element(`${view}-title`).focus({ preventScroll: true });
   schedule();

@@ -4,6 +4,7 @@ import { element, mark, say, show } from "./dom.js";
 import { payments, touch } from "./state.js";
 import { clock, count, now } from "./words.js";
 
+const KEPT = 400;
 const HIDDEN_SECONDS = 30; // A glance at another tab is not being away.
 
 let from = null; // Since when, in seconds, while nobody can see it.
@@ -18,7 +19,9 @@ export function since(time) {
 }
 
 export function happened(key, words = "") {
-  if (from !== null) things.set(key, words);
+  if (from === null) return;
+  things.set(key, words);
+  if (things.size > KEPT) things.delete(things.keys().next().value);
 }
 
 /// The log is replayed up to its head: whoever looks is told.
@@ -26,7 +29,7 @@ export function caughtUp() {
   if (from === null || document.hidden) return;
   if (things.size > 0) {
     const earlier = told?.things ?? [];
-    told = { things: new Map([...earlier, ...things]), from: Math.min(from, told?.from ?? from), words: told?.words };
+    told = { things: new Map([...earlier, ...things].slice(-KEPT)), from: Math.min(from, told?.from ?? from), words: told?.words };
   }
   from = null;
   things = new Map();
@@ -65,7 +68,7 @@ export function draw() {
   show("away", told !== null);
   if (!told) return;
   const size = told.things.size;
-  const happened = size > 0 && `${count(size, "thing")} while you were away`;
+  const happened = size > 0 && `${count(size, "thing")}${size < KEPT ? "" : " or more"} while you were away`;
   say("away-text", [told.words && `The log begins anew. ${told.words}`, happened].filter(Boolean).join(" "));
   say("away-since", `since ${clock(told.from)}, replayed from the log`);
   show("away-since", size > 0);

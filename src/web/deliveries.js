@@ -1,6 +1,6 @@
 // Consumers and webhooks: how far behind, what was answered, what was given up.
 
-import { arrange, bar, button, confirmed, element, isConnected, make, redraw, say } from "./dom.js";
+import { arrange, bar, button, confirmed, element, isConnected, make, mark, redraw, say } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
 import { touch } from "./state.js";
@@ -39,7 +39,8 @@ async function read() {
 function makeRow(one) {
   const node = make("li.card");
   one.body = make("div");
-  one.note = make("p.note", { role: "status" });
+  one.note = make("p.note");
+  mark(one.note, "role", "status"); // As a property it is too new.
   one.letters = make("ol.letters");
   const ask = (what) => act(one, async () => (await call("POST", `consumers/${one.name}/${what}`, undefined, { seconds: 60 })).message);
   one.buttons = [button("Test", () => ask("test")), button("Retry now", () => ask("retry")), button("Dead letters", () => act(one, () => showLetters(one)))];

@@ -9,7 +9,7 @@ import * as login from "./login.js";
 import { drawReceive } from "./receive.js";
 import { call } from "./rest.js";
 import { drawScan } from "./scan.js";
-import { forget, isWallet, nameOf, path, put, state, subjects, touch } from "./state.js";
+import { forget, isReading, isWallet, nameOf, path, put, state, subjects, touch } from "./state.js";
 import { freshenShown } from "./sync.js";
 import { amount, amountUnit, btc, clock, count, isGone, now, short, standing, unit } from "./words.js";
 
@@ -124,7 +124,7 @@ export function draw() {
   for (const [selector, scope] of [[".remove", "watch"], [".edit", "watch"], [".audit", "admin"]]) {
     bar(find(selector), !login.may(scope), selector === ".audit" && Boolean(view.auditing));
   }
-  if (subject.coverage?.pending && now() - view.at > 2) Object.assign(view, { version: -1 });
+  if (isReading(subject) && now() - view.at > 2) Object.assign(view, { version: -1 });
   if (subjects.has(view.key)) {
     if (view.version === -1) subject.stale = true;
     freshenShown([subject]);
@@ -140,6 +140,7 @@ export function draw() {
 
 function coverageWords({ coverage, balance }) {
   if (balance === undefined) return "";
+  if (coverage?.note) return coverage.note;
   if (coverage?.pending && coverage.utxos_complete) return "Reading its history; the balance is complete.";
   if (coverage?.pending) return "Looking for earlier payments; the balance is not complete yet.";
   return coverage?.utxos_complete === false ? "Counts only payments since the daemon began to watch it." : "";

@@ -8,6 +8,7 @@ import { ago, amount, clock, direction, isGone, now, short, standing } from "./w
 
 const SHOWN = 150;
 
+const buttons = document.querySelectorAll(".filters button");
 let filter = "all";
 const filters = {
   all: () => true,
@@ -17,7 +18,7 @@ const filters = {
 };
 
 export function begin() {
-  for (const button of document.querySelectorAll(".filters button")) {
+  for (const button of buttons) {
     button.onclick = () => {
       filter = button.dataset.filter;
       touch();
@@ -44,7 +45,7 @@ export function draw() {
   arrange(element("feed"), rows, makeRow, drawRow);
   const others = away.others();
   redraw(element("away-others"), others, () => others.map((words) => make("li", words)));
-  for (const button of document.querySelectorAll(".filters button")) mark(button, "aria-pressed", button.dataset.filter === filter);
+  for (const button of buttons) mark(button, "aria-pressed", button.dataset.filter === filter);
   say("open-count", all.filter(filters.open).length || "");
   show("older", rows.length > 0);
   const first = rows.length > 0 ? [] : firstWords(all.length);

@@ -4,7 +4,7 @@
 import { bar, copyOf, element, mark, say, setText, show } from "./dom.js";
 import * as login from "./login.js";
 import { call } from "./rest.js";
-import { isWallet, link, nameOf, put, state, subjects, touch } from "./state.js";
+import { isReading, isWallet, link, nameOf, put, state, subjects, touch } from "./state.js";
 import { freshenShown } from "./sync.js";
 import { amount, brief, count, now, short } from "./words.js";
 
@@ -16,7 +16,7 @@ let sortedFor = "";
 let search = "";
 let adding = false;
 const place = element("list-window");
-const nodes = new Map(); // key -> row, of those in the document
+const nodes = new Map(); // Row by key, of those in the document.
 
 /// What may be an address, a link or a descriptor, rather than a word to search for.
 const isAddable = (text) => /^bitcoin:|[(]|^[a-z0-9\u200b-\u200f\u2060\ufeff]{20,}/i.test(text.trim());
@@ -93,14 +93,15 @@ function drawRow(subject, at, all) {
   setText(node, ".what", isWallet(subject) ? walletWords(subject) : subject.label ? short(subject.key) : "");
   setText(node, ".more", moreWords(subject));
   node.classList.toggle("partial", subject.coverage?.utxos_complete === false);
-  if (subject.coverage?.pending && !(subject.askedAt > now() - 3)) Object.assign(subject, { stale: true, askedAt: now() });
+  if (isReading(subject) && !(subject.askedAt > now() - 3)) Object.assign(subject, { stale: true, askedAt: now() });
 }
 
 export const walletWords = ({ descriptor = "", keychains = [] }) =>
   `${descriptor.split("(").slice(0, descriptor.startsWith("sh(") ? 2 : 1).join("(")}${keychains[0] ? ` · next ${keychains[0].next_index}` : ""}`;
 
-function moreWords({ unconfirmed_balance: unconfirmed, coverage }) {
-  if (coverage?.pending) return coverage.utxos_complete ? "reading history" : "looking for earlier payments";
+function moreWords(subject) {
+  const { unconfirmed_balance: unconfirmed, coverage } = subject;
+  if (isReading(subject)) return coverage.utxos_complete ? "reading history" : "looking for earlier payments";
   if (unconfirmed) return `${brief(unconfirmed, true)} unconfirmed`;
   return coverage?.utxos_complete === false ? "since it was added" : "";
 }

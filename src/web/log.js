@@ -9,6 +9,7 @@ import { call } from "./rest.js";
 const WAIT_SECONDS = 25;
 const PAUSE_MS = { live: 100, idle: 2_000 };
 const RETRY_MS = { first: 500, most: 10_000 };
+const STEADY_MS = 5_000;
 
 let run = null;
 let wake = () => {};
@@ -37,18 +38,15 @@ async function read(calls, signal) {
   let cursor = null;
   let isCurrent = false;
   let failures = 0;
+  let since = 0; // When it was answered after the last failure.
+  let longest = WAIT_SECONDS;
   while (!signal.aborted) {
+    const wait = isCurrent && calls.isWatched() ? longest : 0;
+    let page;
     try {
       cursor ??= await calls.begin();
-      const wait = isCurrent && calls.isWatched() ? WAIT_SECONDS : 0;
       const path = `events?address=all&descriptor=all&limit=1000&wait=${wait}&after=${encodeURIComponent(cursor)}`;
-      const page = await call("GET", path, undefined, { signal, seconds: wait + 15 });
-      if (signal.aborted) return;
-      failures = 0;
-      cursor = page.next;
-      isCurrent = page.next === page.head;
-      calls.heard(page.events, cursor, isCurrent);
-      if (isCurrent) await pause(calls.isWatched() ? PAUSE_MS.live : PAUSE_MS.idle);
+      page = await call("GET", path, undefined, { signal, seconds: wait + 15 });
     } catch (error) {
       if (signal.aborted) return;
       isCurrent = false;
@@ -57,11 +55,31 @@ async function read(calls, signal) {
         await pause(PAUSE_MS.idle);
         continue;
       }
+      // A proxy may cut what is quiet for so long.
+      if (wait && !error.code) longest = Math.max(5, Math.floor(wait / 2));
       cursor = null;
-      if (/^cursor_/.test(error.code)) calls.lost(error);
+      since = 0;
+      if (/^cursor_|^invalid_cursor$/.test(error.code)) calls.lost(error);
       else if (calls.failed(error)) return;
-      else await pause(Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** failures++) * (0.5 + Math.random() / 2));
+      else await pause(Math.max(error.retryMs || 0, Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** failures++) * (0.5 + Math.random() / 2)));
+      continue;
     }
+    if (signal.aborted) return;
+    since ||= Date.now();
+    if (wait || Date.now() - since > STEADY_MS) failures = 0;
+    cursor = page.next;
+    isCurrent = page.next === page.head;
+    safely(() => calls.heard(page.events, cursor, isCurrent));
+    if (isCurrent) await pause(calls.isWatched() ? PAUSE_MS.live : PAUSE_MS.idle);
+  }
+}
+
+/// A fault of the page is no broken connection, and takes nothing else with it.
+export function safely(work) {
+  try {
+    work();
+  } catch (error) {
+    reportError(error);
   }
 }
 

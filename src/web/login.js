@@ -63,7 +63,7 @@ export async function attempt(work, failed) {
   try {
     return await work();
   } catch (error) {
-    if (!seen(error)) failed(error.message);
+    if (!seen(error)) failed(error.message, error);
   } finally {
     page.changed();
   }

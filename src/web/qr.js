@@ -1,14 +1,15 @@
-// QR codes as ISO 18004 has them: bytes, level M, versions 1 to 13 (up to 331 bytes).
+// QR codes as ISO 18004 has them: bytes, level M, versions 1 to 6 (up to 106 bytes: an address with an
+// amount, and often its label).
 
-const CHECKS = [0, 10, 16, 26, 18, 24, 16, 18, 22, 22, 26, 30, 22, 22];
-const BLOCKS = [0, 1, 1, 1, 2, 2, 4, 4, 4, 5, 5, 5, 8, 9];
+const CHECKS = [0, 10, 16, 26, 18, 24, 16];
+const BLOCKS = [0, 1, 1, 1, 2, 2, 4];
 
 /// Rows of modules, `true` is dark; null for a text that is too long.
 export function qr(text) {
   const bytes = new TextEncoder().encode(text);
   for (let version = 1; version < CHECKS.length; version++) {
     const room = (modules(version) >> 3) - CHECKS[version] * BLOCKS[version];
-    if (bytes.length + (version < 10 ? 2 : 3) <= room) return draw(version, withChecks(version, packed(bytes, version, room)));
+    if (bytes.length + 2 <= room) return draw(version, withChecks(version, packed(bytes, room)));
   }
   return null;
 }
@@ -18,14 +19,12 @@ export const qrPath = (rows) => rows.map((row, y) => row.map((dark, x) => (dark 
 
 /// Modules that hold data, error correction included.
 function modules(version) {
-  const marks = Math.floor(version / 7) + 2;
-  const all = (16 * version + 128) * version + 64;
-  return version < 2 ? all : all - (25 * marks - 10) * marks + 55 - (version < 7 ? 0 : 36);
+  return (16 * version + 128) * version + (version < 2 ? 64 : 39);
 }
 
-function packed(bytes, version, room) {
+function packed(bytes, room) {
   const hex = (value, digits) => value.toString(16).padStart(digits, "0");
-  const text = `4${hex(bytes.length, version < 10 ? 2 : 4)}${[...bytes].map((byte) => hex(byte, 2)).join("")}0`;
+  const text = `4${hex(bytes.length, 2)}${[...bytes].map((byte) => hex(byte, 2)).join("")}0`;
   const data = text.match(/../g).map((pair) => parseInt(pair, 16));
   for (let pad = 0xec; data.length < room; pad ^= 0xec ^ 0x11) data.push(pad);
   return data;
@@ -98,15 +97,7 @@ function drawPatterns(version, size, set) {
     }
   };
   for (const [x, y] of [[3, 3], [size - 4, 3], [3, size - 4]]) square(x, y, 4, [2, 4]);
-  const marks = version === 1 ? [] : version < 7 ? [6, size - 7] : [6, version * 2 + 8, size - 7];
-  for (const x of marks) for (const y of marks) if (x + y > 12 && Math.abs(x - y) < size - 13) square(x, y, 2, [1]);
-  if (version < 7) return;
-  let rest = version;
-  for (let at = 0; at < 12; at++) rest = (rest << 1) ^ ((rest >> 11) * 0x1f25);
-  for (let at = 0, code = (version << 12) | rest; at < 18; at++, code >>= 1) {
-    set(size - 11 + (at % 3), Math.floor(at / 3), code & 1);
-    set(Math.floor(at / 3), size - 11 + (at % 3), code & 1);
-  }
+  if (version > 1) square(size - 7, size - 7, 2, [1]);
 }
 
 /// Level M with that mask.

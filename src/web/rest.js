@@ -11,16 +11,22 @@ export async function call(method, path, body, { signal, seconds = 15 } = {}) {
   const key = pageKey();
   if (key) headers["Satwatch-Page"] = key;
   if (body) headers["Content-Type"] = "application/json";
-  const ends = AbortSignal.any([AbortSignal.timeout(seconds * 1000), signal].filter(Boolean));
-  const options = { method, headers, body: body && JSON.stringify(body), signal: ends };
+  const ends = new AbortController(); // AbortSignal.any is too new.
+  const timer = setTimeout(() => ends.abort(), seconds * 1000);
+  if (signal) signal.onabort = () => ends.abort();
+  const options = { method, headers, body: body && JSON.stringify(body), signal: ends.signal };
   let answer, data;
   try {
     answer = await fetch(new URL(path, here), options);
     data = await answer.json();
+    if (answer.ok) return data;
   } catch {
-    throw new Error(answer ? `satwatch answered ${answer.status} with something unreadable.` : "satwatch cannot be reached. Is it running?");
+    data = null;
+  } finally {
+    clearTimeout(timer);
   }
-  if (answer.ok) return data;
+  const retryMs = Math.min(60, answer?.headers.get("Retry-After") || 0) * 1000;
+  if (!data) throw Object.assign(new Error(answer ? `satwatch answered ${answer.status} with something unreadable.` : "satwatch cannot be reached. Is it running?"), { retryMs });
   const { error = `satwatch answered ${answer.status}.`, ...rest } = data;
-  throw Object.assign(new Error(error), rest, { status: answer.status });
+  throw Object.assign(new Error(error), rest, { status: answer.status, retryMs });
 }

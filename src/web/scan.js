@@ -11,7 +11,7 @@ const OPEN = ["queued", "scanning", "waiting"];
 export function drawScan(place, view, { coverage }, ended) {
   const scan = (view.scan ??= begin(place, view));
   // One that somebody else began is in the status, if it is a wallet's.
-  scan.id ??= state.daemon.scans?.find(({ descriptor_id: id }) => id === view.key)?.scan_id;
+  scan.id ??= state.daemon.scans?.find((one) => one.descriptor_id === view.key && one.scan_id !== scan.ended)?.scan_id;
   if (scan.id && now() - scan.at > 1 && isConnected()) follow(scan, ended);
   const isOpen = OPEN.includes(scan.stands?.status);
   const from = coverage?.from_height;
@@ -55,11 +55,14 @@ async function follow(scan, ended) {
   scan.at = now();
   const look = async () => {
     scan.stands = await call("GET", `scans/${scan.id}`);
+    scan.error = "";
     if (OPEN.includes(scan.stands.status)) return;
-    scan.id = null;
+    // The status may still have it.
+    Object.assign(scan, { id: null, ended: scan.id });
     ended();
   };
-  await login.attempt(look, (words) => ([scan.id, scan.error] = [null, words]));
+  // Other refusals than that there is none are for now.
+  await login.attempt(look, (words, { status }) => Object.assign(scan, { error: words }, status === 404 && { id: null, ended: scan.id, stands: null }));
 }
 
 async function stop(scan) {

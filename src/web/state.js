@@ -14,8 +14,8 @@ export const payments = new Map();
 export const state = {
   daemon: {}, // The last GET /status, and when it came.
   daemonAt: 0,
-  tip: null, // {height, hash, time?}
-  total: 0, // Addresses on the daemon's list; more than are listed here, if it is very long.
+  tip: null, // As {height, hash, time?}.
+  total: 0, // Addresses on the list; more than are listed here, if it is very long.
   wallets: 0,
   heard: 0, // Events that came.
   listed: false,
@@ -30,12 +30,14 @@ export const touch = () => changed();
 export const isWallet = (subject) => subject?.kind === "descriptor";
 /// Where the daemon has its "balance", "transactions" or "utxos".
 export const path = (subject, what) => (isWallet(subject) ? `descriptors/${subject.key}/${what}` : `${what}/${encodeURIComponent(subject.key)}`);
-export const link = (subject) => `#/${isWallet(subject) ? "wallet" : "address"}/${encodeURIComponent(subject.key)}`;
+export const link = (subject) => `#/${isWallet(subject) ? "wallet" : "address"}/${subject.key}`;
 /// The label, or what there is without one.
 export function nameOf(key) {
   const subject = subjects.get(key);
   return subject?.label || (isWallet(subject) || /^[0-9a-f]{64}$/.test(key) ? `Wallet ${key.slice(0, 8)}` : short(key));
 }
+/// Its past is still being found out. What has a note stays as it is.
+export const isReading = ({ coverage }) => coverage?.pending && !coverage.note;
 export const keyOf = (data) => data.address ?? data.descriptor_id;
 
 /// Takes over what a list or an answer says of something watched.
@@ -77,9 +79,11 @@ export function takeTip(block) {
 
 const vias = new Map(); // Payment of a wallet -> the address that was added by itself, too.
 
-/// An address that belongs to a wallet on the list is told of as that wallet's payment.
+/// An address that belongs to a wallet is told of as that wallet's payment. The events come before
+/// the list, so the wallet need not be known yet.
 function rowOf(data) {
-  const owner = data.address && (data.owners ?? []).find(({ descriptor_id }) => subjects.has(descriptor_id));
+  const owners = (data.address && data.owners) || [];
+  const owner = owners.find(({ descriptor_id }) => subjects.has(descriptor_id)) ?? owners[0];
   return { subject: owner ? owner.descriptor_id : keyOf(data), via: owner ? data.address : null };
 }
 

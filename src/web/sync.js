@@ -28,11 +28,13 @@ let cursor = null; // Up to where it was read.
 let listing = null; // The promise of the list that is being read.
 let listAgain = false;
 let listDue = true; // Once what was missed is replayed.
+let isReplayed = false;
 let filled = false;
 let asked = 0; // When the status was asked for.
 let savedAt = 0;
 
-const isWatched = () => !document.hidden || prefs.sound || prefs.notify;
+// Browsers hold few connections to one host, so that of the tabs that nobody looks at, one waits.
+const isWatched = () => !document.hidden || (alerts.leads && (prefs.sound || prefs.notify));
 
 export function setUp(calls) {
   page = calls;
@@ -72,13 +74,14 @@ export function tick() {
 }
 
 async function greet() {
+  isReplayed = false;
   await readStatus();
-  listDue = true;
+  if (!cursor) listDue = true;
   return (cursor ??= state.daemon.cursor);
 }
 
 /// What goes wrong otherwise the truth line says already.
-export const refreshStatus = () => readStatus().catch(login.seen);
+export const refreshStatus = () => readStatus().then(listIfDue).catch(login.seen);
 
 async function readStatus() {
   asked = now();
@@ -87,11 +90,15 @@ async function readStatus() {
   state.daemonAt = now();
   if (state.tip === before) takeTip(state.daemon.tip);
   const { address_count: addresses, descriptor_count: wallets } = state.daemon;
-  if (state.listed && (addresses !== state.total || wallets !== state.wallets)) relist(); // Somebody else added or removed some.
+  if (state.listed && (addresses !== state.total || wallets !== state.wallets)) listDue = true; // Somebody else added or removed some.
   touch();
 }
 
 // ---- the list
+
+function listIfDue() {
+  if (listDue && isReplayed && isConnected()) relist();
+}
 
 /// The whole list anew: what is gone from it goes, what is new comes.
 export function relist() {
@@ -108,13 +115,14 @@ async function readList() {
   try {
     const found = new Set();
     await pages("descriptors", "descriptor", found);
-    state.total = await pages("addresses", "address", found);
+    const total = await pages("addresses", "address", found);
     for (const [key, { addedAt: mine }] of subjects) if (!found.has(key) && !(mine > now() - 5)) unlist(key);
-    state.listed = true;
+    Object.assign(state, { total, listed: true });
     touch();
     if (!filled) await fill();
   } catch (error) {
-    if (!login.seen(error)) setTimeout(() => isConnected() && relist(), 2_000);
+    listDue = true;
+    if (!login.seen(error)) setTimeout(listIfDue, 2_000);
   }
 }
 
@@ -151,7 +159,8 @@ export async function readTransactions(subject, tries = 3) {
   const { transactions } = await call("GET", `${path(subject, "transactions")}?limit=20`).catch(() => ({ transactions: [] }));
   if (subjects.get(subject.key) !== subject) return;
   if (subject.version !== version) return tries > 1 && readTransactions(subject, tries - 1);
-  const about = isWallet(subject) ? { descriptor_id: subject.key } : { address: subject.key };
+  const owners = subject.owners?.filter(({ descriptor_id }) => subjects.has(descriptor_id));
+  const about = isWallet(subject) ? { descriptor_id: subject.key } : { address: subject.key, owners };
   for (const tx of transactions) putPayment(about, tx, false);
   touch();
 }
@@ -183,7 +192,7 @@ const handlers = {
     Object.assign(subject, { balance, confirmed_balance, unconfirmed_balance });
   },
   scan_complete(data) {
-    away.happened(`scan ${data.scan_id}`, `History of ${nameOf(keyOf(data))} read`);
+    away.happened(`scan ${data.scan_id}`, `History of ${nameOf(keyOf(data))} ${data.to_height === null ? `known from block ${data.from_height}` : "read"}`);
     const subject = subjects.get(keyOf(data));
     if (subject) readTransactions(subject);
   },
@@ -223,13 +232,13 @@ function heard(events, upTo, isCurrent) {
       if (event !== "label_change") subject.stale = true;
       // An address of a wallet is on the list only if it was added by itself.
     } else if (keyOf(data) && event !== "unwatched" && !data.owners) unknown = true;
-    handlers[event]?.(data, news);
+    log.safely(() => handlers[event]?.(data, news));
   }
-  if (news.length > 0) alerts.tell(news);
-  if (isCurrent) {
-    away.caughtUp();
-    if (listDue || (unknown && subjects.size < MOST_LISTED)) relist();
-  }
+  if (news.length > 0) log.safely(() => alerts.tell(news));
+  if (unknown && subjects.size < MOST_LISTED) listDue = true;
+  isReplayed = isCurrent;
+  if (isCurrent) away.caughtUp();
+  listIfDue();
   touch();
 }
 

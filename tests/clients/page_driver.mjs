@@ -15,6 +15,7 @@
 // {"do": "qr", "at": CSS}                 what the QR code in it says
 // {"do": "axe"}                           what axe-core finds, in both colour schemes
 // {"do": "picture", "text": FILE}
+// {"do": "faults"}                        what went wrong until now, which counts no more
 // {"do": "end"}                           ends; exit code 0 only if nothing went wrong on the way
 //
 // A request to another origin, an error in the console (not of a request that fails) and an
@@ -91,6 +92,7 @@ const acts = {
     }
     return found;
   },
+  faults: () => faults.splice(0),
   async end() {
     setTimeout(async () => {
       await close();

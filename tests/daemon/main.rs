@@ -38,6 +38,7 @@ mod mempool;
 mod moods;
 mod network;
 mod page;
+mod page_breaks;
 mod page_views;
 mod pause;
 mod progress;

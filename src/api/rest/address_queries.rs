@@ -53,24 +53,11 @@ impl Request for ListTransactions {
 
 const NEXT_PAGE: &str = "write the `next` of the page before as `before`";
 
-/// What an address owns, and what it is called.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct AddressBalance {
-    #[serde(flatten)]
-    balance: Balance,
-    label: String,
-}
-
 /// `GET /balance/{address}`
-pub async fn balance(reads: &Reads, address: &str) -> Result<Reply<AddressBalance>, ApiError> {
+pub async fn balance(reads: &Reads, address: &str) -> Result<Reply<Balance>, ApiError> {
     let address = reads.address(address)?;
-    let read = move |view: &StoreView<'_>| {
-        let label = view.watched(&address)?.label;
-        let balance = view.balance(&address)?;
-        Ok(AddressBalance { balance, label })
-    };
-    let answer = reads.run(read).await?;
-    Ok(respond::ok_at(&answer.balance.cursor, &answer))
+    let answer = reads.run(move |view| view.balance(&address)).await?;
+    Ok(respond::ok_at(&answer.cursor, &answer))
 }
 
 /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the next
@@ -92,7 +79,7 @@ pub async fn transactions(
                 address: address.text,
             },
             total: row.tx_count,
-            coverage: view.coverage(&address.script, &row.coverage)?,
+            coverage: view.coverage(&address.script, &row)?,
         };
         list.answer(view, listed)
     };

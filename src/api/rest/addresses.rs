@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::respond::{self, Reply, WithCursor};
 use crate::reads::{Reads, StoreView};
 use crate::wire::ApiError;
-use crate::wire::json::{Block, Btc, CoverageShape, seconds};
+use crate::wire::json::{Block, Btc, CoverageShape, OwnerShape, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -42,6 +42,9 @@ pub struct AddressPage {
 struct WatchedAddress {
     address: String,
     label: String,
+    /// The descriptors that have it, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    owners: Vec<OwnerShape>,
     /// Seconds since the Unix epoch.
     added: f64,
     confirmed_balance: i64,
@@ -86,6 +89,7 @@ pub async fn addresses(
             Ok(WatchedAddress {
                 address: view.address_of(&row.spk),
                 label: row.label.clone(),
+                owners: row.derivations.iter().map(OwnerShape::new).collect(),
                 added: seconds(row.added),
                 confirmed_balance: balance.confirmed,
                 confirmed_balance_btc: Btc(balance.confirmed),
@@ -97,7 +101,7 @@ pub async fn addresses(
                 transaction_count: row.tx_count,
                 last_updated: seconds(row.updated),
                 confirmations: row.depths.clone(),
-                coverage: view.coverage(script, &row.coverage)?,
+                coverage: view.coverage(script, row)?,
             })
         });
         let last = rows.last().filter(|_| rows.len() == limit);

@@ -3,7 +3,7 @@
 
 use hyper::Method;
 
-use super::address_queries::{self, AddressBalance, ListTransactions, TransactionPage};
+use super::address_queries::{self, ListTransactions, TransactionPage};
 use super::addresses::{self, AddressPage, ListAddresses};
 use super::audit::AuditShape;
 use super::consumer_shape::{
@@ -77,7 +77,7 @@ routes! {
         watchlist::remove_address(&services.scans, &sent.part).await
     };
     GET "/balance/{address}" read "What an address owns"
-        nothing => AddressBalance |services, sent| {
+        nothing => Balance |services, sent| {
         address_queries::balance(&services.reads, &sent.part).await
     };
     GET "/transactions/{address}" read "The transactions of an address, newest first, in pages"

@@ -149,7 +149,7 @@ pub async fn scan_history(
     let (answer, cursor) = begin_answered(scans, principal, vec![address], false, range).await?;
     let read = move |view: &StoreView<'_>| {
         let row = view.watch(&script)?;
-        let coverage = row.map(|row| view.coverage(&script, &row.coverage));
+        let coverage = row.map(|row| view.coverage(&script, &row));
         Ok(coverage.transpose()?)
     };
     let coverage = scans.reads.run(read).await?;

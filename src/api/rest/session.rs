@@ -32,7 +32,7 @@ pub struct SessionShape {
     scope: Option<Scope>,
     /// Seconds since the Unix epoch.
     expires: Option<u64>,
-    /// To be sent with each request, as the header `Satwatch-Page-Key`.
+    /// To be sent with each request, as the header `Satwatch-Page`.
     page_key: String,
 }
 

@@ -99,7 +99,7 @@ impl UtxosOf {
                         true => at.count_unspent(&address.script)?,
                         false => row.utxo_count,
                     },
-                    coverage: CoverageShape::new(&row.coverage, at.is_in_scan(&address.script)?),
+                    coverage: CoverageShape::of_address(&row, at.is_in_scan(&address.script)?),
                 }
             }
             Self::Descriptor(id) => {

@@ -120,7 +120,7 @@ pub async fn add_address(
     let text = address.text.clone();
     let read = move |view: &StoreView<'_>| {
         let row = view.watched(&address)?;
-        let coverage = view.coverage(&address.script, &row.coverage)?;
+        let coverage = view.coverage(&address.script, &row)?;
         Ok((row.label, coverage))
     };
     let (label, coverage) = reads.run(read).await?;

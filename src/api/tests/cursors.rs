@@ -191,9 +191,7 @@ async fn waiting_requests_are_counted_and_end_with_their_client() {
 async fn a_cursor_that_is_not_good_comes_with_balances_and_where_to_go_on() {
     let (daemon, mine, other) = paid(config::Config::default()).await;
     daemon.pay(&other, 7, 60).await;
-    let mut balance = daemon.get(&format!("/balance/{mine}")).await.1;
-    let label = balance.as_object_mut().and_then(|it| it.remove("label"));
-    assert_eq!(label, Some(json!("")));
+    let balance = daemon.get(&format!("/balance/{mine}")).await.1;
     let query = format!("address={mine}&address={other}");
     let (status, error) = daemon.get(&format!("/events?after=ffff-1&{query}")).await;
     assert_eq!((status, &error["code"]), (410, &json!("cursor_unknown")));

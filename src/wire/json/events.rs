@@ -30,7 +30,7 @@ struct SubjectShape {
 }
 
 /// A place of an address in a descriptor.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "Owner")]
 pub struct OwnerShape {
     descriptor_id: String,
@@ -39,7 +39,7 @@ pub struct OwnerShape {
 }
 
 impl OwnerShape {
-    fn new(place: &Derivation) -> Self {
+    pub fn new(place: &Derivation) -> Self {
         Self {
             descriptor_id: place.descriptor.to_string(),
             keychain: keychain(place.keychain),

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::remedy::Remedy;
 use crate::tracker::{
     self, BlockId, Coverage, Derivation, DescriptorId, DescriptorRow, OutputRow, Phase, Status,
     TxSummary, WatchRow,
@@ -131,6 +132,25 @@ impl CoverageShape {
             note: None,
         }
     }
+
+    /// Of a watched address, with what to do if the node cannot tell what it owned. One that is not
+    /// listed by itself is of a descriptor.
+    pub fn of_address(row: &WatchRow, is_in_scan: bool) -> Self {
+        let is_left_out = row.coverage.left_out && row.coverage.pending;
+        let remedy = match row.derivations.first().filter(|_| !row.listed) {
+            None => Remedy::WatchFromNow,
+            Some(of) => Remedy::WatchDescriptorFromNow {
+                descriptor: of.descriptor.to_string(),
+            },
+        };
+        let what =
+            "bitcoind cannot tell what it owned when it was added: that is too much for one answer";
+        let note = is_left_out.then(|| format!("{what}: {remedy}"));
+        Self {
+            note,
+            ..Self::new(&row.coverage, is_in_scan)
+        }
+    }
 }
 
 /// Whose something is.
@@ -148,6 +168,10 @@ pub enum BalanceOf {
 pub struct Balance {
     #[serde(flatten)]
     pub of: BalanceOf,
+    pub label: String,
+    /// Of an address: the descriptors that have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<OwnerShape>,
     /// With coinbase outputs that may not be spent yet (`immature`).
     pub confirmed_balance: i64,
     pub confirmed_balance_btc: Btc,
@@ -184,14 +208,27 @@ impl Balance {
         let of = BalanceOf::Address {
             address: address.to_owned(),
         };
-        Self::of(of, row.balance, row.utxo_count, row.updated, state)
+        let owners = row.derivations.iter().map(OwnerShape::new).collect();
+        let label = row.label.clone();
+        let balance = Self::of(of, row.balance, row.utxo_count, row.updated, state);
+        Self {
+            label,
+            owners,
+            ..balance
+        }
     }
 
-    pub fn of_descriptor(id: DescriptorId, row: &DescriptorRow, state: BalanceState) -> Self {
+    pub fn of_descriptor(
+        id: DescriptorId,
+        row: &DescriptorRow,
+        label: String,
+        state: BalanceState,
+    ) -> Self {
         let of = BalanceOf::Descriptor {
             descriptor_id: id.to_string(),
         };
-        Self::of(of, row.told(), row.utxo_count, row.updated, state)
+        let balance = Self::of(of, row.told(), row.utxo_count, row.updated, state);
+        Self { label, ..balance }
     }
 
     fn of(
@@ -203,6 +240,8 @@ impl Balance {
     ) -> Self {
         Self {
             of,
+            label: String::new(),
+            owners: Vec::new(),
             confirmed_balance: balance.confirmed,
             confirmed_balance_btc: Btc(balance.confirmed),
             unconfirmed_balance: balance.unconfirmed,

@@ -340,9 +340,8 @@ fn a_utxo_looks_as_specified_and_names_its_spender_only_if_there_is_one() {
     );
 }
 
-#[test]
-fn a_balance_looks_as_specified() {
-    let row = WatchRow {
+fn watch_row() -> WatchRow {
+    WatchRow {
         spk: spk(),
         listed: true,
         derivations: Vec::new(),
@@ -363,7 +362,12 @@ fn a_balance_looks_as_specified() {
         outputs: 1,
         tx_count: 2,
         updated: 1_754_336_318_173,
-    };
+    }
+}
+
+#[test]
+fn a_balance_looks_as_specified() {
+    let row = watch_row();
     let hash = "ab".repeat(32);
     assert_eq!(
         to_text(&Balance::new(
@@ -377,7 +381,7 @@ fn a_balance_looks_as_specified() {
             }
         )),
         format!(
-            r#"{{"address":"{ADDRESS}","confirmed_balance":5000000000,"confirmed_balance_btc":50.0,"unconfirmed_balance":-100,"unconfirmed_balance_btc":-0.000001,"utxo_count":1,"last_updated":1754336318.173,"balance":4999999900,"balance_btc":49.999999,"immature":5000000000,"coverage":{{"from_height":5,"complete":true,"utxos_complete":true,"pending":false}},"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
+            r#"{{"address":"{ADDRESS}","label":"","confirmed_balance":5000000000,"confirmed_balance_btc":50.0,"unconfirmed_balance":-100,"unconfirmed_balance_btc":-0.000001,"utxo_count":1,"last_updated":1754336318.173,"balance":4999999900,"balance_btc":49.999999,"immature":5000000000,"coverage":{{"from_height":5,"complete":true,"utxos_complete":true,"pending":false}},"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
         )
     );
 }
@@ -414,6 +418,31 @@ fn confirmations_count_from_the_tip_and_never_below_zero() {
     assert_eq!(confirmations(Some(block(7)), Some(8)), 0);
     assert_eq!(confirmations(Some(block(7)), None), 0);
     assert_eq!(confirmations(None, Some(7)), 0);
+}
+
+#[test]
+fn an_address_that_the_node_cannot_tell_about_says_what_to_do() {
+    let place = tracker::Derivation {
+        descriptor: tracker::DescriptorId([7; 32]),
+        keychain: tracker::Keychain::External,
+        index: 3,
+    };
+    let note = |left_out, listed| {
+        let row = WatchRow {
+            listed,
+            derivations: vec![place],
+            coverage: Coverage {
+                pending: true,
+                left_out,
+                ..Coverage::default()
+            },
+            ..watch_row()
+        };
+        CoverageShape::of_address(&row, false).note
+    };
+    assert_eq!(note(false, true), None);
+    assert!(note(true, true).is_some_and(|it| it.ends_with("add it with \"history\": \"none\"")));
+    assert!(note(true, false).is_some_and(|it| it.contains("of descriptor 0707")));
 }
 
 /// What is said of the past of a wallet.

@@ -113,7 +113,7 @@ pub async fn addresses(
         budget.check_rows(limit as u64)?;
         let derived = view.derived(&from, limit)?;
         let shapes = derived.iter().map(|(place, script, row)| {
-            let coverage = view.coverage(script, &row.coverage)?;
+            let coverage = view.coverage(script, row)?;
             Ok(derived_address(
                 &view.address_of(&row.spk),
                 place,
