@@ -233,6 +233,10 @@ fn wallet(walk: &mut Walk, node: &Node) -> String {
     );
     let label = json!({ "label": null });
     walk.good("PATCH /descriptors/{id}", &id, "", Some(label));
+    wait_until("the past of the wallet is known", || {
+        let wallet = walk.daemon.get(&format!("/descriptors/{id}"));
+        (wallet.json["coverage"]["pending"] == false).then_some(())
+    });
     let given = walk.good(
         "POST /descriptors/{id}/next_address",
         &id,
