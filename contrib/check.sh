@@ -49,4 +49,6 @@ cat "$demo_log"
 # One line over all test binaries.
 awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
     END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+# Who reads only the end of the log finds out there what went wrong.
+((code == 0)) || grep --no-group-separator -A 12 "panicked at" "$log" | cut -c 1-2000 | tail -n 120
 exit "$code"

@@ -279,7 +279,8 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
     let budget = Budget::new(limits.clone());
     let events = Arc::new(EventQueries {
-        reads: reads.clone(),
+        judge: Arc::new(reads.clone()),
+        workers: reads.workers.clone(),
         budget: budget.clone(),
         log: log.clone(),
         dispatch: handle.clone(),

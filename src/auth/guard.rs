@@ -8,7 +8,7 @@ use super::changed::{Changed, Ended};
 use super::credential::Credential;
 use super::judge::InForce;
 use super::principal::{End, LiveToken, Principal, Refusal, Unknown};
-use super::secret::{TokenHash, TokenText};
+use super::secret::{TokenHash, TokenId, TokenText};
 use super::sessions::{SessionSecrets, Sessions};
 use crate::clock::now_ms;
 use crate::store::{AuthEdit, SessionKey, SessionRow};
@@ -121,6 +121,14 @@ impl Guard {
             Ok(()) => Ok(Principal::of_token(live)),
             Err(why) => refused(why),
         }
+    }
+
+    /// Who has the token with this id, if it is in force.
+    pub fn principal_of(&self, id: TokenId) -> Option<Principal> {
+        let known = self.known();
+        let live = known.tokens().iter().find(|it| it.token.id == id)?;
+        live.check(now_ms()).ok()?;
+        Some(Principal::of_token(live.clone()))
     }
 
     fn of_session(

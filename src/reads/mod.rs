@@ -29,12 +29,49 @@ const LONG: usize = 8;
 /// Rows that short work looks at.
 const SHORT_ROWS: usize = 1000;
 
+/// The threads for such work.
+#[derive(Clone)]
+pub struct Workers {
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            short: Arc::new(Semaphore::new(SHORT)),
+            long: Arc::new(Semaphore::new(LONG)),
+        }
+    }
+}
+
+impl Workers {
+    /// It goes on to its end if whoever asked for it has left meanwhile.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        is_short: bool,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permits = if is_short { &self.short } else { &self.long };
+        let permit = permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| ApiError::stopping())?;
+        let work = move || {
+            // What the work has is let go before the place.
+            let _permit = permit;
+            work()
+        };
+        match spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(cause) => Err(ApiError::internal(&cause)),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Reads {
     reader: StoreReader,
     pub encoder: EventEncoder,
-    short: Arc<Semaphore>,
-    long: Arc<Semaphore>,
+    pub workers: Workers,
 }
 
 impl Reads {
@@ -45,8 +82,7 @@ impl Reads {
                 network: reader.chain().network,
             },
             reader,
-            short: Arc::new(Semaphore::new(SHORT)),
-            long: Arc::new(Semaphore::new(LONG)),
+            workers: Workers::default(),
         }
     }
 
@@ -64,10 +100,8 @@ impl Reads {
     /// No work is under way.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        let left = (
-            self.short.available_permits(),
-            self.long.available_permits(),
-        );
+        let Workers { short, long } = &self.workers;
+        let left = (short.available_permits(), long.available_permits());
         left == (SHORT, LONG)
     }
 
@@ -94,20 +128,9 @@ impl Reads {
         rows: usize,
         work: impl FnOnce(&StoreView<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let is_short = rows <= SHORT_ROWS;
-        let permits = if is_short { &self.short } else { &self.long };
-        let permit = permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| ApiError::stopping())?;
         let (reader, encoder) = (self.reader.clone(), self.encoder.clone());
-        let work = move || {
-            // The store is let go before the place.
-            let (_permit, reader) = (permit, reader);
-            work(&StoreView::new(&reader, &encoder))
-        };
-        match spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(cause) => Err(ApiError::internal(&cause)),
-        }
+        let work = move || work(&StoreView::new(&reader, &encoder));
+        self.workers.run(rows <= SHORT_ROWS, work).await
     }
 }
 

@@ -7,13 +7,15 @@
 //! more (`cursor_unknown`, `cursor_expired`) comes with where to go on: [`Restart`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use hyper::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
 use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::error_codes::{ErrorCode, is_listed};
+use super::error_codes::{ErrorCode, is_listed, listed};
 use super::json::Balance;
 pub use super::secret::shortened;
 use crate::socketio::EncodeError;
@@ -34,6 +36,32 @@ pub struct ApiError {
     pub limit: Option<&'static str>,
     /// Beside `error` and `code` when a cursor is not good any more.
     pub restart: Option<Box<Restart>>,
+    /// All of it, as the primary of an edge wrote it.
+    pub written: Option<Written>,
+}
+
+/// The fields of an object, each of which goes on as it came.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Written(BTreeMap<String, Box<RawValue>>);
+
+impl PartialEq for Written {
+    fn eq(&self, other: &Self) -> bool {
+        let fields = |it: &Self| -> Vec<(String, String)> {
+            let fields = it.0.iter();
+            let texts = fields.map(|(name, value)| (name.clone(), value.get().to_owned()));
+            texts.collect()
+        };
+        fields(self) == fields(other)
+    }
+}
+
+/// What of a refusal of the primary is looked at here; the rest goes on as it came.
+#[derive(Deserialize)]
+struct ReadError {
+    error: String,
+    code: String,
+    cursor: Option<String>,
+    first: Option<String>,
 }
 
 /// Where a reader whose cursor is not good any more goes on.
@@ -59,7 +87,29 @@ impl ApiError {
             retry_after: None,
             limit: None,
             restart: None,
+            written: None,
         }
+    }
+
+    /// The refusal that another daemon wrote; `None`: it is none.
+    pub fn written(status: StatusCode, json: &[u8]) -> Option<Self> {
+        let read: ReadError = serde_json::from_slice(json).ok()?;
+        let written = serde_json::from_slice(json).ok()?;
+        // The client is told the code as it came, also one that a later version has.
+        let code = listed(&read.code).unwrap_or("primary_unavailable");
+        let restart = read.cursor.zip(read.first).map(|(cursor, first)| {
+            let balances = None;
+            Box::new(Restart {
+                cursor,
+                first,
+                balances,
+            })
+        });
+        Some(Self {
+            restart,
+            written: Some(written),
+            ..Self::new(status, code, read.error)
+        })
     }
 
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
@@ -170,6 +220,9 @@ impl ApiError {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(Written(fields)) = &self.written {
+            return fields.serialize(serializer);
+        }
         let shape = ErrorShape {
             error: &self.message,
             code: self.code,
@@ -242,6 +295,19 @@ mod tests {
             serde_json::to_string(&error.of_limit("consumers")).unwrap(),
             r#"{"error":"No.","code":"quota_reached","limit":"consumers"}"#
         );
+    }
+
+    #[test]
+    fn what_another_daemon_wrote_goes_on_as_it_came() {
+        let text = r#"{"balances":[{"btc":1.50}],"code":"later","cursor":"a-9","error":"No.","first":"a-4"}"#;
+        let error = ApiError::written(StatusCode::GONE, text.as_bytes()).expect("a refusal");
+        assert_eq!(serde_json::to_string(&error).unwrap(), text);
+        let cursor = error.restart.as_ref().map(|it| it.cursor.as_str());
+        assert_eq!((cursor, error.message.as_str()), (Some("a-9"), "No."));
+        for text in ["", "[]", r#"{"error":"No."}"#, r#"{"error":1,"code":"x"}"#] {
+            let read = ApiError::written(StatusCode::GONE, text.as_bytes());
+            assert_eq!(read, None, "{text}");
+        }
     }
 
     #[test]

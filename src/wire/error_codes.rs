@@ -51,6 +51,7 @@ const CODES: &[(&str, &str)] = &[
     ("overloaded", "Too much of other answers waits to be sent"),
     ("past_awaited", "The past of the wallet is looked for, so its next unused address is not known yet"),
     ("payload_too_large", "The body is longer than what is taken"),
+    ("primary_unavailable", "The primary of this edge does not answer, or not in time"),
     ("private_key", "What looks like a private key or a seed was sent"),
     ("quota_reached", "As many as may be; limit names the setting"),
     ("rate_limited", "Too many requests in a short time"),
@@ -93,7 +94,13 @@ impl JsonSchema for ErrorCode {
     }
 }
 
+/// The code that the documents name.
+pub fn listed(code: &str) -> Option<&'static str> {
+    let found = CODES.iter().find(|(listed, _)| *listed == code);
+    found.map(|(listed, _)| *listed)
+}
+
 /// Whether the documents name it.
 pub fn is_listed(code: &str) -> bool {
-    CODES.iter().any(|(listed, _)| *listed == code)
+    listed(code).is_some()
 }

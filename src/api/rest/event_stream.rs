@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, stream};
+use futures_util::FutureExt;
 use hyper::header::{ACCEPT, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
@@ -27,12 +27,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AnswerBody;
-use super::events::{EventQueries, Named, ONE_READER};
+use super::events::{EventQueries, Judge, Named, ONE_READER};
 use super::reading;
 use super::respond::{self, Answer, EVENT_STREAM, Reply};
 use crate::auth::{Principal, Scope, Waits};
 use crate::consumers::{Consumer, Consumers, Lease, Leases};
-use crate::events::{Given, PageError, Reader};
+use crate::events::{EventLog, Given, PageError, Reader};
 use crate::limits::Held;
 use crate::reads::Reads;
 use crate::wire::ApiError;
@@ -87,30 +87,47 @@ impl Request for StreamEvents {
 /// `last`: the header `Last-Event-ID`.
 pub async fn stream_events(
     events: &EventQueries,
-    consumers: &Consumers,
-    principal: Principal,
     query: StreamEvents,
     last: Option<String>,
+    principal: Principal,
 ) -> Result<Reply<EventStreamText>, ApiError> {
     let place = events.waiting_place()?;
     let after = last.filter(|last| !last.is_empty()).or(query.after);
-    let begun = match query.consumer {
-        Some(name) => {
-            reading::check_named(&query.address, &query.descriptor)?;
-            // A browser comes back before the connection that it lost is seen to have ended.
-            let take = Leases::take_over;
-            let opened = reading::open(events, consumers, &name, after, take).await;
-            opened.map(|(consumer, lease, from)| (Of::Consumer(consumer, Arc::new(lease)), from))
-        }
-        None => {
-            let begun = events.begin(query.address, query.descriptor, after).await;
-            begun.map(|(named, from)| (Of::Named(named), from))
-        }
-    };
-    let (of, from) = begun?;
+    let begun = events.judge.begin(query.address, query.descriptor, after);
+    let (named, from) = begun.await?;
+    let of = Of::Named(named, events.judge.clone());
+    stream(events, of, from, principal, place).await
+}
+
+/// The same of what a consumer wants.
+pub async fn stream_consumer(
+    events: &EventQueries,
+    (consumers, reads): (&Consumers, &Reads),
+    name: &str,
+    query: StreamEvents,
+    last: Option<String>,
+    principal: Principal,
+) -> Result<Reply<EventStreamText>, ApiError> {
+    let place = events.waiting_place()?;
+    let after = last.filter(|last| !last.is_empty()).or(query.after);
+    reading::check_named(&query.address, &query.descriptor)?;
+    // A browser comes back before the connection that it lost is seen to have ended.
+    let take = Leases::take_over;
+    let (consumer, lease, from) = reading::open(reads, consumers, name, after, take).await?;
+    let of = Of::Consumer(consumer, Arc::new(lease), reads.clone());
+    stream(events, of, from, principal, place).await
+}
+
+async fn stream(
+    events: &EventQueries,
+    of: Of,
+    from: u64,
+    principal: Principal,
+    place: Held,
+) -> Result<Reply<EventStreamText>, ApiError> {
     let selection = match &of {
-        Of::Named(named) => named.selection(),
-        Of::Consumer(consumer, _) => consumer.filter.clone(),
+        Of::Named(named, _) => named.selection(),
+        Of::Consumer(consumer, ..) => consumer.filter.clone(),
     };
     let mut reader = Reader::of_selection(&events.log, &events.dispatch, selection, from);
     reader.follow().await.map_err(PageError::from)?;
@@ -124,11 +141,11 @@ pub async fn stream_events(
         beat,
         end: of.end(principal),
         of,
-        reads: events.reads.clone(),
+        log: events.log.clone(),
         stop: events.stop.clone(),
         _place: place,
     };
-    let chunks = stream::try_unfold(Some(stream), async |stream| match stream {
+    let chunks = futures_util::stream::try_unfold(Some(stream), async |stream| match stream {
         Some(stream) => stream.next().await,
         None => Ok(None),
     });
@@ -160,8 +177,8 @@ fn answer(body: AnswerBody) -> Answer {
 
 /// For whom a stream is.
 enum Of {
-    Named(Named),
-    Consumer(Arc<Consumer>, Arc<Lease>),
+    Named(Named, Arc<dyn Judge>),
+    Consumer(Arc<Consumer>, Arc<Lease>, Reads),
 }
 
 /// Why a stream ends.
@@ -176,7 +193,7 @@ impl Of {
             let refusal = principal.require(Scope::Metrics).err();
             refusal.map_or_else(ApiError::stopping, ApiError::from)
         };
-        let Self::Consumer(consumer, lease) = self else {
+        let Self::Consumer(consumer, lease, _) = self else {
             return Box::pin(token);
         };
         let (consumer, lease) = (consumer.clone(), lease.clone());
@@ -192,10 +209,10 @@ impl Of {
     }
 
     /// Why what comes after a number is not there.
-    async fn expired(self, reads: &Reads, number: u64) -> ApiError {
+    async fn expired(self, number: u64) -> ApiError {
         match self {
-            Self::Named(named) => named.expired(reads, number).await,
-            Self::Consumer(consumer, _) => reading::expired(reads, number, &consumer).await,
+            Self::Named(named, judge) => judge.expired(named, number).await,
+            Self::Consumer(consumer, _, reads) => reading::expired(&reads, number, &consumer).await,
         }
     }
 }
@@ -206,7 +223,7 @@ struct EventStream {
     beat: Interval,
     end: End,
     of: Of,
-    reads: Reads,
+    log: Arc<EventLog>,
     stop: CancellationToken,
     _place: Held,
 }
@@ -235,7 +252,7 @@ impl EventStream {
                 Ok(given) => self.write(&mut text, given),
                 Err(PageError::Stopped) => return Ok(None),
                 Err(PageError::Expired) => {
-                    let refusal = self.of.expired(&self.reads, self.reader.place()).await;
+                    let refusal = self.of.expired(self.reader.place()).await;
                     return Ok(Some((refused(&refusal), None)));
                 }
                 Err(cause @ PageError::Store(_)) => return Err(cause.into()),
@@ -257,7 +274,7 @@ impl EventStream {
         let Given::Event(entry) = given else {
             return;
         };
-        let encoder = &self.reads.encoder;
+        let encoder = &self.log.encoder;
         if let Some(event) = entry.encoded(encoder) {
             let cursor = encoder.cursor(entry.number);
             let (name, data) = (event.name(), event.json());
@@ -267,7 +284,7 @@ impl EventStream {
 
     /// All that is wanted up to there was given.
     fn cursor(&self) -> String {
-        self.reads.encoder.cursor(self.reader.place())
+        self.log.encoder.cursor(self.reader.place())
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -17,7 +19,7 @@ use super::budget::Budget;
 use super::respond::{self, Reply};
 use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
 use crate::limits::{Held, LimitUse, Places};
-use crate::reads::{Reads, StoreView};
+use crate::reads::{Reads, StoreView, Workers};
 use crate::tracker::DescriptorId;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{EventRow, LOG_EVENTS};
@@ -103,9 +105,26 @@ impl Request for ReadEvents {
 pub const ONE_READER: &str =
     "a consumer has one reader; make a second consumer, which gets the same events";
 
+/// Knows what is meant by the cursor of a request, and by those whom it names.
+pub trait Judge: Send + Sync {
+    /// Those of whom a request names some, and the number after which to read for them. All
+    /// addresses that are named must be watched.
+    fn begin(
+        &self,
+        addresses: Vec<String>,
+        descriptors: Vec<String>,
+        after: Option<String>,
+    ) -> BoxFuture<'_, Result<(Named, u64), ApiError>>;
+
+    /// Why what comes after a number is not there.
+    fn expired(&self, named: Named, number: u64) -> BoxFuture<'_, ApiError>;
+}
+
 /// Reading the log for requests.
+#[derive(Clone)]
 pub struct EventQueries {
-    pub reads: Reads,
+    pub judge: Arc<dyn Judge>,
+    pub workers: Workers,
     pub budget: Budget,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
@@ -126,36 +145,17 @@ impl EventQueries {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let _place = self.place(wait)?;
-        let begun = self.begin(query.address, query.descriptor, query.after);
+        let begun = self
+            .judge
+            .begin(query.address, query.descriptor, query.after);
         let (named, from) = begun.await?;
         let selection = named.selection();
         let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
         match self.read(selection, from, limit, enough).await {
             Ok(batch) => self.answer(batch).await,
-            Err(PageError::Expired) => Err(named.expired(&self.reads, from).await),
+            Err(PageError::Expired) => Err(self.judge.expired(named, from).await),
             Err(cause) => Err(cause.into()),
         }
-    }
-
-    /// Those of whom a request names some, and the number after which to read for them.
-    pub async fn begin(
-        &self,
-        texts: Vec<String>,
-        descriptors: Vec<String>,
-        after: Option<String>,
-    ) -> Result<(Named, u64), ApiError> {
-        let descriptors = wanted_descriptors(descriptors)?;
-        let begun = self.reads.run_rows(texts.len(), move |view| {
-            let addresses = wanted_addresses(&texts, view.encoder.network)?;
-            let known = descriptors.map(|ids| view.known_descriptors("descriptor", ids));
-            let named = Named {
-                addresses,
-                descriptors: known.transpose()?,
-            };
-            let from = begin(view, &named, after.as_deref())?;
-            Ok((named, from))
-        });
-        begun.await
     }
 
     /// Requests that wait for events now.
@@ -212,10 +212,47 @@ impl EventQueries {
     pub async fn answer(&self, batch: Batch) -> Result<Reply<EventPage>, ApiError> {
         let budget = self.budget.clone();
         if batch.bytes <= FEW_BYTES {
-            return batch_answer(&batch, &self.reads.encoder, &budget);
+            return batch_answer(&batch, &self.log.encoder, &budget);
         }
-        let render = move |view: &StoreView<'_>| batch_answer(&batch, view.encoder, &budget);
-        self.reads.run_long(render).await
+        let log = self.log.clone();
+        let render = move || batch_answer(&batch, &log.encoder, &budget);
+        self.workers.run(false, render).await
+    }
+}
+
+/// Of this daemon's own log.
+impl Judge for Reads {
+    fn begin(
+        &self,
+        addresses: Vec<String>,
+        descriptors: Vec<String>,
+        after: Option<String>,
+    ) -> BoxFuture<'_, Result<(Named, u64), ApiError>> {
+        let begin = async move {
+            let named = Named::parse(&addresses, descriptors, self.encoder.network)?;
+            let rows = addresses.len();
+            self.run_rows(rows, move |view| {
+                let ids = named.descriptors;
+                let known = ids.map(|ids| view.known_descriptors("descriptor", ids));
+                let descriptors = known.transpose()?;
+                let named = Named {
+                    descriptors,
+                    ..named
+                };
+                let from = begin(view, &named, after.as_deref())?;
+                Ok((named, from))
+            })
+            .await
+        };
+        begin.boxed()
+    }
+
+    fn expired(&self, named: Named, number: u64) -> BoxFuture<'_, ApiError> {
+        let check = self.run(move |view| {
+            cursors::check(view, number).map_err(|error| named.with_balances(view, error))
+        });
+        let kept = || ApiError::internal(&"events that are kept were not found");
+        async move { check.await.err().unwrap_or_else(kept) }.boxed()
     }
 }
 
@@ -259,6 +296,18 @@ pub struct Named {
 }
 
 impl Named {
+    pub fn parse(
+        addresses: &[String],
+        descriptors: Vec<String>,
+        network: Network,
+    ) -> Result<Self, ApiError> {
+        let descriptors = wanted_descriptors(descriptors)?;
+        Ok(Self {
+            addresses: wanted_addresses(addresses, network)?,
+            descriptors,
+        })
+    }
+
     /// Who names nobody gets everything.
     pub fn selection(&self) -> Selection {
         let (addresses, descriptors) = (self.addresses.as_ref(), self.descriptors.as_ref());
@@ -270,15 +319,6 @@ impl Named {
             descriptors: descriptors.map(|ids| Arc::new(ids.iter().copied().collect())),
             blocks: addresses.is_none(),
         }
-    }
-
-    /// Why what comes after a number is not there.
-    pub async fn expired(self, reads: &Reads, number: u64) -> ApiError {
-        let check = reads.run(move |view| {
-            cursors::check(view, number).map_err(|error| self.with_balances(view, error))
-        });
-        let kept = || ApiError::internal(&"events that are kept were not found");
-        check.await.err().unwrap_or_else(kept)
     }
 
     fn with_balances(&self, view: &StoreView<'_>, error: ApiError) -> ApiError {

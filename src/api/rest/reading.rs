@@ -17,6 +17,7 @@ use crate::wire::request::types::{Limit, Wait};
 /// `GET /events?consumer=`
 pub async fn consumer_events(
     events: &EventQueries,
+    reads: &Reads,
     consumers: &Consumers,
     name: &str,
     query: ReadEvents,
@@ -26,8 +27,7 @@ pub async fn consumer_events(
     check_named(&query.address, &query.descriptor)?;
     let _place = events.place(wait)?;
     let (consumer, lease, from) =
-        open(events, consumers, name, query.after, Leases::acquire).await?;
-    let reads = &events.reads;
+        open(reads, consumers, name, query.after, Leases::acquire).await?;
     let ended = lease.ended();
     let until = async move {
         tokio::select! {
@@ -63,14 +63,13 @@ pub fn check_named(addresses: &[String], descriptors: &[String]) -> Result<(), A
 /// The one reader of a consumer, which reads after a cursor, or what is not acknowledged. `lease`:
 /// how it becomes that.
 pub async fn open(
-    events: &EventQueries,
+    reads: &Reads,
     consumers: &Consumers,
     name: &str,
     after: Option<String>,
     lease: fn(&Arc<Leases>) -> Result<Lease, EndReason>,
 ) -> Result<(Arc<Consumer>, Lease, u64), ApiError> {
     let consumer = consumers.get(consumer_name(name)?)?;
-    let reads = &events.reads;
     let after = match after {
         Some(text) => Some(reads.run(move |view| cursors::place(view, &text)).await?),
         None => None,

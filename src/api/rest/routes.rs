@@ -173,7 +173,7 @@ routes! {
         match asked.consumer.clone() {
             Some(name) => {
                 sent.principal.require(Scope::Watch)?;
-                reading::consumer_events(events, &services.consumers, &name, asked).await
+                reading::consumer_events(events, &services.reads, &services.consumers, &name, asked).await
             }
             None => events.events(asked, sent.asked).await,
         }
@@ -181,12 +181,16 @@ routes! {
     #[Stream]
     GET "/events/stream" read "The log of events as server-sent events"
         query(asked: StreamEvents) => EventStreamText, 404, 409 |services, sent| {
-        if asked.consumer.is_some() {
-            sent.principal.require(Scope::Watch)?;
-        }
-        let Services { events, consumers, .. } = &*services;
+        let Services { events, consumers, reads, .. } = &*services;
         let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
-        event_stream::stream_events(events, consumers, principal, asked, last).await
+        match asked.consumer.clone() {
+            Some(name) => {
+                principal.require(Scope::Watch)?;
+                let own = (&**consumers, reads);
+                event_stream::stream_consumer(events, own, &name, asked, last, principal).await
+            }
+            None => event_stream::stream_events(events, asked, last, principal).await,
+        }
     };
     GET "/consumers" read "The consumers"
         nothing => WithCursor<ConsumerList> |services, sent| {
