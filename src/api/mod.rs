@@ -280,7 +280,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let budget = Budget::new(limits.clone());
     let events = Arc::new(EventQueries {
         judge: Arc::new(reads.clone()),
-        workers: reads.workers.clone(),
+        threads: reads.threads.clone(),
         budget: budget.clone(),
         log: log.clone(),
         dispatch: handle.clone(),

@@ -29,14 +29,14 @@ const LONG: usize = 8;
 /// Rows that short work looks at.
 const SHORT_ROWS: usize = 1000;
 
-/// The threads for such work.
+/// Where work is done that may hold up its thread.
 #[derive(Clone)]
-pub struct Workers {
+pub struct Threads {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
 }
 
-impl Default for Workers {
+impl Default for Threads {
     fn default() -> Self {
         Self {
             short: Arc::new(Semaphore::new(SHORT)),
@@ -45,18 +45,28 @@ impl Default for Workers {
     }
 }
 
-impl Workers {
-    /// It goes on to its end if whoever asked for it has left meanwhile.
-    pub async fn run<T: Send + 'static>(
+impl Threads {
+    /// Long work.
+    pub async fn run_long<T: Send + 'static>(
         &self,
-        is_short: bool,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.run(usize::MAX, work).await
+    }
+
+    /// Short or long work, as the number of rows says that it looks at, or of what it parses. It
+    /// goes on to its end if whoever asked for it has left meanwhile.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let is_short = rows <= SHORT_ROWS;
         let permits = if is_short { &self.short } else { &self.long };
         let permit = permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| ApiError::stopping())?;
         let work = move || {
-            // What the work has is let go before the place.
+            // What the work holds, the store perhaps, is let go before the place.
             let _permit = permit;
             work()
         };
@@ -71,7 +81,7 @@ impl Workers {
 pub struct Reads {
     reader: StoreReader,
     pub encoder: EventEncoder,
-    pub workers: Workers,
+    pub threads: Threads,
 }
 
 impl Reads {
@@ -82,7 +92,7 @@ impl Reads {
                 network: reader.chain().network,
             },
             reader,
-            workers: Workers::default(),
+            threads: Threads::default(),
         }
     }
 
@@ -100,8 +110,10 @@ impl Reads {
     /// No work is under way.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        let Workers { short, long } = &self.workers;
-        let left = (short.available_permits(), long.available_permits());
+        let left = (
+            self.threads.short.available_permits(),
+            self.threads.long.available_permits(),
+        );
         left == (SHORT, LONG)
     }
 
@@ -130,7 +142,7 @@ impl Reads {
     ) -> Result<T, ApiError> {
         let (reader, encoder) = (self.reader.clone(), self.encoder.clone());
         let work = move || work(&StoreView::new(&reader, &encoder));
-        self.workers.run(rows <= SHORT_ROWS, work).await
+        self.threads.run(rows, work).await
     }
 }
 

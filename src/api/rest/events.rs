@@ -19,7 +19,7 @@ use super::budget::Budget;
 use super::respond::{self, Reply};
 use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
 use crate::limits::{Held, LimitUse, Places};
-use crate::reads::{Reads, StoreView, Workers};
+use crate::reads::{Reads, StoreView, Threads};
 use crate::tracker::DescriptorId;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{EventRow, LOG_EVENTS};
@@ -124,7 +124,7 @@ pub trait Judge: Send + Sync {
 #[derive(Clone)]
 pub struct EventQueries {
     pub judge: Arc<dyn Judge>,
-    pub workers: Workers,
+    pub threads: Threads,
     pub budget: Budget,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
@@ -216,7 +216,7 @@ impl EventQueries {
         }
         let log = self.log.clone();
         let render = move || batch_answer(&batch, &log.encoder, &budget);
-        self.workers.run(false, render).await
+        self.threads.run_long(render).await
     }
 }
 
