@@ -185,7 +185,9 @@ impl BusTask {
             .into_iter()
             .map(|entry| Ready {
                 after: self.exporter.before(entry.number),
-                subject: log.encoder.subject(&entry.event),
+                subject: entry
+                    .event()
+                    .map_or(String::new(), |event| log.encoder.subject(event)),
                 cursor: log.encoder.cursor(entry.number),
                 entry,
             })

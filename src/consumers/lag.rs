@@ -98,7 +98,7 @@ impl Lookahead {
             }
             self.reader.skip_to(acked.max(self.missed));
             match self.reader.next_within(most, head).await {
-                Ok(Some(entry)) => self.found = Some((entry.number, entry.event.time)),
+                Ok(Some(entry)) => self.found = Some((entry.number, entry.time)),
                 Ok(None) => break,
                 // Retention has taken what it had not come past.
                 Err(PageError::Expired) => {
@@ -116,7 +116,7 @@ impl Lookahead {
             // What was written meanwhile was not looked at.
             None => (self.reader.place(), head.max(self.reader.place())),
         };
-        let skipped = self.log.encoder.starts.skipped(after, head);
+        let skipped = self.log.encoder.starts().skipped(after, head);
         Ok(Unread {
             acked,
             after,

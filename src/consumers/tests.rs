@@ -83,10 +83,7 @@ impl World {
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
         let head = writer.head();
         let (indexer, thread) = indexer::spawn(tracker, writer, head, mpsc::channel(1000).0);
-        let encoder = EventEncoder {
-            starts: reader.starts().clone(),
-            network: Network::Regtest,
-        };
+        let encoder = EventEncoder::new(reader.starts().clone(), Network::Regtest);
         let log = EventLog::new(reader.clone(), encoder, indexer.head());
         let (task, dispatch) = Dispatch::new(log.clone());
         let stop = CancellationToken::new();

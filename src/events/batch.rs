@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::OptionFuture;
 
-use super::log::{LogEntry, PAGE_BYTES, PageError};
+use super::page::LogEntry;
 use super::reader::Reader;
+use super::source::{PAGE_BYTES, PageError};
 
 /// Numbers of the log that are looked at for one request: a selection that matches nothing must not
 /// read the whole log at once.

@@ -14,7 +14,7 @@ pub const BALANCES: usize = 1000;
 
 /// The number in a cursor of this log, which may be ahead of it.
 pub fn number(view: &StoreView<'_>, text: &str) -> Result<u64, ApiError> {
-    match cursor::read(&view.encoder.starts, text) {
+    match cursor::read(&view.encoder.starts(), text) {
         Ok(number) => Ok(number),
         Err(BadCursor::Malformed) => Err(ApiError::bad_request(
             "invalid_cursor",

@@ -5,7 +5,7 @@
 //! since the reader last looked. So a reader that reads the position first and then finds no mark
 //! knows that nothing up to that position is for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::filter::Topic;
 use super::index::Index;
-use super::log::{EventLog, PAGE, PageError};
+use super::log::EventLog;
+use super::source::{PAGE, PageError};
 use crate::socketio::Encoded;
 use crate::store::StoreError;
 use crate::wire::ApiError;
@@ -153,6 +154,12 @@ pub struct Counts {
 #[error("the daemon is stopping")]
 pub struct DispatchStopped;
 
+impl From<DispatchStopped> for PageError {
+    fn from(_: DispatchStopped) -> Self {
+        Self::Stopped
+    }
+}
+
 impl From<DispatchStopped> for ApiError {
     fn from(_: DispatchStopped) -> Self {
         Self::stopping()
@@ -177,6 +184,11 @@ enum Command {
         topics: Vec<Topic>,
         notice: Notice,
     },
+    WakeAt {
+        key: u64,
+        mark: Arc<Mark>,
+        number: u64,
+    },
     Counts {
         answer: oneshot::Sender<Counts>,
     },
@@ -188,10 +200,12 @@ pub struct Dispatch {
     index: Index<Arc<Mark>>,
     commands: mpsc::UnboundedReceiver<Command>,
     progress: Arc<Progress>,
+    /// By number and key: who is woken when the position has come there.
+    waiting: BTreeMap<(u64, u64), Arc<Mark>>,
 }
 
 /// Talks to dispatch. Commands are not bounded by their queue: each reader has at most one addition
-/// under way, and a few removals for each packet of its client.
+/// under way, and a few removals and wishes to be woken for each packet of its client.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
@@ -217,6 +231,7 @@ impl Dispatch {
             index: Index::default(),
             commands,
             progress,
+            waiting: BTreeMap::new(),
         };
         (dispatch, handle)
     }
@@ -258,12 +273,21 @@ impl Dispatch {
             };
             self.progress.read.fetch_max(next, Ordering::AcqRel);
             self.progress.position.store(next, Ordering::Release);
+            self.wake_up_to(next);
+        }
+    }
+
+    fn wake_up_to(&mut self, position: u64) {
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= position
+        {
+            entry.remove().waker.wake();
         }
     }
 
     /// Marks the readers of the page behind `position`; the number that it goes to.
     async fn mark_page(&mut self, position: u64) -> Result<u64, PageError> {
-        let page = match self.log.clone().newest_page(position).await {
+        let page = match self.log.newest_page(position).await {
             Ok(page) => page,
             // Retention has overtaken us. Readers find that out by themselves: whoever wanted any
             // of it reads from where it is.
@@ -319,7 +343,14 @@ impl Dispatch {
             Command::Remove { key, topics } => topics.iter().for_each(|topic| {
                 self.index.remove(key, topic);
             }),
-            Command::Leave { key } => self.index.leave(key),
+            Command::Leave { key } => {
+                self.index.leave(key);
+                self.waiting.retain(|(_, other), _| *other != key);
+            }
+            Command::WakeAt { key, mark, number } => {
+                self.waiting.insert((number, key), mark);
+                self.wake_up_to(self.progress.position());
+            }
             Command::Notify { topics, notice } => {
                 for mark in topics.iter().flat_map(|topic| self.index.of(topic)) {
                     mark.notify(&notice);
@@ -388,6 +419,15 @@ impl Registration {
     pub fn remove(&self, topics: Vec<Topic>) {
         let key = self.key;
         let _ = self.handle.commands.send(Command::Remove { key, topics });
+    }
+
+    /// The reader is woken when dispatch has come to this number.
+    pub(super) fn wake_at(&self, number: u64) {
+        let _ = self.handle.commands.send(Command::WakeAt {
+            key: self.key,
+            mark: self.mark.clone(),
+            number,
+        });
     }
 
     /// Dispatch marks it.

@@ -27,6 +27,15 @@ impl Topic {
             None => Self::Blocks,
         }
     }
+
+    /// What an event of this topic is about; `None`: the chain, or more than one.
+    pub fn subject(&self) -> Option<SubjectId> {
+        match self {
+            Self::Script(script) => Some(SubjectId::Script(*script)),
+            Self::Descriptor(descriptor) => Some(SubjectId::Descriptor(*descriptor)),
+            Self::Blocks | Self::EveryScript | Self::EveryDescriptor => None,
+        }
+    }
 }
 
 /// A part of the log that does not change while it is read: a request's, a consumer's.

@@ -4,195 +4,28 @@
 //! one wants it, and the places of each topic in it are known, so that a reader finds its own
 //! events without walking over those of others. The newest page is read by dispatch right behind
 //! the commit; older ones are read off the runtime, at most [`READS`] at a time. What the cache
-//! holds is bounded in bytes. Numbers that were skipped and events that retention has taken are
-//! dealt with in [`EventLog::read`] and nowhere else.
+//! holds is bounded in bytes. Where the log is kept is its [`Source`]'s to know.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::dispatch::DispatchStopped;
-use super::filter::{Topic, TopicFilter};
-use crate::store::{StoreError, StoreReader};
-use crate::tracker::{Event, EventKind};
-use crate::wire::{ApiError, EncodedEvent, EventEncoder};
+use super::page::Page;
+use super::source::{PageError, Source};
+use crate::wire::EventEncoder;
 
-/// Events of a page at most.
-pub const PAGE: usize = 1000;
-/// A page ends behind the event with which it has this many bytes, about.
-pub(super) const PAGE_BYTES: usize = 4 << 20;
-/// Events read from the store before we look at their bytes.
-const STEP: usize = 100;
 /// Pages that are kept, and bytes of all of them, about. One is kept whatever it has.
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 32 << 20;
 /// Who reads older pages at a time.
 const READS: usize = 2;
-/// As many new events are read on the spot: they are in memory still, and it takes microseconds.
-const NEAR: u64 = 32;
-/// With up to this many topics a reader asks the page for the places of each.
-const FEW: usize = 8;
 /// How exactly and how far back we know when an event was written.
 const MOMENT: Duration = Duration::from_millis(100);
 const MOMENTS: usize = 600;
-
-/// One event of a page, shared by all readers.
-pub struct LogEntry {
-    pub number: u64,
-    pub topic: Topic,
-    pub event: Event,
-    encoded: OnceLock<Option<EncodedEvent>>,
-}
-
-impl fmt::Debug for LogEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LogEntry").field(&self.number).finish()
-    }
-}
-
-impl LogEntry {
-    /// What it takes, about.
-    pub(super) fn weight(&self) -> usize {
-        weight(&self.event)
-    }
-
-    /// The event as every subscriber gets it. `None` cannot happen: it is our own JSON under our
-    /// own names.
-    pub fn encoded(&self, encoder: &EventEncoder) -> Option<&EncodedEvent> {
-        let encode = || {
-            encoder
-                .encode(self.number, &self.event)
-                .inspect_err(|cause| tracing::error!(self.number, %cause, "not encoded"))
-                .ok()
-        };
-        self.encoded.get_or_init(encode).as_ref()
-    }
-}
-
-/// What an event takes as it is and encoded, about. Only a list of transactions can be long: a
-/// block may pay one address in each of its own.
-fn weight(event: &Event) -> usize {
-    let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind {
-        transactions.len()
-    } else {
-        1
-    };
-    transactions.saturating_add(1).saturating_mul(600)
-}
-
-/// All events after one number up to another.
-pub struct Page {
-    after: u64,
-    /// The last number that is looked at here. Numbers may be skipped, so it need not be an
-    /// event's.
-    pub next: u64,
-    bytes: usize,
-    entries: Vec<Arc<LogEntry>>,
-    topics: HashMap<Topic, Vec<Arc<LogEntry>>>,
-}
-
-impl Page {
-    pub(super) fn new(after: u64, next: u64, events: Vec<(u64, Event)>) -> Self {
-        let mut topics: HashMap<Topic, Vec<Arc<LogEntry>>> = HashMap::new();
-        let (mut entries, mut bytes) = (Vec::with_capacity(events.len()), 0_usize);
-        for (number, event) in events {
-            let topic = Topic::of(&event.kind);
-            bytes = bytes.saturating_add(weight(&event));
-            let entry = Arc::new(LogEntry {
-                number,
-                topic,
-                event,
-                encoded: OnceLock::new(),
-            });
-            topics.entry(topic).or_default().push(entry.clone());
-            entries.push(entry);
-        }
-        Self {
-            after,
-            next,
-            bytes,
-            entries,
-            topics,
-        }
-    }
-
-    /// The events after this number.
-    pub fn entries_after(&self, number: u64) -> &[Arc<LogEntry>] {
-        let start = self.entries.partition_point(|entry| entry.number <= number);
-        self.entries.get(start..).unwrap_or_default()
-    }
-
-    fn covers(&self, number: u64) -> bool {
-        (self.after..self.next).contains(&number)
-    }
-
-    /// The first event after `number` that the filter wants.
-    pub(super) fn next_wanted(
-        &self,
-        number: u64,
-        filter: &TopicFilter<'_>,
-    ) -> Option<&Arc<LogEntry>> {
-        let of = |topic: &Topic, from: u64| {
-            let entries = self.topics.get(topic)?;
-            entries.get(entries.partition_point(|it| it.number <= from.max(number)))
-        };
-        match filter {
-            // The usual case: one payment, one address.
-            TopicFilter::Topics(topics) if topics.len() <= FEW && self.entries.len() <= FEW => {
-                let is_wanted = |entry: &&Arc<LogEntry>| {
-                    let is_wanted = |(topic, from): (&Topic, &u64)| {
-                        *topic == entry.topic && entry.number > *from.max(&number)
-                    };
-                    topics.iter().any(is_wanted)
-                };
-                self.entries.iter().find(is_wanted)
-            }
-            TopicFilter::Topics(topics) if topics.len() <= FEW => topics
-                .iter()
-                .filter_map(|(topic, from)| of(topic, *from))
-                .min_by_key(|entry| entry.number),
-            TopicFilter::Selection(selection) if selection.names().is_some_and(|it| it <= FEW) => {
-                let first = selection.topics().filter_map(|topic| of(&topic, 0));
-                first.min_by_key(|entry| entry.number)
-            }
-            filter => {
-                let mut later = self.entries_after(number).iter();
-                later.find(|entry| filter.wants(&entry.topic, entry.number))
-            }
-        }
-    }
-}
-
-/// Why there is no page.
-#[derive(Debug, thiserror::Error)]
-pub enum PageError {
-    #[error("retention has taken what comes next")]
-    Expired,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the daemon is stopping")]
-    Stopped,
-}
-
-impl From<DispatchStopped> for PageError {
-    fn from(_: DispatchStopped) -> Self {
-        Self::Stopped
-    }
-}
-
-impl From<PageError> for ApiError {
-    fn from(error: PageError) -> Self {
-        match error {
-            PageError::Stopped => Self::stopping(),
-            cause @ (PageError::Expired | PageError::Store(_)) => Self::internal(&cause),
-        }
-    }
-}
 
 #[derive(Default)]
 pub(super) struct Cache {
@@ -210,7 +43,7 @@ impl Cache {
     }
 
     pub(super) fn insert(&mut self, page: &Arc<Page>) {
-        if page.entries.is_empty() || self.get(page.after).is_some_and(|it| it.next >= page.next) {
+        if page.is_empty() || self.get(page.after).is_some_and(|it| it.next >= page.next) {
             return;
         }
         if let Some(old) = self.pages.insert(page.after, page.clone()) {
@@ -230,7 +63,7 @@ impl Cache {
 
 /// The log as its readers see it.
 pub struct EventLog {
-    reader: StoreReader,
+    source: Arc<dyn Source>,
     pub encoder: EventEncoder,
     head: watch::Receiver<u64>,
     cache: Mutex<Cache>,
@@ -247,12 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl EventLog {
     /// `head`: the number of the last event, after each commit.
     pub fn new(
-        reader: StoreReader,
+        source: impl Source,
         encoder: EventEncoder,
         head: watch::Receiver<u64>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            reader,
+            source: Arc::new(source),
             encoder,
             head,
             cache: Mutex::default(),
@@ -285,8 +118,14 @@ impl EventLog {
         // nor a place in front of others, meanwhile.
         let read = async move {
             let turn = self.reads.clone().acquire_owned().await;
-            self.read_apart(number, Some(turn.map_err(|_| PageError::Stopped)?))
-                .await
+            let turn = turn.map_err(|_| PageError::Stopped)?;
+            // The turn is given back when the read is done, also when nobody waits for it any more.
+            let read = tokio::spawn(async move {
+                let page = self.read(number).await;
+                drop(turn);
+                page
+            });
+            read.await.map_err(|_| PageError::Stopped)?
         };
         AbortOnDropHandle::new(tokio::spawn(read))
             .await
@@ -294,10 +133,10 @@ impl EventLog {
     }
 
     /// The same for dispatch, which everybody waits for: it waits for nobody's turn.
-    pub(super) async fn newest_page(self: Arc<Self>, number: u64) -> Result<Arc<Page>, PageError> {
+    pub(super) async fn newest_page(&self, number: u64) -> Result<Arc<Page>, PageError> {
         match self.page_at_hand(number) {
             Some(page) => page,
-            None => self.read_apart(number, None).await,
+            None => self.read(number).await,
         }
     }
 
@@ -306,56 +145,28 @@ impl EventLog {
         if let Some(page) = self.cached(number) {
             return Some(Ok(page));
         }
-        (self.head().saturating_sub(number) <= NEAR).then(|| self.read(number))
+        let read = self.source.read_near(number, self.head())?;
+        Some(read.map(|page| self.keep(page)))
     }
 
-    /// Reads off the runtime. The turn is given back when the read is done, also when nobody waits
-    /// for it any more.
-    async fn read_apart(
-        self: Arc<Self>,
-        number: u64,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Result<Arc<Page>, PageError> {
-        let read = move || {
-            let _turn = turn;
-            self.cached(number).map_or_else(|| self.read(number), Ok)
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|_| PageError::Stopped)?
+    async fn read(&self, number: u64) -> Result<Arc<Page>, PageError> {
+        match self.cached(number) {
+            Some(page) => Ok(page),
+            None => Ok(self.keep(self.source.read(number).await?)),
+        }
+    }
+
+    /// Has it at hand for others, too.
+    pub fn keep(&self, page: Page) -> Arc<Page> {
+        let page = Arc::new(page);
+        lock(&self.cache).insert(&page);
+        page
     }
 
     /// As when nobody has read any of it lately.
     #[cfg(test)]
     pub fn forget_pages(&self) {
         *lock(&self.cache) = Cache::default();
-    }
-
-    fn read(&self, number: u64) -> Result<Arc<Page>, PageError> {
-        let head = self.reader.snapshot().head()?;
-        let (mut events, mut bytes, mut last, mut is_end) = (Vec::new(), 0_usize, number, false);
-        while !is_end && events.len() < PAGE && bytes < PAGE_BYTES {
-            let read = self.reader.read_events(last, STEP)?;
-            is_end = read.len() < STEP;
-            for (number, event) in read {
-                if bytes >= PAGE_BYTES {
-                    is_end = false;
-                    break;
-                }
-                last = number;
-                bytes = bytes.saturating_add(weight(&event));
-                events.push((number, event));
-            }
-        }
-        // Afterwards: retention may have taken some while we looked.
-        if number.saturating_add(1) < self.reader.first_seq()? {
-            return Err(PageError::Expired);
-        }
-        // Numbers may be skipped: none of those up to the head is left.
-        let next = if is_end { last.max(head) } else { last };
-        let page = Arc::new(Page::new(number, next, events));
-        lock(&self.cache).insert(&page);
-        Ok(page)
     }
 
     /// The log has come to this number.

@@ -13,7 +13,7 @@
 //! ```text
 //!  1 indexer commits                          store::Writer::commit, then the head in a watch channel
 //!  2 Dispatch::run        wakes with the head
-//!  3 Dispatch::mark_page  reads the new page  EventLog::newest_page, EventLog::read, Page::new
+//!  3 Dispatch::mark_page  reads the new page  EventLog::newest_page, Source::read, Page
 //!  4 Index::of            the readers of the event's topic
 //!  5 Mark::set            the first mark wakes the task that pulls the reader
 //!  6 engineio::SessionTask  its transport can take something: Handler::poll_next, down to
@@ -36,6 +36,8 @@
 //!    the store is taken, at h. Events of the topic after h are wanted. What was promised for a
 //!    topic that is held already stays promised. The answer is an item of the reader at h: it is
 //!    given when everything up to h was, so no cursor that a client can save overtakes an event.
+//!    Where the log comes from elsewhere (an edge), h may be beyond its end: the reader is woken
+//!    when P has come to h, whether an event of it is there or not.
 //! 3. `after` = X, and a snapshot that the reader has passed already, are the same: X at `place` or
 //!    beyond: nothing before X is wanted. X before `place`: a replay gives (X, `place`] of these
 //!    topics only, and then the reader goes on where it was. What is asked for while a replay runs
@@ -44,8 +46,8 @@
 //!    that wait.
 //! 5. While a packet of a client is handled its reader is not asked for more; between two packets
 //!    it is asked once. The client's packets wait while too many items do.
-//! 6. Retention. [`EventLog::page`] looks at the first kept number in the store as it reads, in
-//!    this one place, and answers [`PageError::Expired`].
+//! 6. Retention. The [`Source`] of a log looks at the first kept number as it reads, in one place,
+//!    and answers [`PageError::Expired`].
 //! 7. Lag is told by the age of the first event that was not taken, not because a page fell out of
 //!    memory. A clean reader does not lag, however far the log goes on without it.
 //! 8. What has no place in the order is a [`Notice`]: one for each subject, the latest.
@@ -56,12 +58,16 @@ mod dispatch;
 mod filter;
 mod index;
 mod log;
+mod page;
 mod reader;
+mod source;
 #[cfg(test)]
 mod tests;
 
 pub use batch::Batch;
 pub use dispatch::{Counts, Dispatch, DispatchStopped, Handle, LAG_AGE, Notice, Registration};
 pub use filter::{Selection, Topic};
-pub use log::{EventLog, LogEntry, PAGE, Page, PageError};
+pub use log::EventLog;
+pub use page::{LogEntry, Page};
 pub use reader::{Given, Reader};
+pub use source::{PAGE, PageError, Source};

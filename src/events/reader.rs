@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use super::dispatch::{DispatchStopped, Handle, LAG_AGE, Notice, Registration};
 use super::filter::{Selection, Topic, TopicFilter};
-use super::log::{EventLog, LogEntry, Page, PageError};
+use super::log::EventLog;
+use super::page::{LogEntry, Page};
+use super::source::PageError;
 
 /// Pages without anything for the reader that are looked at in one go.
 const PAGES: usize = 64;
@@ -64,6 +66,8 @@ pub struct Reader<I> {
     replay: Option<Replay>,
     /// By the number behind which each is given.
     items: VecDeque<(u64, I)>,
+    /// Where dispatch wakes us last, whether an event of ours comes or not.
+    woken_at: u64,
     fetch: Option<Fetch>,
     /// `None`: it is not told of its lag.
     is_lagging: Option<bool>,
@@ -106,6 +110,7 @@ impl<I> Reader<I> {
             follows: false,
             replay: None,
             items: VecDeque::new(),
+            woken_at: 0,
             fetch: None,
             is_lagging: None,
         }
@@ -205,7 +210,8 @@ impl<I> Reader<I> {
         self.unread = self.unread.max(until);
     }
 
-    /// Puts an item into the order: it is given when everything up to `at` was.
+    /// Puts an item into the order: it is given when everything up to `at` was, which may be beyond
+    /// the log's end.
     pub fn put(&mut self, at: u64, item: I) {
         let place = self.items.partition_point(|(other, _)| *other <= at);
         self.items.insert(place, (at, item));
@@ -286,10 +292,11 @@ impl<I> Reader<I> {
                 return Poll::Ready(Ok(Given::Item(item)));
             }
             if self.is_clean() {
-                return match self.at_the_end() {
-                    Some(given) => Poll::Ready(Ok(given)),
-                    None => Poll::Pending,
-                };
+                let given = self.at_the_end();
+                if given.is_none() {
+                    self.wait_for_item();
+                }
+                return given.map_or(Poll::Pending, |given| Poll::Ready(Ok(given)));
             }
             let page = match self.poll_page(cx) {
                 Poll::Ready(Ok(page)) => page,
@@ -326,6 +333,16 @@ impl<I> Reader<I> {
         }
         let notice = self.registration.mark().take_notice(self.place);
         notice.map(Given::Notice)
+    }
+
+    /// Its item waits for what is beyond the log's end, where none of its events need be.
+    fn wait_for_item(&mut self) {
+        if let Some((at, _)) = self.items.front()
+            && self.woken_at != *at
+        {
+            self.woken_at = *at;
+            self.registration.wake_at(*at);
+        }
     }
 
     fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Page>, PageError>> {
@@ -369,7 +386,7 @@ impl<I> Reader<I> {
             return Some(Given::Event(entry.clone()));
         }
         if page.next <= self.place {
-            debug_assert!(false, "nobody waits for what is beyond the log");
+            // The log ends here. What waits beyond is given when dispatch has come there.
             self.unread = self.place;
         }
         self.move_to(page.next.min(bound));
@@ -401,7 +418,7 @@ impl Reader<()> {
         // A number that was skipped has no cursor of its own: who polls would come back to the one
         // before.
         let most = self.place.saturating_add(most);
-        let end = end.min(self.log.encoder.starts.not_skipped(most));
+        let end = end.min(self.log.encoder.starts().not_skipped(most));
         self.items.clear();
         self.put(end, ());
         end

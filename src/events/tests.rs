@@ -2,6 +2,7 @@
 //! what a reader does, and whether dispatch has seen them is chosen as well.
 
 mod batch;
+mod beyond;
 mod index;
 mod lives;
 mod pages;
@@ -103,10 +104,7 @@ impl World {
         };
         let (writer, reader) = store::open_at_boot(folder.path(), Some(chain), NOW, boot).unwrap();
         let head = watch::Sender::new(writer.head());
-        let encoder = EventEncoder {
-            starts: reader.starts().clone(),
-            network: Network::Regtest,
-        };
+        let encoder = EventEncoder::new(reader.starts().clone(), Network::Regtest);
         let log = EventLog::new(reader, encoder, head.subscribe());
         let (dispatch, handle) = Dispatch::new(log.clone());
         let stop = CancellationToken::new();

@@ -87,10 +87,7 @@ pub struct Reads {
 impl Reads {
     pub fn new(reader: StoreReader) -> Self {
         Self {
-            encoder: EventEncoder {
-                starts: reader.starts().clone(),
-                network: reader.chain().network,
-            },
+            encoder: EventEncoder::new(reader.starts().clone(), reader.chain().network),
             reader,
             threads: Threads::default(),
         }

@@ -238,7 +238,7 @@ impl<'a> WebhookTask<'a> {
             self.missed(gone);
         }
         let events = batch.events.iter();
-        let events = events.map(|it| (partition_of(it.event.kind.subject_id()), it.number));
+        let events = events.map(|it| (partition_of(it.topic.subject()), it.number));
         self.partitions.load(after, events, batch.next);
         if self.partitions.pending() == 0 && self.partitions.place() > self.consumer.place().number
         {

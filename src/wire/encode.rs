@@ -1,5 +1,7 @@
 //! Events as clients get them.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bitcoin::Network;
@@ -11,16 +13,37 @@ use crate::socketio::{EncodeError, Encoded};
 use crate::store::Starts;
 use crate::tracker::{Event, Subject};
 
+/// The starts of the log that is served, as they are now: an edge hears of more meanwhile.
+pub trait LogStarts: fmt::Debug + Send + Sync {
+    fn now(&self) -> Arc<Starts>;
+}
+
+impl LogStarts for Arc<Starts> {
+    fn now(&self) -> Arc<Starts> {
+        self.clone()
+    }
+}
+
 /// Encodes events, with what their cursors and addresses are made with.
 #[derive(Debug, Clone)]
 pub struct EventEncoder {
-    pub starts: Arc<Starts>,
+    starts: Arc<dyn LogStarts>,
     pub network: Network,
 }
 
 impl EventEncoder {
+    pub fn new(starts: impl LogStarts + 'static, network: Network) -> Self {
+        let starts = Arc::new(starts);
+        Self { starts, network }
+    }
+
+    /// As they are now.
+    pub fn starts(&self) -> Arc<Starts> {
+        self.starts.now()
+    }
+
     pub fn cursor(&self, number: u64) -> String {
-        cursor::write(&self.starts, number)
+        cursor::write(&self.starts(), number)
     }
 
     /// The address or the id of the descriptor that it is about; empty for events about the chain.
@@ -35,21 +58,25 @@ impl EventEncoder {
     /// The event as every subscriber gets it.
     pub fn encode(&self, number: u64, event: &Event) -> Result<EncodedEvent, EncodeError> {
         let (name, json) = json::event(event, self.cursor(number), self.network);
-        let frame = Encoded::event_raw(NAMESPACE, name, &json)?;
-        Ok(EncodedEvent { name, frame })
+        EncodedEvent::new(name.into(), &json)
     }
 }
 
 /// One event, encoded. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct EncodedEvent {
-    name: &'static str,
+    name: Cow<'static, str>,
     frame: Encoded,
 }
 
 impl EncodedEvent {
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn new(name: Cow<'static, str>, json: &str) -> Result<Self, EncodeError> {
+        let frame = Encoded::event_raw(NAMESPACE, &name, json)?;
+        Ok(Self { name, frame })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn frame(&self) -> &Encoded {
@@ -72,11 +99,7 @@ mod tests {
     #[test]
     fn the_json_of_an_event_is_a_slice_of_its_frame() {
         let json = r#"{"a":[1,"\"]"]}"#;
-        let frame = Encoded::event_raw(NAMESPACE, "block", json).unwrap();
-        let event = EncodedEvent {
-            name: "block",
-            frame,
-        };
+        let event = EncodedEvent::new("block".into(), json).expect("it is text");
         assert_eq!(event.json(), json);
     }
 }

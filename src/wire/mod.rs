@@ -36,6 +36,6 @@ pub mod schema;
 pub mod secret;
 mod text;
 
-pub use encode::{EncodedEvent, EventEncoder};
+pub use encode::{EncodedEvent, EventEncoder, LogStarts};
 pub use error::ApiError;
 pub use json::NAMESPACE;

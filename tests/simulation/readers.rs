@@ -78,10 +78,7 @@ impl Readers {
             .expect("the system can make a runtime");
         let head = watch::Sender::new(head);
         let starts = reader.starts().clone();
-        let encoder = EventEncoder {
-            starts: starts.clone(),
-            network: Network::Regtest,
-        };
+        let encoder = EventEncoder::new(starts.clone(), Network::Regtest);
         let (log_of, stop) = (
             EventLog::new(reader.clone(), encoder, head.subscribe()),
             CancellationToken::new(),

@@ -181,7 +181,7 @@ impl Overview {
             None => view.reader.first_seq()?.saturating_sub(1),
         };
         let head = log.head().max(written);
-        let skipped = log.encoder.starts.skipped(written, head);
+        let skipped = log.encoder.starts().skipped(written, head);
         Ok(head.saturating_sub(written).saturating_sub(skipped))
     }
 

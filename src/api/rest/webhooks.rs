@@ -263,7 +263,7 @@ fn number_of(encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
             "This is not a cursor of a dead letter here; send one as the list carried it.",
         )
     };
-    cursor::read(&encoder.starts, text).map_err(|bad| match bad {
+    cursor::read(&encoder.starts(), text).map_err(|bad| match bad {
         BadCursor::Malformed => refused("invalid_cursor", StatusCode::BAD_REQUEST),
         BadCursor::Unknown => refused("cursor_unknown", StatusCode::GONE),
     })

@@ -141,7 +141,7 @@ async fn begin_reading(
             code,
             ..
         }) => {
-            let from = cursor::read(&reads.encoder.starts, &restart.cursor);
+            let from = cursor::read(&reads.encoder.starts(), &restart.cursor);
             let from = from.map_err(|_| ApiError::internal(&"our own cursor is not known"))?;
             let unread = consumer.unread().await?;
             (Some((message, code)), Some(restart), unread, from)
@@ -164,7 +164,7 @@ async fn begin_reading(
         head: reads.encoder.cursor(unread.head),
         lag: match error {
             Some(_) => {
-                let skipped = reads.encoder.starts.skipped(from, unread.head);
+                let skipped = reads.encoder.starts().skipped(from, unread.head);
                 unread.head.saturating_sub(from).saturating_sub(skipped)
             }
             None => unread.lag(),

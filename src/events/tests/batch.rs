@@ -120,7 +120,7 @@ async fn batch_passes_the_numbers_that_a_power_loss_skipped() {
     world.commit(&[1, 1]);
     let mut world = world.lose_power().await;
     world.commit(&[1]);
-    let starts = world.log.encoder.starts.clone();
+    let starts = world.log.encoder.starts();
     assert!(
         world.head() > 50_002,
         "more are skipped than one look takes"

@@ -13,7 +13,7 @@ use crate::tracker::{Status, TxSummary};
 /// The numbers after `after` up to `next`, each an event.
 fn page(after: u64, next: u64) -> Arc<Page> {
     let events = (after + 1..=next).map(|number| (number, event(1)));
-    Arc::new(Page::new(after, next, events.collect()))
+    Arc::new(Page::of_events(after, next, events.collect()))
 }
 
 /// An event whose weight is that of so many transactions, and one.
@@ -38,14 +38,14 @@ fn long_event(transactions: usize) -> Written {
 
 fn heavy_page(after: u64, transactions: usize) -> Arc<Page> {
     let events = vec![(after + 1, long_event(transactions))];
-    Arc::new(Page::new(after, after + 1, events))
+    Arc::new(Page::of_events(after, after + 1, events))
 }
 
 #[test]
 fn page_finds_the_next_event_that_a_filter_wants() {
     let topics: Vec<u8> = (0..60_u16).map(|n| (n * 7 % 12) as u8).collect();
     let events: Vec<_> = (1..).zip(topics.iter().map(|n| event(*n))).collect();
-    let page = Page::new(0, 60, events);
+    let page = Page::of_events(0, 60, events);
     let scripts = |count: u8| (1..=count).map(|n| ScriptHash([n; 32]));
     let (mut maps, mut selections) = (Vec::new(), Vec::new());
     // More topics than are looked up one by one, and fewer.
@@ -153,7 +153,7 @@ async fn page_is_read_once_for_all() {
 #[test]
 fn cache_keeps_the_longer_of_two_pages_and_none_without_events() {
     let mut cache = Cache::default();
-    cache.insert(&Arc::new(Page::new(0, 5, Vec::new())));
+    cache.insert(&Arc::new(Page::of_events(0, 5, Vec::new())));
     assert!(cache.get(0).is_none());
     for (next, kept) in [(10, 10), (5, 10), (20, 20)] {
         cache.insert(&page(0, next));
