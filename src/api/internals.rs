@@ -3,8 +3,8 @@
 use hyper::Method;
 
 use super::rest::{
-    address_queries, addresses, consumers, descriptors, event_stream, events, labels, matched,
-    scans, session, utxos, watchlist, webhooks,
+    address_queries, addresses, consumers, descriptors, edge, event_stream, events, labels,
+    matched, scans, session, utxos, watchlist, webhooks,
 };
 use super::socket::{consumers as socket_consumers, requests};
 use crate::wire::error::ApiError;
@@ -45,6 +45,8 @@ said! {
     descriptors::ListDescriptors,
     descriptors::addresses::ListDerived,
     descriptors::addresses::NextAddress,
+    edge::BeginSubscription,
+    edge::FollowTokens,
     event_stream::StreamEvents,
     events::ReadEvents,
     labels::ChangeLabel,

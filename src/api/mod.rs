@@ -58,7 +58,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::wire::ApiError;
+pub use access::Caller;
+pub use rest::edge::{EdgeState, EdgeToken};
 pub use router::Router;
+pub use socket::{Admitted, Backend, Begun, Connected, OwnConsumers};
+pub use socket::{Subject, Subscription, WantedDescriptor};
 
 use crate::auth::{Credential, Guard};
 use crate::bus::BusStatus;
@@ -86,7 +90,7 @@ use rest::session::PageSessions;
 use rest::status::Overview;
 use scans::Scans;
 use session::SessionCookie;
-use socket::{SocketApi, SocketServices, Subscriptions};
+use socket::{Parsing, SocketApi, SocketServices, StoreBackend, Subscriptions};
 use watchlist::Watchlist;
 
 impl From<indexer::InputRefused> for ApiError {
@@ -265,6 +269,10 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let descriptors = Arc::new(Descriptors {
         scans: scans.clone(),
         derived: parts.derived,
+        parsing: Parsing {
+            network: reads.encoder.network,
+            threads: reads.threads.clone(),
+        },
         quotas: quotas.clone(),
         limits: limits.clone(),
         giving: Mutex::default(),
@@ -324,20 +332,28 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         descriptors: descriptors.clone(),
         quotas,
     });
-    let socket = SocketApi(Arc::new(SocketServices {
+    let backend = Arc::new(StoreBackend {
         auth: auth.clone(),
-        reads: reads.clone(),
-        log,
-        dispatch: handle,
         watchlist,
         descriptors: descriptors.clone(),
-        consumers: consumers.clone(),
+        consumers: OwnConsumers {
+            consumers: consumers.clone(),
+            reads: reads.clone(),
+        },
+        access: access.clone(),
+    });
+    let socket = SocketApi(Arc::new(SocketServices {
+        backend: backend.clone(),
+        parsing: descriptors.parsing.clone(),
+        log,
+        dispatch: handle,
         subscriptions,
         access: access.clone(),
     }));
     let services = Arc::new(Services {
         auth,
         access,
+        backend,
         limits,
         reads,
         budget,
@@ -357,6 +373,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
 struct Services {
     auth: Guard,
     access: Arc<Access>,
+    backend: Arc<StoreBackend>,
     reads: Reads,
     budget: Budget,
     limits: watch::Receiver<config::Limits>,

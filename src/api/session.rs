@@ -45,6 +45,10 @@ impl SessionCookie {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Leaves of a request's cookies what may be the id of the session; nothing for a foreign page.
     pub fn reduce(&self, headers: &mut HeaderMap, foreign: bool) {
         let ids = if foreign { None } else { self.ids_in(headers) };

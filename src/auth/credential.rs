@@ -1,5 +1,9 @@
 //! What a request carries to say who asks.
 
+use std::fmt;
+
+use zeroize::Zeroizing;
+
 /// Of the `Authorization` header.
 const SCHEME: &str = "bearer";
 
@@ -31,6 +35,44 @@ impl<'a> Credential<'a> {
     }
 }
 
+/// A credential that is kept, to be shown to another daemon for its client. It is overwritten when
+/// it is dropped.
+pub enum KeptCredential {
+    Token(Zeroizing<String>),
+    Session {
+        id: Zeroizing<String>,
+        page_key: Zeroizing<String>,
+    },
+}
+
+impl KeptCredential {
+    /// `None`: nothing was shown.
+    pub fn of(credential: Credential<'_>) -> Option<Self> {
+        let keep = |text: &str| Zeroizing::new(text.to_owned());
+        match credential {
+            Credential::None => None,
+            Credential::Token(text) => Some(Self::Token(keep(text))),
+            Credential::Session { id, page_key } => Some(Self::Session {
+                id: keep(id),
+                page_key: keep(page_key),
+            }),
+        }
+    }
+
+    pub fn shown(&self) -> Credential<'_> {
+        match self {
+            Self::Token(text) => Credential::Token(text),
+            Self::Session { id, page_key } => Credential::Session { id, page_key },
+        }
+    }
+}
+
+impl fmt::Debug for KeptCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +99,19 @@ mod tests {
             assert_eq!(of(values), found, "{values:?}");
         }
         assert!(Credential::of_header([&b"Bearer \xff"[..]]) == Credential::None);
+    }
+
+    #[test]
+    fn what_is_kept_is_shown_as_it_came_and_never_printed() {
+        let session = Credential::Session {
+            id: "ab cd",
+            page_key: "ef",
+        };
+        for credential in [Credential::Token("sw_x"), session] {
+            let kept = KeptCredential::of(credential).expect("something was shown");
+            assert!(kept.shown() == credential);
+            assert_eq!(format!("{kept:?}"), "(hidden)");
+        }
+        assert!(KeptCredential::of(Credential::None).is_none());
     }
 }

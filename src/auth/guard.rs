@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tokio::sync::watch;
+
 use super::Scope;
 use super::changed::{Changed, Ended};
 use super::credential::Credential;
@@ -23,6 +25,10 @@ struct Inner {
     /// Why the tokens file was not taken.
     problem: RwLock<Option<String>>,
     sessions: Sessions,
+    /// Which process this is, in the form of a token's id.
+    start: TokenId,
+    /// How often it has changed who is let in.
+    changes: watch::Sender<u64>,
 }
 
 /// A session that has just begun.
@@ -48,6 +54,10 @@ impl Known {
                 Self::Tokens(live.collect())
             }
         }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
     }
 
     fn tokens(&self) -> &[Arc<LiveToken>] {
@@ -76,7 +86,43 @@ impl Guard {
             known: RwLock::new(Known::of(in_force)),
             problem: RwLock::default(),
             sessions: Sessions::default(),
+            start: TokenId::random(),
+            changes: watch::Sender::new(0),
         }))
+    }
+
+    /// Another text whenever tokens or sessions are not what they were: made, ended, expired, with
+    /// other rights; also after a restart.
+    pub fn revision(&self) -> String {
+        self.revision_of(*self.0.changes.borrow())
+    }
+
+    fn revision_of(&self, changes: u64) -> String {
+        format!("{}-{changes}", self.0.start)
+    }
+
+    /// Waits until the revision is another one.
+    pub async fn changed_from(&self, revision: &str) {
+        let mut changes = self.0.changes.subscribe();
+        // Whoever counts is not gone while we are here.
+        let _ = changes
+            .wait_for(|changes| self.revision_of(*changes) != revision)
+            .await;
+    }
+
+    /// Who is let in has changed, and is in force.
+    fn count_change(&self) {
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Counts it if a session has ended among what the store is to be told.
+    fn count_ended(&self, edits: &[AuthEdit]) {
+        if edits
+            .iter()
+            .any(|it| matches!(it, AuthEdit::SessionGone(_)))
+        {
+            self.count_change();
+        }
     }
 
     fn known_to_change(&self) -> RwLockWriteGuard<'_, Known> {
@@ -153,6 +199,7 @@ impl Guard {
         principal.require(Scope::Read)?;
         let begun = principal.token().map(|token| {
             let (secrets, edits) = self.0.sessions.begin(token.id, now_ms());
+            self.count_ended(&edits);
             LoggedIn {
                 principal: principal.clone(),
                 secrets,
@@ -167,7 +214,9 @@ impl Guard {
     pub fn log_out(&self, id: &str, page_key: &str) -> Vec<AuthEdit> {
         let sessions = &self.0.sessions;
         let found = sessions.find(id, page_key, now_ms());
-        found.map_or_else(Vec::new, |session| sessions.end(&session))
+        let edits = found.map_or_else(Vec::new, |session| sessions.end(&session));
+        self.count_ended(&edits);
+        edits
     }
 
     pub(super) fn load_sessions(&self, rows: Vec<(SessionKey, SessionRow)>) {
@@ -182,16 +231,19 @@ impl Guard {
             Known::Open(_) => Vec::new(),
             Known::Tokens(tokens) => {
                 let live = tokens.iter().map(|live| live.token.id).collect();
-                self.0.sessions.sweep(&live, now)
+                let edits = self.0.sessions.sweep(&live, now);
+                self.count_ended(&edits);
+                edits
             }
         }
     }
 
     /// Whether every request needs a token.
     pub fn is_on(&self) -> bool {
-        matches!(&*self.known(), Known::Tokens(_))
+        !self.known().is_open()
     }
 
+    /// Those of the file; also those that have expired.
     pub fn tokens(&self) -> Vec<Arc<LiveToken>> {
         self.known().tokens().to_vec()
     }
@@ -199,7 +251,7 @@ impl Guard {
     /// From now on these are in force. Whoever was let in by what is not any more has ended;
     /// a token that is the same as before goes on.
     pub fn put_in_force(&self, in_force: InForce) -> Changed {
-        let (mut changed, ends) = {
+        let (mut changed, ends, is_switched) = {
             let mut known = self.known_to_change();
             let mut new = match (in_force, &*known) {
                 (InForce::Open, Known::Open(_)) => return Changed::default(),
@@ -224,10 +276,14 @@ impl Guard {
                     Changed::between(before, now.iter().map(|it| &it.token))
                 }
             };
-            (changed, before.ends(&known))
+            let is_switched = before.is_open() != known.is_open();
+            (changed, before.ends(&known), is_switched)
         };
         // Without the lock, which every request takes.
         ends.iter().for_each(|end| changed.ended += end.end());
+        if is_switched || !changed.is_none() {
+            self.count_change();
+        }
         changed
     }
 
@@ -260,9 +316,14 @@ impl Guard {
                 *live = Arc::new(LiveToken::new(live.token.clone()));
             }
         }
-        ends.into_iter()
+        let ended: Vec<_> = ends
+            .into_iter()
             .map(|(name, end)| (name, end.end()))
-            .collect()
+            .collect();
+        if again || !ended.is_empty() {
+            self.count_change();
+        }
+        ended
     }
 }
 
@@ -403,5 +464,44 @@ mod tests {
         assert!(before.has_ended());
         assert_eq!(guard.end_expired(now_ms()), []);
         assert!(before.has_ended() && admit().is_ok());
+    }
+
+    #[test]
+    fn the_revision_is_another_one_when_who_is_let_in_is_not_the_same() {
+        let guard = Guard::new(InForce::Open);
+        let mut known = guard.revision();
+        let mut changed = |guard: &Guard| {
+            let is = guard.revision() != known;
+            known = guard.revision();
+            is
+        };
+        assert!(Guard::new(InForce::Open).revision() != guard.revision());
+        let put = |tokens: &[Token]| guard.put_in_force(InForce::Tokens(tokens.to_vec()));
+        guard.put_in_force(InForce::Open);
+        assert!(!changed(&guard));
+        put(&[]);
+        assert!(changed(&guard), "it is switched on");
+        let (mut all, _) = tokens(&[("a", Scope::Read), ("b", Scope::Read)]);
+        all[1].expires = Some(now_ms() / 1000 + 60);
+        for _ in 0..2 {
+            put(&all);
+            assert!(changed(&guard));
+            put(&all);
+            assert!(!changed(&guard), "the same file");
+            all[0].scope = Scope::Watch;
+        }
+        let late = now_ms() + 120_000;
+        for (now, is_change) in [(now_ms(), false), (late, true), (late, false)] {
+            guard.end_expired(now);
+            assert_eq!(changed(&guard), is_change);
+        }
+        guard.end_expired(now_ms());
+        assert!(changed(&guard), "the clock was set back");
+        let before = guard.revision();
+        assert!(guard.changed_from(&before).now_or_never().is_none());
+        put(&all[..1]);
+        assert!(changed(&guard) && guard.changed_from(&before).now_or_never().is_some());
+        guard.put_in_force(InForce::Open);
+        assert!(changed(&guard), "it is switched off");
     }
 }

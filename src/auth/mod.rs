@@ -38,7 +38,7 @@ mod tokens_task;
 
 pub use begin::{AuthStart, BeginError, Outlook, Place, begin, outlook};
 pub use changed::{Changed, Ended};
-pub use credential::Credential;
+pub use credential::{Credential, KeptCredential};
 pub use guard::{Guard, LoggedIn};
 pub use judge::{InForce, Problem, judge};
 pub use principal::{Principal, Refusal, Unknown, Waits};

@@ -121,6 +121,10 @@ impl LiveToken {
         Some(self.used.load(Ordering::Relaxed)).filter(|used| *used > 0)
     }
 
+    pub fn is_good(&self, now: u64) -> bool {
+        !self.token.has_expired(now) && !self.end.is_over()
+    }
+
     /// Whether it is good now, which counts as a use.
     pub fn check(&self, now: u64) -> Result<(), Unknown> {
         if self.token.has_expired(now) {

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use bitcoin::{BlockHash, Script, ScriptBuf};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::{Snapshot, StoreError, StoreReader};
 use crate::tracker::{BlockId, DescriptorId, DescriptorRow, ScriptHash, WalletRow, WatchRow};
@@ -16,7 +16,7 @@ use crate::wire::{ApiError, EventEncoder};
 
 /// The tip, with the time in its header, which is `null` when the block came before the store knows
 /// blocks.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Tip")]
 pub struct TipShape {
     height: u32,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::quotas::{Quotas, Reserved, Whose};
 use super::scans::{Scans, range_of};
+use super::socket::Parsing;
 use super::watchlist::AGAIN;
 use crate::auth::{Principal, Scope};
 use crate::clock::now_ms;
@@ -28,7 +29,7 @@ use crate::tracker::{
     WalletRow,
 };
 use crate::wire::ApiError;
-use crate::wire::request::descriptors::{DescriptorText, no_such_descriptor};
+use crate::wire::request::descriptors::no_such_descriptor;
 use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 
 pub use giving::{Given, no_such_keychain};
@@ -69,6 +70,7 @@ pub struct Added {
 pub struct Descriptors {
     pub scans: Arc<Scans>,
     pub derived: DerivedScripts,
+    pub parsing: Parsing,
     pub quotas: Arc<Quotas>,
     pub limits: watch::Receiver<Limits>,
     /// Held by who takes the next index: of many at once each would try all that the others get.
@@ -88,15 +90,6 @@ struct Plan {
 }
 
 impl Descriptors {
-    /// Reads what somebody sent.
-    pub async fn parse(&self, text: DescriptorText) -> Result<WalletDescriptor, ApiError> {
-        let parse = move |view: &StoreView<'_>| {
-            let parsed = WalletDescriptor::parse(text.reveal(), view.encoder.network);
-            Ok(parsed?)
-        };
-        self.scans.reads.run(parse).await
-    }
-
     /// Watches a descriptor for who asks, or gives one that is watched what is new in the request.
     /// All its first scripts are watched when this returns.
     pub async fn add(

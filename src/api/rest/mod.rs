@@ -26,6 +26,7 @@
 //!              consumers  named consumers: define, list, forget, acknowledge (consumer_shape: how
 //!                         they look); reading: read one
 //!              webhooks   dead letters, a test delivery, another try
+//!              edge       what edges ask: subscriptions, and who is let in
 //!              token      who asks
 //!              session    the page logs in and out
 //!              metrics    for Prometheus
@@ -39,6 +40,7 @@ pub mod budget;
 pub mod consumer_shape;
 pub mod consumers;
 pub mod descriptors;
+pub mod edge;
 pub mod event_stream;
 pub mod events;
 pub mod labels;

@@ -14,6 +14,7 @@ use super::descriptors::addresses::{DerivedPage, GivenAddress, ListDerived, Next
 use super::descriptors::{
     self, AddDescriptor, AddedDescriptor, DescriptorPage, ListDescriptors, RemovedDescriptor,
 };
+use super::edge::{self, BeginSubscription, EdgeState, FollowTokens};
 use super::event_stream::{self, EventStreamText, StreamEvents};
 use super::events::{EventPage, ReadEvents};
 use super::labels::{self, AddressLabel, ChangeLabel, DescriptorLabel};
@@ -37,6 +38,7 @@ use super::webhooks::{
 use crate::api::Services;
 use crate::api::contract::{self, Contract};
 use crate::api::scans::ScanShape;
+use crate::api::socket::Begun;
 use crate::auth::{Principal, Scope, needed};
 use crate::wire::error::ApiError;
 use crate::wire::json::{Balance, DescriptorShape};
@@ -240,6 +242,15 @@ routes! {
     };
     GET "/token" any "Who asks, and what they may do"
         nothing => TokenShape |_services, sent| Ok(token::token(&sent.principal));
+    GET "/edge" read "For edges, not for clients: who is let in, with long polling, and where the log is"
+        query(asked: FollowTokens) => EdgeState |services, sent| {
+        edge::follow_tokens(&services, asked, sent.asked).await
+    };
+    #[Unlogged]
+    POST "/edge/subscription" read "For edges, not for clients: a subscription of Socket.IO begins"
+        body(asked: BeginSubscription) => Begun, 404, 409 |services, sent| {
+        edge::begin_subscription(&services, &sent, asked).await
+    };
     POST "/session" open "The page logs in: a session in place of a token"
         body(asked: LogIn) => SessionShape, 401, 409 |services, sent| {
         let count = |principal: &Principal| sent.count_costly(principal);

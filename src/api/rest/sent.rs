@@ -16,6 +16,7 @@ use super::route::{Mark, Route};
 use super::session::FromPage;
 use crate::api::Services;
 use crate::api::access::{Access, Caller, Concerns, Cost};
+use crate::api::socket::Admitted;
 use crate::auth::Principal;
 use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
@@ -165,6 +166,15 @@ impl Sent {
         match self.is_costly {
             true => self.access.take(&self.caller, Cost::Costly),
             false => Ok(()),
+        }
+    }
+
+    /// Who asks, as a client that was let in.
+    pub fn admitted(&self) -> Admitted {
+        Admitted {
+            principal: self.principal.clone(),
+            caller: self.caller.clone(),
+            credential: None,
         }
     }
 

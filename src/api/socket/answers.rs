@@ -1,14 +1,15 @@
 //! What clients hear besides the log and the progress of scans.
 
+use bitcoin::Network;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::rest::consumer_shape::Acked;
 use crate::reads::TipShape;
 use crate::tracker::DescriptorId;
-use crate::wire::ApiError;
 use crate::wire::error_codes::ErrorCode;
 use crate::wire::json::{Balance, server_events};
+use crate::wire::{ApiError, address};
 
 server_events! {
     /// What clients hear besides the log and the progress of scans.
@@ -29,13 +30,25 @@ server_events! {
 /// The first event.
 #[derive(Serialize, JsonSchema)]
 pub struct Connected {
-    pub(super) message: &'static str,
+    message: &'static str,
     /// Of the daemon.
-    pub(super) version: &'static str,
-    pub(super) network: &'static str,
-    pub(super) tip: Option<TipShape>,
+    version: &'static str,
+    network: &'static str,
+    tip: Option<TipShape>,
     /// The last event that there is.
-    pub(super) cursor: String,
+    cursor: String,
+}
+
+impl Connected {
+    pub fn new(network: Network, tip: Option<TipShape>, cursor: String) -> Self {
+        Self {
+            message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
+            version: env!("CARGO_PKG_VERSION"),
+            network: address::network_name(network),
+            tip,
+            cursor,
+        }
+    }
 }
 
 /// Those that there are.

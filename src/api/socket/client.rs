@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use super::SocketServices;
 use super::answers::{CaughtUp, ErrorEvent, Lagged};
+use super::backend::Admitted;
 use super::consumers::ConsumerReading;
-use crate::api::access::Caller;
-use crate::auth::{Principal, Scope, Waits};
+use crate::auth::{Scope, Waits};
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::limits::Held;
@@ -28,8 +28,7 @@ const FORMER: usize = 64;
 
 /// Kept with the client's socket.
 pub struct Client {
-    pub principal: Principal,
-    pub caller: Caller,
+    pub admitted: Admitted,
     /// `None` once it has left.
     state: Mutex<Option<ClientState>>,
 }
@@ -68,15 +67,16 @@ impl ClientState {
 
 /// An event and its acknowledgement, which carries the same object: the packets, in order.
 pub fn packets<E: ServerEvent>(event: &E, ack: Option<Ack>) -> Result<Vec<Encoded>, EncodeError> {
-    written_packets::<E>(&to_raw(event), ack)
+    written_packets(E::NAME, &to_raw(event), ack)
 }
 
 /// The same of an event that is written already.
-pub fn written_packets<E: ServerEvent>(
+pub fn written_packets(
+    name: &str,
     json: &RawValue,
     ack: Option<Ack>,
 ) -> Result<Vec<Encoded>, EncodeError> {
-    let mut packets = vec![Encoded::event_raw(NAMESPACE, E::NAME, json.get())?];
+    let mut packets = vec![Encoded::event_raw(NAMESPACE, name, json.get())?];
     if let Some(ack) = ack {
         packets.push(ack.into_packet(json)?);
     }
@@ -93,12 +93,11 @@ pub enum ReadError {
 }
 
 impl Client {
-    pub fn new(services: &SocketServices, principal: Principal, caller: Caller) -> Self {
+    pub fn new(services: &SocketServices, admitted: Admitted) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
-        let ended = Box::pin(principal.ended(Waits::Session));
+        let ended = Box::pin(admitted.principal.ended(Waits::Session));
         Self {
-            principal,
-            caller,
+            admitted,
             state: Mutex::new(Some(ClientState {
                 ended,
                 reader,
@@ -247,11 +246,11 @@ impl Client {
 
     /// Ready when its principal is let in no longer: the `error` event that says why.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Encoded> {
-        if !self.principal.has_ended() {
+        if !self.admitted.principal.has_ended() {
             let end = self.with(|state| state.ended.as_mut().poll(cx));
             ready!(end.unwrap_or(Poll::Pending));
         }
-        let refusal = self.principal.require(Scope::Read).err();
+        let refusal = self.admitted.principal.require(Scope::Read).err();
         let error = refusal.map_or_else(ApiError::stopping, ApiError::from);
         let event = ErrorEvent::from(error).encode();
         Poll::Ready(event.expect("an error is text and numbers"))
@@ -263,7 +262,7 @@ impl Client {
         services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
-        if self.principal.has_ended() {
+        if self.admitted.principal.has_ended() {
             // `poll_end`, which is asked next, says so.
             return Poll::Pending;
         }
@@ -281,12 +280,12 @@ impl Client {
             if let Given::Item(answer) = &given {
                 *bytes = bytes.saturating_sub(answer.bytes());
             }
-            if let Some(packet) = packet(given, &services.reads.encoder)? {
+            if let Some(packet) = packet(given, &services.log.encoder)? {
                 return Poll::Ready(Ok(packet));
             }
         }
         if let Some(reading) = consumer
-            && let Poll::Ready(packet) = reading.poll_next(services, cx)
+            && let Poll::Ready(packet) = reading.poll_next(cx)
         {
             return Poll::Ready(Ok(packet));
         }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answers::{CaughtUp, ErrorEvent, SubscribedConsumer, UnsubscribedConsumer};
+use super::backend::OwnConsumers;
 use super::client::packet;
 use super::{Call, SocketServices};
 use crate::api::rest::consumers::acknowledge;
@@ -76,24 +77,20 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let name = asked.consumer;
-        let consumer = self.services.consumers.get(consumer_name(&name)?)?;
+        let OwnConsumers { consumers, reads } = self.services.backend.consumers()?;
+        let consumer = consumers.get(consumer_name(&name)?)?;
         let client = self.client()?;
         client.may_read(&name)?;
         let lease = consumer.leases.take_over();
         let lease = lease.map_err(|reason| reason.error(&name))?;
-        let SocketServices {
-            reads,
-            log,
-            dispatch,
-            ..
-        } = &*self.services;
+        let SocketServices { log, dispatch, .. } = &*self.services;
         let (shape, from) = begin_reading(reads, &consumer).await?;
         let mut reader = Reader::of_selection(log, dispatch, consumer.filter.clone(), from);
         reader.follow().await.map_err(|_| ApiError::stopping())?;
         let head = log.head().max(from);
         reader.put(head, caught_up(&name, reads.encoder.cursor(head))?);
         client.answer(&shape, ack.take())?;
-        client.read_consumer(ConsumerReading::new(consumer, lease, reader));
+        client.read_consumer(ConsumerReading::new(reads, consumer, lease, reader));
         Ok(())
     }
 
@@ -102,6 +99,7 @@ impl Call {
         asked: UnsubscribeConsumer,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
+        self.services.backend.consumers()?;
         let (consumer, client) = (asked.consumer, self.client()?);
         consumer_name(&consumer)?;
         client.leave_consumer(&consumer);
@@ -114,13 +112,13 @@ impl Call {
         asked: AckEvent,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
+        let OwnConsumers { consumers, reads } = self.services.backend.consumers()?;
         let name = consumer_name(&asked.consumer)?;
         // Who reads it, or did, acknowledges what it was when that began.
         let (consumer, lease) = match self.client()?.acknowledges(name) {
             Some((consumer, lease)) => (consumer, Some(lease)),
-            None => (self.services.consumers.get(name)?, None),
+            None => (consumers.get(name)?, None),
         };
-        let reads = &self.services.reads;
         let acked = acknowledge(reads, &consumer, lease, &asked.cursor).await?;
         let acked = acked.map_err(|reason| reason.error(name))?;
         self.client()?.answer(&acked, ack.take())
@@ -194,6 +192,7 @@ pub struct ConsumerReading {
 }
 
 struct ActiveReading {
+    reads: Reads,
     lease: Lease,
     reader: Reader<Encoded>,
     /// Comes when the lease ends.
@@ -203,11 +202,12 @@ struct ActiveReading {
 }
 
 impl ConsumerReading {
-    fn new(consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
+    fn new(reads: &Reads, consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
         Self {
             consumer,
             lease: lease.id(),
             active: Some(Box::new(ActiveReading {
+                reads: reads.clone(),
                 end: Box::pin(lease.ended()),
                 lease,
                 reader,
@@ -236,15 +236,11 @@ impl ConsumerReading {
     }
 
     /// The next packet. Once it has ended and the client knows why, there is none.
-    pub(super) fn poll_next(
-        &mut self,
-        services: &SocketServices,
-        cx: &mut Context<'_>,
-    ) -> Poll<Encoded> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Encoded> {
         let Some(active) = &mut self.active else {
             return Poll::Pending;
         };
-        match std::task::ready!(active.poll_next(&self.consumer, services, cx)) {
+        match std::task::ready!(active.poll_next(&self.consumer, cx)) {
             Ok(packet) => Poll::Ready(packet),
             Err(error) => self.end_with(error),
         }
@@ -265,10 +261,8 @@ impl ActiveReading {
     fn poll_next(
         &mut self,
         consumer: &Arc<Consumer>,
-        services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ApiError>> {
-        let reads = &services.reads;
         let ended = |reason: EndReason| Poll::Ready(Err(reason.error(&consumer.name)));
         loop {
             // A reading that has ended is given nothing more, however late it notices.
@@ -292,13 +286,13 @@ impl ActiveReading {
                 Err(reason) => return ended(reason),
             };
             match given {
-                Ok(given) => match packet(given, &reads.encoder) {
+                Ok(given) => match packet(given, &self.reads.encoder) {
                     Ok(Some(packet)) => return Poll::Ready(Ok(packet)),
                     Ok(None) => {}
                     Err(cause) => return Poll::Ready(Err(cause.into())),
                 },
                 Err(PageError::Expired) => {
-                    let (reads, consumer) = (reads.clone(), consumer.clone());
+                    let (reads, consumer) = (self.reads.clone(), consumer.clone());
                     let begins = async move { Ok(begin_of(&reads, &consumer).await?.after) };
                     // Also when the session does not ask for more for long.
                     self.begins = Some(Box::pin(run_detached(begins)));

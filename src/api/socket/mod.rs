@@ -15,59 +15,83 @@
 //!    want would be told twice.
 //!
 //! ```text
-//! packet ──► requests (which event, its argument) ──► subscribe   watch, register, snapshot, Client::subscribe
-//!                                                 ──► descriptors which one is meant; the rest as above
-//!                                                 ──► consumers   read one, acknowledge
+//! packet ──► requests (which event, its argument) ──► subscribe   register, Backend::begin, Client::subscribe
+//!              wanted: what it is about           ──► consumers   read one, acknowledge
+//! subscribe, CONNECT ──► backend   watches and takes the snapshot; who is let in. store_backend:
+//!                                  the one that has the store
 //! session's transport is free ──► Client::poll_next ──► Reader, or the consumer's
 //! ```
 
 mod answers;
+mod backend;
 mod client;
 pub mod consumers;
-mod descriptors;
 pub mod requests;
+mod store_backend;
 mod subscribe;
+mod wanted;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bitcoin::Network;
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::api::access::{Access, Caller, Cost};
-use crate::api::descriptors::Descriptors;
-use crate::api::watchlist::Watchlist;
 use crate::api::{credential, session};
-use crate::auth::{Credential, Guard, Principal, Scope};
+use crate::auth::{Credential, Scope};
 use crate::config::Limits;
-use crate::consumers::Consumers;
+use crate::descriptors::WalletDescriptor;
 use crate::events::{self, EventLog};
 use crate::limits::Places;
-use crate::reads::{Reads, StoreView};
+use crate::reads::Threads;
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::shortened;
-use crate::wire::{ApiError, NAMESPACE, address};
-pub use answers::ANSWERS;
-use answers::{Connected, ErrorEvent};
+use crate::wire::request::descriptors::DescriptorText;
+use crate::wire::{ApiError, NAMESPACE};
+use answers::ErrorEvent;
+pub use answers::{ANSWERS, Connected};
+pub use backend::{Admitted, Backend, Begun, OwnConsumers};
 use client::Client;
 pub use requests::EVENTS;
+pub use store_backend::StoreBackend;
+pub use wanted::{Subject, Subscription, WantedDescriptor};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {
-    pub auth: Guard,
-    pub reads: Reads,
+    pub backend: Arc<dyn Backend>,
+    pub parsing: Parsing,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
-    pub watchlist: Arc<Watchlist>,
-    pub descriptors: Arc<Descriptors>,
-    pub consumers: Arc<Consumers>,
     pub subscriptions: Subscriptions,
     pub access: Arc<Access>,
+}
+
+/// Reading what clients name.
+#[derive(Clone)]
+pub struct Parsing {
+    pub network: Network,
+    pub threads: Threads,
+}
+
+impl Parsing {
+    fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
+        address::parse(text, self.network)
+    }
+
+    pub async fn descriptor(&self, text: DescriptorText) -> Result<WalletDescriptor, ApiError> {
+        let network = self.network;
+        let parse = move || Ok(WalletDescriptor::parse(text.reveal(), network)?);
+        self.threads.run(0, parse).await
+    }
 }
 
 /// How many topics clients may subscribe to.
@@ -87,17 +111,6 @@ impl Subscriptions {
 #[derive(Clone)]
 pub struct SocketApi(pub Arc<SocketServices>);
 
-/// The first event.
-fn connected_event(view: &StoreView<'_>) -> Result<Connected, ApiError> {
-    Ok(Connected {
-        message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
-        version: env!("CARGO_PKG_VERSION"),
-        network: address::network_name(view.encoder.network),
-        tip: view.tip_shape()?,
-        cursor: view.cursor()?,
-    })
-}
-
 /// A CONNECT payload. Other programs add fields of their own.
 #[derive(Default, Deserialize)]
 struct ConnectPayload {
@@ -109,7 +122,7 @@ struct ConnectPayload {
 impl SocketApi {
     /// Who wants to connect: as the CONNECT payload says or, of older clients, the headers of the
     /// handshake.
-    fn admit(&self, request: &ConnectRequest) -> Result<(Principal, Caller), ApiError> {
+    async fn admit(&self, request: &ConnectRequest) -> Result<Admitted, ApiError> {
         let payload = serde_json::from_str(request.auth.get()).unwrap_or_default();
         let ConnectPayload { token, page_key } = payload;
         let headers = &request.handshake.headers;
@@ -122,18 +135,23 @@ impl SocketApi {
             (None, _, _) => credential(headers),
         };
         let (access, at) = (&self.0.access, caller(request));
-        let admitted = self.0.auth.admit(credential);
+        let admitted = self.0.backend.admit(credential, &at).await;
         let caller = match &admitted {
-            Ok(principal) => Caller::of(principal, &at),
+            Ok((principal, _)) => Caller::of(principal, &at),
             Err(_) => at.clone(),
         };
         access.take(&caller, Cost::Request)?;
-        if admitted.is_err() && credential != Credential::None {
+        let is_wrong = |error: &ApiError| error.status == StatusCode::UNAUTHORIZED;
+        if admitted.as_ref().is_err_and(is_wrong) && credential != Credential::None {
             access.take(&at, Cost::Costly)?;
         }
-        let principal = admitted?;
+        let (principal, credential) = admitted?;
         principal.require(Scope::Read)?;
-        Ok((principal, caller))
+        Ok(Admitted {
+            principal,
+            caller,
+            credential,
+        })
     }
 }
 
@@ -152,18 +170,15 @@ fn connect_refused(error: &ApiError) -> ConnectRefused {
 }
 
 impl socketio::Handler for SocketApi {
-    type Admitted = (Principal, Caller);
+    type Admitted = Admitted;
 
     fn asks_who(&self) -> bool {
-        self.0.auth.is_on()
+        self.0.backend.asks_who()
     }
 
-    async fn authorize(
-        &self,
-        request: ConnectRequest,
-    ) -> Result<(Principal, Caller), ConnectRefused> {
+    async fn authorize(&self, request: ConnectRequest) -> Result<Admitted, ConnectRefused> {
         if &*request.namespace == NAMESPACE {
-            self.admit(&request).map_err(|refusal| {
+            self.admit(&request).await.map_err(|refusal| {
                 let access = &self.0.access;
                 access.refused(&caller(&request), "connect", None, &refusal);
                 connect_refused(&refusal)
@@ -176,15 +191,10 @@ impl socketio::Handler for SocketApi {
         }
     }
 
-    fn connected(
-        &self,
-        socket: &Socket,
-        _request: &ConnectRequest,
-        (principal, caller): (Principal, Caller),
-    ) {
-        let client = Client::new(&self.0, principal, caller);
+    fn connected(&self, socket: &Socket, _request: &ConnectRequest, admitted: Admitted) {
+        let client = Client::new(&self.0, admitted);
         // Cannot fail: it is our own JSON under our own names.
-        let _ = match self.0.reads.on_the_spot(connected_event) {
+        let _ = match self.0.backend.connected() {
             Ok(shape) => client.answer(&shape, None),
             Err(error) => client.answer(&ErrorEvent::from(error), None),
         };
@@ -250,7 +260,7 @@ impl Call {
             if let Ok(client) = self.client() {
                 let access = &self.services.access;
                 let (what, concerns) = (shortened(&event.name), requests::concerns(&event.args));
-                access.refused(&client.caller, &what, concerns.as_deref(), &error);
+                access.refused(&client.admitted.caller, &what, concerns.as_deref(), &error);
             }
             // A client that cannot be told has left.
             let _ = self
@@ -269,11 +279,11 @@ impl Call {
         args: &[Box<RawValue>],
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let caller = &self.client()?.caller;
-        self.services.access.take(caller, Cost::Request)?;
+        let admitted = &self.client()?.admitted;
+        self.services.access.take(&admitted.caller, Cost::Request)?;
         let event = requests::find(name)?;
         if let Some(needed) = event.scope {
-            self.client()?.principal.require(needed)?;
+            admitted.principal.require(needed)?;
         }
         (event.answer)(self, args, ack).await
     }

@@ -8,12 +8,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::Call;
 use super::answers::{
     Subscribed, SubscribedBlocks, SubscribedConsumer, Unsubscribed, UnsubscribedConsumer,
 };
 use super::consumers::{AckEvent, SubscribeConsumer, UnsubscribeConsumer};
+use super::wanted::{Subject, Subscription, WantedDescriptor};
+use super::{Call, Parsing};
 use crate::api::rest::consumer_shape::Acked;
+use crate::api::rest::watchlist::distinct;
 use crate::auth::{Scope, needed};
 use crate::socketio::Ack;
 use crate::wire::address;
@@ -21,7 +23,7 @@ use crate::wire::error::{ApiError, shortened};
 use crate::wire::json::ServerEvent;
 use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
-use crate::wire::request::{self, Nothing, Request};
+use crate::wire::request::{self, Later, Nothing, Request};
 use crate::wire::schema::{self, SchemaOf};
 
 /// A row of the table of events.
@@ -34,16 +36,20 @@ pub struct ClientEvent {
     pub argument: SchemaOf,
     /// The event that answers it.
     pub reply: &'static str,
+    /// Of one that begins a subscription: what is wanted.
+    pub wanted: Option<for<'a> fn(&'a Parsing, Option<Later>) -> Wanted<'a>>,
     pub(super) answer: for<'a> fn(&'a Call, Args<'a>, &'a mut Option<Ack>) -> Answering<'a>,
 }
 
+type Wanted<'a> = Pin<Box<dyn Future<Output = Result<Subscription, ApiError>> + Send + 'a>>;
 type Args<'a> = &'a [Box<RawValue>];
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send + 'a>>;
 
-/// Name, scope, what it does, its argument, the event that answers it.
+/// Name, scope, whether it `begins` a subscription, what it does, its argument, the event that
+/// answers it.
 macro_rules! events {
     ($(
-        $name:literal $scope:ident $summary:literal ($asked:ident: $argument:ty) => $reply:ty
+        $name:literal $scope:ident $($begins:ident)? $summary:literal ($asked:ident: $argument:ty) => $reply:ty
             |$call:ident, $ack:ident| $answer:expr;
     )*) => {
         /// The events of clients.
@@ -53,6 +59,7 @@ macro_rules! events {
             summary: $summary,
             argument: schema::of::<$argument>,
             reply: <$reply as ServerEvent>::NAME,
+            wanted: wanted!($($begins)? $argument),
             answer: |$call, args, $ack| Box::pin(async move {
                 let $asked: $argument = argument(args)?;
                 $answer
@@ -61,20 +68,34 @@ macro_rules! events {
     };
 }
 
+macro_rules! wanted {
+    (begins $argument:ty) => {
+        Some(|parsing, sent| {
+            Box::pin(async move {
+                let asked: $argument = request::later(sent)?;
+                asked.wanted(parsing).await
+            })
+        })
+    };
+    ($argument:ty) => {
+        None
+    };
+}
+
 // What is not watched yet, and new depths, need more (`crate::api::watchlist`).
 events! {
-    "subscribe_address" read "Watches an address, and tells its events" (asked: SubscribeAddress)
-        => Subscribed |call, ack| call.subscribe_address(asked, ack).await;
-    "subscribe_addresses" read "The same of a list" (asked: SubscribeAddresses)
-        => Subscribed |call, ack| call.subscribe_addresses(asked, ack).await;
+    "subscribe_address" read begins "Watches an address, and tells its events" (asked: SubscribeAddress)
+        => Subscribed |call, ack| call.subscribe(asked, ack).await;
+    "subscribe_addresses" read begins "The same of a list" (asked: SubscribeAddresses)
+        => Subscribed |call, ack| call.subscribe(asked, ack).await;
     "unsubscribe_address" read "No more events of an address" (asked: UnsubscribeAddress)
         => Unsubscribed |call, ack| call.unsubscribe_address(asked, ack);
-    "subscribe_descriptor" read "Watches a descriptor, and tells its events" (asked: SubscribeDescriptor)
-        => Subscribed |call, ack| call.subscribe_descriptor(asked, ack).await;
+    "subscribe_descriptor" read begins "Watches a descriptor, and tells its events" (asked: SubscribeDescriptor)
+        => Subscribed |call, ack| call.subscribe(asked, ack).await;
     "unsubscribe_descriptor" read "No more events of a descriptor" (asked: UnsubscribeDescriptor)
         => Unsubscribed |call, ack| call.unsubscribe_descriptor(asked, ack).await;
-    "subscribe_blocks" read "Tells blocks and reorgs" (_asked: Nothing)
-        => SubscribedBlocks |call, ack| call.subscribe_blocks(ack).await;
+    "subscribe_blocks" read begins "Tells blocks and reorgs" (asked: Nothing)
+        => SubscribedBlocks |call, ack| call.subscribe(asked, ack).await;
     "subscribe_consumer" watch "Reads a consumer" (asked: SubscribeConsumer)
         => SubscribedConsumer |call, ack| call.subscribe_consumer(asked, ack).await;
     "unsubscribe_consumer" watch "Reads a consumer no more" (asked: UnsubscribeConsumer)
@@ -187,6 +208,72 @@ pub struct UnsubscribeDescriptor {
 
 impl Request for UnsubscribeDescriptor {
     const EXAMPLE: &'static str = "{\"descriptor_id\": \"<id>\"}";
+}
+
+/// The argument of an event that begins a subscription.
+pub trait Begins: Request {
+    /// What is wanted; nothing is looked up for it.
+    fn wanted(
+        self,
+        parsing: &Parsing,
+    ) -> impl Future<Output = Result<Subscription, ApiError>> + Send;
+}
+
+impl Begins for SubscribeAddress {
+    async fn wanted(self, parsing: &Parsing) -> Result<Subscription, ApiError> {
+        let subject = Subject::Addresses {
+            addresses: [parsing.address(&self.address)?].into(),
+            many: false,
+        };
+        let Self {
+            confirmations,
+            after,
+            snapshot,
+            ..
+        } = self;
+        Ok(Subscription::new(subject, confirmations, after, snapshot))
+    }
+}
+
+impl Begins for SubscribeAddresses {
+    async fn wanted(self, parsing: &Parsing) -> Result<Subscription, ApiError> {
+        let Self {
+            addresses: listed,
+            after,
+            confirmations,
+            snapshot,
+        } = self;
+        let network = parsing.network;
+        let parse = move || {
+            let parsed = listed.parse(network)?;
+            Ok(distinct(parsed.into_iter().map(|(address, _)| address)).into())
+        };
+        let subject = Subject::Addresses {
+            addresses: parsing.threads.run_long(parse).await?,
+            many: true,
+        };
+        Ok(Subscription::new(subject, confirmations, after, snapshot))
+    }
+}
+
+impl Begins for SubscribeDescriptor {
+    async fn wanted(self, parsing: &Parsing) -> Result<Subscription, ApiError> {
+        let wanted = WantedDescriptor::read(parsing, self.descriptor_id, self.descriptor);
+        let subject = Subject::Descriptor(wanted.await?);
+        let (confirmations, after) = (self.confirmations, self.after);
+        Ok(Subscription::new(
+            subject,
+            confirmations,
+            after,
+            self.snapshot,
+        ))
+    }
+}
+
+impl Begins for Nothing {
+    async fn wanted(self, _parsing: &Parsing) -> Result<Subscription, ApiError> {
+        Ok(Subscription::new(Subject::Blocks, None, None, None))
+    }
 }
 
 /// Whom or what an event is about, for the access log; also of one that is not read any further.

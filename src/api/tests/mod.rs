@@ -7,6 +7,7 @@ mod consumers;
 mod contract;
 mod cursors;
 mod descriptors;
+mod edge;
 mod ended;
 mod held;
 mod lag;

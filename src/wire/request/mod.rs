@@ -19,7 +19,7 @@ mod query;
 pub mod types;
 
 use hyper::StatusCode;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, json_schema};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
@@ -28,6 +28,7 @@ use problem::{Problem, RequestPart};
 use query::QueryString;
 
 use crate::wire::error::ApiError;
+use crate::wire::schema::inline_schema;
 
 /// What a body, an event or a query may say.
 ///
@@ -51,6 +52,30 @@ pub trait Request: DeserializeOwned {
 pub struct Nothing {}
 
 impl Request for Nothing {}
+
+/// An object within a request, whose type another field says.
+pub struct Later(Json);
+
+inline_schema!(
+    Later,
+    "Later",
+    |_generator| json_schema!({"type": "object"})
+);
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Json::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Reads it as that type, with the errors of one that was sent alone; one that is absent as
+/// [`body`] does.
+pub fn later<T: Request>(sent: Option<Later>) -> Result<T, ApiError> {
+    match sent {
+        Some(Later(json)) => read(json, RequestPart::Object),
+        None => body(None),
+    }
+}
 
 /// Reads the JSON of a body or of an event's argument.
 pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {

@@ -126,7 +126,7 @@ pub async fn add_descriptor(
     asked: AddDescriptor,
     concerns: &Concerns,
 ) -> Result<Reply<WithCursor<AddedDescriptor>>, ApiError> {
-    let wallet = descriptors.parse(asked.descriptor).await?;
+    let wallet = descriptors.parsing.descriptor(asked.descriptor).await?;
     let _ = concerns.set(DescriptorId(wallet.id()).short());
     let gap_limit = asked.gap_limit.map(|Whole(limit)| limit);
     let addition = Addition {
