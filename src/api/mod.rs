@@ -61,7 +61,7 @@ pub use crate::wire::ApiError;
 pub use access::Caller;
 pub use rest::edge::{EdgeState, EdgeToken};
 pub use router::Router;
-pub use socket::{Admitted, Backend, Begun, Connected, OwnConsumers};
+pub use socket::{Admitted, Backend, Begun, Connected, OwnConsumers, WhoItIs};
 pub use socket::{Subject, Subscription, WantedDescriptor};
 
 use crate::auth::{Credential, Guard};

@@ -37,7 +37,7 @@ pub struct ApiError {
     /// Beside `error` and `code` when a cursor is not good any more.
     pub restart: Option<Box<Restart>>,
     /// All of it, as the primary of an edge wrote it.
-    pub written: Option<Written>,
+    pub written: Option<Box<Written>>,
 }
 
 /// The fields of an object, each of which goes on as it came.
@@ -107,7 +107,7 @@ impl ApiError {
         });
         Some(Self {
             restart,
-            written: Some(written),
+            written: Some(Box::new(written)),
             ..Self::new(status, code, read.error)
         })
     }
@@ -220,7 +220,7 @@ impl ApiError {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(Written(fields)) = &self.written {
+        if let Some(Written(fields)) = self.written.as_deref() {
             return fields.serialize(serializer);
         }
         let shape = ErrorShape {

@@ -27,6 +27,9 @@ pub struct Admitted {
     pub credential: Option<Arc<KeptCredential>>,
 }
 
+/// Who a client is, and what it showed.
+pub type WhoItIs = (Principal, Option<Arc<KeptCredential>>);
+
 /// Consumers are read where the store is.
 pub struct OwnConsumers {
     pub consumers: Arc<Consumers>,
@@ -42,7 +45,7 @@ pub trait Backend: Send + Sync {
         &'a self,
         credential: Credential<'a>,
         at: &'a Caller,
-    ) -> BoxFuture<'a, Result<(Principal, Option<Arc<KeptCredential>>), ApiError>>;
+    ) -> BoxFuture<'a, Result<WhoItIs, ApiError>>;
 
     /// The first event, on the spot.
     fn connected(&self) -> Result<Connected, ApiError>;
@@ -82,6 +85,6 @@ pub struct Begun {
 #[serde(untagged)]
 #[allow(dead_code, reason = "what is written already looks like this")]
 enum SubscribedEither {
-    Subject(Subscribed),
+    Subject(Box<Subscribed>),
     Blocks(SubscribedBlocks),
 }

@@ -59,7 +59,7 @@ use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::{ApiError, NAMESPACE};
 use answers::ErrorEvent;
 pub use answers::{ANSWERS, Connected};
-pub use backend::{Admitted, Backend, Begun, OwnConsumers};
+pub use backend::{Admitted, Backend, Begun, OwnConsumers, WhoItIs};
 use client::Client;
 pub use requests::EVENTS;
 pub use store_backend::StoreBackend;

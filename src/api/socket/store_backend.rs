@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::answers::{Connected, ErrorEvent, Subscribed, SubscribedBlocks};
-use super::backend::{Admitted, Backend, Begun, OwnConsumers};
+use super::backend::{Admitted, Backend, Begun, OwnConsumers, WhoItIs};
 use super::wanted::{Subject, Subscription, WantedDescriptor};
 use crate::api::access::{Access, Caller, Cost};
 use crate::api::descriptors::{Addition, Descriptors};
 use crate::api::watchlist::Watchlist;
-use crate::auth::{Credential, Guard, KeptCredential, Principal};
+use crate::auth::{Credential, Guard, Principal};
 use crate::events::cursors;
 use crate::reads::StoreView;
 use crate::wire::ApiError;
@@ -46,7 +46,7 @@ impl Backend for StoreBackend {
         &'a self,
         credential: Credential<'a>,
         _at: &'a Caller,
-    ) -> BoxFuture<'a, Result<(Principal, Option<Arc<KeptCredential>>), ApiError>> {
+    ) -> BoxFuture<'a, Result<WhoItIs, ApiError>> {
         let admitted = self.auth.admit(credential);
         let admitted = admitted.map(|principal| (principal, None));
         std::future::ready(admitted.map_err(ApiError::from)).boxed()
