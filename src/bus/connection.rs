@@ -12,7 +12,9 @@ use redis::{
 
 use super::entry::{self, Entry};
 use super::exporter::{Found, LEASE, LastEntry, Position, Refusal, Take};
-use super::keys::{CURRENT, EXPIRES, Keys, LEFT, NETWORK, WRITER};
+use super::keys::{
+    CURRENT, EXPIRES, Keys, LEFT, NETWORK, STARTS, WRITER, log_id, starts_from_json,
+};
 use super::problem::Problem;
 use crate::config::BusUrl;
 use crate::wire::address::network_name;
@@ -148,7 +150,14 @@ impl Connection {
         }
     }
 
-    async fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Problem> {
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(super) async fn ask<T: FromRedisValue>(
+        &mut self,
+        command: &redis::Cmd,
+    ) -> Result<T, Problem> {
         let answer = command.query_async(&mut self.redis).await;
         answer.map_err(|cause| self.problem(&cause))
     }
@@ -158,13 +167,13 @@ impl Connection {
     }
 
     pub async fn look(&mut self) -> Result<Found, Problem> {
-        let fields = [CURRENT, NETWORK, WRITER, EXPIRES, LEFT];
+        let fields = [CURRENT, NETWORK, STARTS, WRITER, EXPIRES, LEFT];
         let pointer = self.keys.pointer().to_owned();
-        let fields: [Option<Vec<u8>>; 5] = self
+        let fields: [Option<Vec<u8>>; 6] = self
             .ask(redis::cmd("HMGET").arg(pointer).arg(&fields))
             .await?;
         let (seconds, microseconds): (u64, u64) = self.ask(&redis::cmd("TIME")).await?;
-        let [current, network, writer, expires, left] =
+        let [current, network, starts, writer, expires, left] =
             fields.map(|field| field.map(|bytes| lossy(&bytes)));
         let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
         let current = current.map(|text| stream_number(&text)).transpose()?;
@@ -172,7 +181,9 @@ impl Connection {
             Some(n) => self.end_of(n).await?,
             None => (None, String::new()),
         };
+        let starts = starts.and_then(|text| starts_from_json(&text));
         Ok(Found {
+            log: starts.and_then(|starts| log_id(&starts).map(str::to_owned)),
             now: seconds
                 .saturating_mul(1000)
                 .saturating_add(microseconds / 1000),

@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::entry;
+use super::keys::log_id;
 use super::problem::Problem;
 use crate::store::Starts;
 use crate::wire::cursor;
@@ -103,6 +104,8 @@ pub struct Found {
     /// `None`: there is no pointer.
     pub current: Option<u64>,
     pub network: String,
+    /// Id of the first start of the stream's log; `None`: that cannot be read.
+    pub log: Option<String>,
     pub writer: String,
     pub expires: u64,
     /// The stream that was left for the current one.
@@ -196,6 +199,13 @@ impl Exporter {
     pub fn looked(&mut self, found: &Found, log: Span) {
         self.newest = self.newest.max(found.current.unwrap_or_default());
         self.known = found.current.or(self.known);
+        // Readers could not go on, and two such daemons would begin one stream after the other.
+        let is_other = |log: &&String| log_id(&self.starts) != Some(log.as_str());
+        if let (Some(_), Some(log)) = (found.current, found.log.as_ref().filter(is_other)) {
+            self.problem = Some(Problem::OtherLog { log: log.clone() });
+            self.step = Step::Wait(LONGEST_PAUSE);
+            return;
+        }
         let left = Duration::from_millis(found.expires.saturating_sub(found.now));
         // More is left than a lease lasts: Redis's clock was set back.
         if found.writer != self.writer() && !left.is_zero() && left <= LEASE {

@@ -21,6 +21,7 @@ use crate::wire::address::network_name;
 pub const CURRENT: &str = "current";
 pub const STARTS: &str = "starts";
 pub const NETWORK: &str = "network";
+pub const FROM: &str = "from";
 pub const LEFT: &str = "left";
 pub const WRITER: &str = "writer";
 pub const EXPIRES: &str = "expires";
@@ -57,6 +58,11 @@ pub fn starts_to_json(starts: &Starts) -> String {
 pub fn starts_from_json(text: &str) -> Option<Starts> {
     let parts: Vec<(String, u64, u64)> = serde_json::from_str(text).ok()?;
     Starts::from_parts(parts)
+}
+
+/// Which log it is, be it of a copy that was put back: the id of its first start.
+pub fn log_id(starts: &Starts) -> Option<&str> {
+    starts.parts().next().map(|(id, _, _)| id)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //!    retention has taken what follows) is left for readers to finish with, and the next one begun.
 //!    The one that was left last goes at once when Redis has no memory. One that this start has
 //!    begun and that has no entry yet is gone on with.
+//!    One of another log, with another first start, is not touched: readers could not go on.
 //! 5. The daemon waits for Redis nowhere. Each call has a bound of time, in a task of its own.
 //! 6. Who writes holds a lease, by the start's id. It is taken only when it has lapsed or was given
 //!    back; who finds another one there stops writing and says so. One that would last for longer
@@ -30,6 +31,7 @@
 //! task          log -> exporter -> scripts
 //! status        what is told of it
 //! problem       what can be wrong, and what to do
+//! stream        the other way round: the log of an edge, from the stream
 //! ```
 //!
 //! # One node
@@ -45,6 +47,7 @@ mod exporter;
 pub mod keys;
 mod problem;
 mod status;
+pub mod stream;
 mod task;
 
 pub use connection::try_out;

@@ -2,7 +2,7 @@
 
 use crate::remedy::Remedy;
 
-/// What keeps events from being written, or makes `satwatch doctor` complain.
+/// What keeps events from being written or read, or makes `satwatch doctor` complain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     #[error("Redis cannot be reached at {at}: {cause}")]
@@ -27,6 +27,12 @@ pub enum Problem {
     OtherKeys { cause: String },
     #[error("the stream is of another network ({network})")]
     OtherNetwork { network: String },
+    #[error("the stream is of another log, whose first start is {log}")]
+    OtherLog { log: String },
+    #[error("no satwatch writes a stream {key}")]
+    NoStream { key: String },
+    #[error("events that the stream has no more cannot be had from the primary: {cause}")]
+    Missing { cause: String },
     #[error("another satwatch ({writer}) writes the stream")]
     Held { writer: String },
     /// Redis says itself what is wrong.
@@ -46,9 +52,11 @@ impl Problem {
             Self::NoMaster { .. } => Remedy::NameSentinelMaster,
             Self::Memory { .. } => Remedy::RedisMemory,
             Self::Replicas { .. } => Remedy::StartReplicas,
-            Self::OtherKeys { .. } | Self::OtherNetwork { .. } => Remedy::OtherBusStream,
+            Self::OtherKeys { .. } | Self::OtherNetwork { .. } | Self::OtherLog { .. } => {
+                Remedy::OtherBusStream
+            }
             Self::Held { .. } => Remedy::OneBusWriter,
-            Self::Refused { .. } => return None,
+            Self::Refused { .. } | Self::NoStream { .. } | Self::Missing { .. } => return None,
         })
     }
 }

@@ -70,4 +70,4 @@ pub use filter::{Selection, Topic};
 pub use log::EventLog;
 pub use page::{LogEntry, Page};
 pub use reader::{Given, Reader};
-pub use source::{PAGE, PageError, Source};
+pub use source::{PAGE, PAGE_BYTES, PageError, Source};

@@ -3,8 +3,10 @@
 
 mod examples;
 mod refused;
+mod stream;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -290,6 +292,23 @@ fn a_lease_that_would_last_for_hours_is_none_and_a_pointer_of_somebody_else_is_t
     assert_eq!(current(&redis), n);
 }
 
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.expect("cp can be run").success());
+}
+
+/// A daemon with a copy of this one's folder, stopped.
+fn copy_of(daemon: &mut Daemon, node: &Node, redis: &RedisServer) -> Daemon {
+    let mut other = start(node, redis);
+    other.stop();
+    std::fs::remove_dir_all(other.store()).expect("the folder is ours");
+    daemon.stop();
+    copy(&daemon.store(), &other.store());
+    daemon.restart();
+    caught_up(daemon);
+    other
+}
+
 #[test]
 fn a_copy_of_the_folder_that_is_put_back_begins_the_next_stream() {
     let (node, redis) = (Node::start(), RedisServer::start());
@@ -298,10 +317,6 @@ fn a_copy_of_the_folder_that_is_put_back_begins_the_next_stream() {
     daemon.watch(&address);
     daemon.stop();
     let (store, kept) = (daemon.store(), daemon.store().with_extension("copy"));
-    let copy = |from: &std::path::Path, to: &std::path::Path| {
-        let copied = Command::new("cp").arg("-a").args([from, to]).status();
-        assert!(copied.expect("cp can be run").success());
-    };
     copy(&store, &kept);
     daemon.restart();
     pay(&node, &daemon, &address);
@@ -328,7 +343,8 @@ fn a_second_daemon_waits_until_the_first_has_stopped() {
     let (node, redis) = (Node::start(), RedisServer::start());
     let mut first = start(&node, &redis);
     caught_up(&first);
-    let second = start(&node, &redis);
+    let mut second = copy_of(&mut first, &node, &redis);
+    second.restart();
     let bus = waits(&second, "another satwatch");
     let remedy = bus["remedy"].as_str().expect("a remedy");
     assert!(remedy.contains("stop the other satwatch"), "{remedy}");
@@ -339,7 +355,7 @@ fn a_second_daemon_waits_until_the_first_has_stopped() {
     let before = current(&redis);
     first.stop();
     is_the_log(&redis, &second);
-    assert_ne!(current(&redis), before, "its log is another one");
+    assert_ne!(current(&redis), before, "it knows nothing of the payment");
 
     // The other way that is advised.
     first.set("bus.stream", "other");
@@ -350,10 +366,40 @@ fn a_second_daemon_waits_until_the_first_has_stopped() {
 }
 
 #[test]
+fn a_daemon_with_another_log_leaves_the_stream_alone() {
+    let (node, redis) = (Node::start(), RedisServer::start());
+    let mut first = start(&node, &redis);
+    let address = node.address();
+    first.watch(&address);
+    pay(&node, &first, &address);
+    is_the_log(&redis, &first);
+    let mut second = start(&node, &redis);
+    waits(&second, "of another log");
+    first.stop();
+    let before = pointer(&redis);
+    let key = format!("{KEY}:{}", before["current"]);
+    second.stop();
+    second.restart();
+    let bus = waits(&second, "of another log");
+    assert_eq!(bus["remedy"], "set bus.stream to another name");
+    assert_eq!(pointer(&redis), before);
+    let length: u64 = redis.ask(&["XLEN", &key]);
+    second.stop();
+    second.set("bus.stream", "other");
+    second.restart();
+    caught_up(&second);
+    first.restart();
+    pay(&node, &first, &address);
+    assert!(is_the_log(&redis, &first) as u64 > length);
+    assert_eq!(current(&redis), before["current"]);
+}
+
+#[test]
 fn who_was_held_up_for_longer_than_the_lease_writes_no_more() {
     let (node, redis) = (Node::start(), RedisServer::start());
-    let first = start(&node, &redis);
+    let mut first = start(&node, &redis);
     caught_up(&first);
+    let mut second = copy_of(&mut first, &node, &redis);
     let signal = |name: &str| {
         let sent = Command::new("kill")
             .args([name, &first.pid().to_string()])
@@ -361,7 +407,7 @@ fn who_was_held_up_for_longer_than_the_lease_writes_no_more() {
         assert!(sent.expect("kill can be run").success());
     };
     signal("-STOP");
-    let second = start(&node, &redis);
+    second.restart();
     caught_up(&second);
     signal("-CONT");
     waits(&first, "another satwatch");

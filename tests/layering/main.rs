@@ -140,6 +140,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "store::Starts",
             "store::StoreReader",
+            "tracker::ScriptHash",
             "events",
             "wire",
             "config::Bus",
@@ -321,6 +322,7 @@ const MACHINES: &[&str] = &[
     "follower/mempool_snapshot.rs",
     "follower/fork.rs",
     "bus/exporter.rs",
+    "bus/stream/place.rs",
 ];
 const NOT_OF_MACHINES: &[&str] = &[
     "tokio",

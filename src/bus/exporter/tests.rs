@@ -142,6 +142,8 @@ impl Redis {
         self.found.writer = writer.to_owned();
         self.found.expires = now + 10_000;
         self.starts = starts.to_owned();
+        let starts = crate::bus::keys::starts_from_json(starts).expect("starts of a log");
+        self.found.log = log_id(&starts).map(str::to_owned);
         None
     }
 
@@ -671,6 +673,36 @@ fn a_lease_of_another_and_a_stream_of_another_network_are_left_alone() {
     let network = "signet".to_owned();
     assert_eq!(it.problem(), Some(&Problem::OtherNetwork { network }));
     assert!(matches!(it.step(), Step::Wait(_)));
+}
+
+#[test]
+fn a_stream_of_another_log_is_left_alone_and_one_of_a_copy_is_not() {
+    let log = Span { first: 1, head: 5 };
+    let mut it = exporter(&[("a", 0, 0), ("c", 6, 5)]);
+    let mut other = found(Some(("9-0", "b-9", "9-0")));
+    other.log = Some("x".to_owned());
+    // Also while another has the lease: waiting for it would be in vain.
+    for writer in ["", "b"] {
+        (other.writer, other.expires) = (writer.to_owned(), other.now + 9000);
+        it.looked(&other, log);
+        let log = "x".to_owned();
+        assert_eq!(it.problem(), Some(&Problem::OtherLog { log }));
+        assert_eq!(it.step(), &Step::Wait(LONGEST_PAUSE));
+    }
+    other.expires = 0;
+    for known in [Some("a".to_owned()), None] {
+        other.log = known;
+        it.looked(&other, log);
+        let reason = Reason::NotOfThisLog("b-9".to_owned());
+        assert_eq!(taken(&it).begun, Some(reason));
+    }
+    // The key was deleted.
+    let none = Found {
+        log: Some("x".to_owned()),
+        ..Found::default()
+    };
+    it.looked(&none, log);
+    assert_eq!(taken(&it).begun, Some(Reason::None));
 }
 
 #[test]
