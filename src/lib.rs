@@ -52,8 +52,9 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! bus                      -> store (reading), events, wire, config (its section), remedy, clock
+//! primary                  -> auth, wire, bus (older pages of a stream), config (its section), remedy, clock
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> access, auth, limits, events, consumers, webhooks, bus (its status), reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
+//! api                      -> access, auth, limits, events, consumers, webhooks, bus (its status), primary, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
 //! watch                    -> config (its sections), remedy
 //! progress                 -> store (reading), bitcoind (its status), history (how far scans are)
 //! app, cli, doctor, token  -> everything
@@ -88,6 +89,7 @@ pub mod history;
 pub mod indexer;
 pub mod limits;
 pub mod open_files;
+pub mod primary;
 pub mod progress;
 pub mod reads;
 pub mod remedy;

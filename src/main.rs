@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::progress::Bars;
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files, token, watch};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 const WRONG_SETTINGS: u8 = 2;
@@ -21,7 +23,7 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| cli::without_secrets(error).exit());
-    if cli.check() && cli.task() != Command::Run {
+    if cli.check() && !matches!(cli.task(), Command::Run | Command::Edge) {
         let _ = writeln!(
             stderr(),
             "--check only looks at the settings, and this command does something: they exclude each other"
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             with_runtime(async { ended(watch::watch(&config, &command.into()).await) })
         }),
         Command::Run => with_settings(&cli, |config| run_or_check(config, cli.clone())),
+        Command::Edge => with_settings(&cli, |config| edge_or_check(config, cli.clone())),
     }
 }
 
@@ -73,7 +76,19 @@ fn run_or_check(config: Config, cli: Cli) -> ExitCode {
             }
         }
         None if cli.check() => check(&config, cli.settings_file()),
-        None => daemon(config, cli),
+        None => process(config, cli, "satwatch starts", run),
+    }
+}
+
+/// `edge`, with or without `--check`
+fn edge_or_check(config: Config, cli: Cli) -> ExitCode {
+    match app::edge_problem(&config) {
+        Some(problem) => {
+            let _ = writeln!(stderr(), "{problem}");
+            ExitCode::from(WRONG_SETTINGS)
+        }
+        None if cli.check() => check(&config, cli.settings_file()),
+        None => process(config, cli, "satwatch edge starts", edge),
     }
 }
 
@@ -117,8 +132,16 @@ fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-/// `run`
-fn daemon(config: Config, cli: Cli) -> ExitCode {
+/// What runs until it is told to end.
+fn process<Running>(
+    config: Config,
+    cli: Cli,
+    begins: &str,
+    run: impl FnOnce(Config, Cli, Bars) -> Running,
+) -> ExitCode
+where
+    Running: Future<Output = Result<()>>,
+{
     open_files::raise();
     let bars = Bars::default();
     with_runtime(async {
@@ -126,7 +149,7 @@ fn daemon(config: Config, cli: Cli) -> ExitCode {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             settings = doctor::settings_place(cli.settings_file()),
-            "satwatch starts"
+            "{begins}"
         );
         for warning in warnings(&config) {
             tracing::warn!("{warning}");
@@ -222,10 +245,8 @@ fn warnings(config: &Config) -> Vec<String> {
 async fn run(config: Config, cli: Cli, bars: Bars) -> Result<()> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let reloads = signals.reloads();
-    let file = cli.settings_file().map(Path::to_owned);
-    let read: app::ReadSettings = Arc::new(move || cli.load_again(file.as_deref()));
     let mut running = tokio::select! {
-        started = app::start(config, read, reloads) => started?,
+        started = app::start(config, read_again(cli), reloads) => started?,
         signal = signals.stop() => {
             tracing::info!(signal, "stopped before the start was complete");
             return Ok(());
@@ -258,6 +279,33 @@ async fn run(config: Config, cli: Cli, bars: Bars) -> Result<()> {
         // What went wrong then came of it; the last line is the reason.
         (Some(failure), _) => Err(failure),
     }
+}
+
+/// The same of `edge`.
+async fn edge(config: Config, cli: Cli, _bars: Bars) -> Result<()> {
+    let mut signals = Signals::install().context("cannot listen for signals")?;
+    let (reloads, stop) = (signals.reloads(), CancellationToken::new());
+    let mut running = pin!(app::run_edge(
+        config,
+        read_again(cli),
+        reloads,
+        stop.clone()
+    ));
+    tokio::select! {
+        ended = &mut running => return ended,
+        signal = signals.stop() => tracing::info!(signal, "stopping"),
+    }
+    stop.cancel();
+    tokio::select! {
+        ended = running => ended.inspect(|()| tracing::info!("stopped")),
+        signal = signals.stop_again() => bail!("{signal} while stopping: ended at once"),
+    }
+}
+
+/// Reads the settings once more as they were read at the start.
+fn read_again(cli: Cli) -> app::ReadSettings {
+    let file = cli.settings_file().map(Path::to_owned);
+    Arc::new(move || cli.load_again(file.as_deref()))
 }
 
 /// Log lines to standard error, above the bars: text for people, or one JSON object a line.

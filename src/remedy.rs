@@ -215,6 +215,32 @@ pub enum Remedy {
     #[error("write it without one, and name that file: openssl pkey -in {} -out KEY.pem", path.display())]
     OpenKey { path: PathBuf },
 
+    /// `satwatch edge` needs it.
+    #[error("set edge.upstream to the URL of the primary, such as http://10.0.0.5:5005")]
+    NameUpstream,
+
+    /// Likewise.
+    #[error(
+        "set bus.url to the Redis that the primary writes to, and bus.stream as the primary has it"
+    )]
+    NameBus,
+
+    #[error(
+        "set edge.token to a token that satwatch token new --name edge --scope read printed at the primary"
+    )]
+    NameEdgeToken,
+
+    #[error("run the same version on both, the primary first")]
+    SameVersion,
+
+    #[error("restart the edge")]
+    RestartEdge,
+
+    #[error(
+        "make a token at the primary (satwatch token new --name edge --scope read) and set edge.token to it, or listen on 127.0.0.1"
+    )]
+    TokenAtPrimary,
+
     /// Nobody answers where a daemon is expected.
     #[error("start it (satwatch run), or say where it is with --url")]
     StartDaemon,

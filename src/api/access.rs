@@ -50,6 +50,10 @@ impl Caller {
         }
     }
 
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Somebody at this address once it is known who.
     pub fn of(principal: &Principal, at: &Self) -> Self {
         match principal.token() {

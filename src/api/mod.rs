@@ -34,6 +34,8 @@ mod access;
 mod browser;
 mod contract;
 mod descriptors;
+mod desk;
+mod edge;
 #[doc(hidden)]
 pub mod internals;
 mod monitoring;
@@ -58,19 +60,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::wire::ApiError;
-pub use access::Caller;
-pub use rest::edge::{EdgeState, EdgeToken};
+pub use edge::{EdgeParts, start_edge};
 pub use router::Router;
-pub use socket::{Admitted, Backend, Begun, Connected, OwnConsumers, WhoItIs};
-pub use socket::{Subject, Subscription, WantedDescriptor};
 
 use crate::auth::{Credential, Guard};
 use crate::bus::BusStatus;
 use crate::certificates::Certificates;
+use crate::clock::now_ms;
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::derivation::DerivedScripts;
-use crate::events::{Dispatch, EventLog};
+use crate::events::{self, Dispatch, EventLog};
 use crate::history::{AuditRequest, LeftOut, ScanProgress};
+use crate::indexer::IndexerStopped;
 use crate::limits::Places;
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
@@ -80,17 +81,19 @@ use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
 use access::Access;
 use descriptors::Descriptors;
+use desk::Desk;
 use monitoring::Monitoring;
 use quotas::Quotas;
 use rest::audit::Auditor;
 use rest::budget::Budget;
 use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
+use rest::sent::Intake;
 use rest::session::PageSessions;
 use rest::status::Overview;
 use scans::Scans;
 use session::SessionCookie;
-use socket::{Parsing, SocketApi, SocketServices, StoreBackend, Subscriptions};
+use socket::{OwnConsumers, Parsing, SocketApi, SocketServices, StoreBackend, Subscriptions};
 use watchlist::Watchlist;
 
 impl From<indexer::InputRefused> for ApiError {
@@ -193,7 +196,7 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 
 /// Starts dispatch and builds the router. Dispatch ends when `stop` says so or, with an error, when
 /// the store cannot be read: then the daemon must end.
-pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
+pub fn start(parts: Parts) -> Result<(Arc<Router>, Upkeep, DispatchTask), StoreError> {
     let policy = browser::OriginPolicy::new(&parts.config.server);
     let (mut config, stop) = (parts.socketio.clone(), parts.stop.clone());
     // Older clients have no other place for a token, and the page for its session's id.
@@ -209,10 +212,43 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     });
     services.consumer_routes.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
-    tokio::spawn(services.access.clone().keep_telling(stop.clone()));
+    tokio::spawn(services.intake.access.clone().keep_telling(stop.clone()));
     let socketio = socketio::service(config, socket);
-    let router = Arc::new(Router::new(services, policy, socketio, hsts));
-    Ok((router, tokio::spawn(dispatch.run(stop))))
+    let upkeep = Upkeep(services.clone());
+    let router = Arc::new(Router::new(Desk::Own(services), policy, socketio, hsts));
+    Ok((router, upkeep, tokio::spawn(dispatch.run(stop))))
+}
+
+/// What looks after the log beside its clients.
+#[derive(Clone)]
+pub struct Upkeep(Arc<Services>);
+
+impl Upkeep {
+    /// For who sends the whole log to others.
+    pub fn event_log(&self) -> (Arc<EventLog>, events::Handle) {
+        let events = &self.0.events;
+        (events.log.clone(), events.dispatch.clone())
+    }
+
+    /// Deletes old events, a portion with each `prune`, so that no consumer misses what it did not
+    /// want.
+    pub async fn retain<Pruned>(&self, prune: impl Fn() -> Pruned) -> Result<usize, ApiError>
+    where
+        Pruned: Future<Output = Result<usize, IndexerStopped>>,
+    {
+        self.0.consumers.retain(prune).await
+    }
+
+    /// What is to be said when the machine's clock and the chain differ.
+    pub async fn clock_note(&self) -> Result<Option<String>, ApiError> {
+        let Services {
+            reads, overview, ..
+        } = &*self.0;
+        let monitoring = overview.monitoring.clone();
+        reads
+            .run(move |view| Ok(monitoring.clock_note(view, now_ms())?))
+            .await
+    }
 }
 
 /// What [`start`] sets going.
@@ -352,11 +388,14 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     }));
     let services = Arc::new(Services {
         auth,
-        access,
         backend,
-        limits,
+        intake: Intake {
+            access,
+            limits,
+            budget,
+            threads: reads.threads.clone(),
+        },
         reads,
-        budget,
         scans,
         descriptors,
         auditor,
@@ -372,11 +411,9 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
 /// What the routes answer with.
 struct Services {
     auth: Guard,
-    access: Arc<Access>,
     backend: Arc<StoreBackend>,
+    intake: Intake,
     reads: Reads,
-    budget: Budget,
-    limits: watch::Receiver<config::Limits>,
     scans: Arc<Scans>,
     descriptors: Arc<Descriptors>,
     auditor: Auditor,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::body::Body;
 use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, VARY,
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::api::access::{Caller, Concerns, Cost};
 use crate::api::browser::{self, AllowedOrigin, OriginPolicy};
+use crate::api::desk::Desk;
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::event_stream;
@@ -23,11 +25,8 @@ use crate::api::rest::sent::{Found, Sent};
 use crate::api::rest::session::LoggedInOrOut;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
-use crate::api::{Services, credential, session};
-use crate::auth::{Credential, Principal, Scope, Waits};
-use crate::clock::now_ms;
-use crate::events::{self, EventLog};
-use crate::indexer::IndexerStopped;
+use crate::api::{credential, session};
+use crate::auth::{Credential, KeptCredential, Principal, Scope, Waits};
 use crate::server::Peer;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::descriptors::descriptor_id;
@@ -62,7 +61,7 @@ struct Seen {
 
 /// Answers the requests of all clients.
 pub struct Router {
-    services: Arc<Services>,
+    desk: Desk,
     policy: OriginPolicy,
     socketio: socketio::Service<SocketApi>,
     /// Seconds; 0 asks browsers for nothing.
@@ -71,13 +70,13 @@ pub struct Router {
 
 impl Router {
     pub(super) fn new(
-        services: Arc<Services>,
+        desk: Desk,
         policy: OriginPolicy,
         socketio: socketio::Service<SocketApi>,
         hsts: u64,
     ) -> Self {
         Self {
-            services,
+            desk,
             policy,
             socketio,
             hsts,
@@ -108,7 +107,7 @@ impl Router {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let head = request.method() == Method::HEAD;
-        let access = &self.services.access;
+        let access = self.desk.access();
         let client = access.client(peer.address.ip(), request.headers());
         let checked = self
             .policy
@@ -141,7 +140,7 @@ impl Router {
     ) {
         let foreign = browser::is_foreign(allowed, request.headers());
         let secure = over_tls || session::is_secure(request.headers());
-        let cookie = &self.services.sessions.cookie;
+        let cookie = self.desk.cookie();
         cookie.reduce(request.headers_mut(), foreign);
         request.extensions_mut().insert(Asking { foreign, secure });
     }
@@ -170,7 +169,7 @@ impl Router {
                     route: None,
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
-                    may_know: entrance == Entrance::Clients && !self.services.auth.is_on(),
+                    may_know: entrance == Entrance::Clients && !self.desk.asks_who(),
                     changed: true,
                 };
                 self.rest(matched, request, seen).await
@@ -187,7 +186,7 @@ impl Router {
         let query = request.uri().query().unwrap_or_default();
         let is_first = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name != "sid");
         if is_first {
-            let (access, caller) = (&self.services.access, Caller::at(client));
+            let (access, caller) = (self.desk.access(), Caller::at(client));
             if let Err(refusal) = access.take(&caller, Cost::Request) {
                 access.refused(&caller, "handshake", None, &refusal);
                 return respond::error(&refusal);
@@ -203,7 +202,7 @@ impl Router {
     {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
-        let log = &self.services.events.log;
+        let log = &self.desk.events().log;
         let is_event_source = event_stream::is_event_source(request.headers());
         let known = log.encoder.cursor(log.head());
         let answer = self.answer_route(&mut seen, matched, request).await;
@@ -234,9 +233,17 @@ impl Router {
     {
         let route = matched.route(request.method())?;
         seen.route = Some(route);
+        if let Desk::Edge(edge) = &self.desk
+            && !edge.answers(route)
+        {
+            // The primary looks who asks, and logs what changes.
+            (seen.may_know, seen.changed) = (false, false);
+            self.desk.access().take(&seen.caller, Cost::Request)?;
+            return edge.pass_on(&seen.caller, request).await;
+        }
         // What is asked at `metrics.listen` needs no token.
         let needed = route.scope.filter(|_| seen.entrance == Entrance::Clients);
-        let principal = self.admit(seen, route, needed, request.headers())?;
+        let (principal, shown) = self.admit(seen, route, needed, request.headers()).await?;
         seen.may_know |= principal.may(Scope::Read);
         let found = Found {
             part: matched.part,
@@ -245,11 +252,13 @@ impl Router {
             caller: seen.caller.clone(),
             concerns: seen.concerns.clone(),
         };
-        let services = &self.services;
-        let sent = Sent::read(services, route, found, request).await?;
+        let sent = Sent::read(self.desk.intake(), route, found, request).await?;
         // The body may have taken long to come.
         check(needed, &principal)?;
-        let answering = route.answer(services.clone(), sent);
+        let answering = match &self.desk {
+            Desk::Own(services) => route.answer(services.clone(), sent).boxed(),
+            Desk::Edge(edge) => edge.clone().answer(route, sent, shown).boxed(),
+        };
         if route.method != Method::GET {
             // What is being changed is changed, and told.
             let answered = answering.await;
@@ -268,32 +277,32 @@ impl Router {
     }
 
     /// Who asks, if they may ask for this, and not too often.
-    fn admit(
+    async fn admit(
         &self,
         seen: &mut Seen,
         route: &Route,
         needed: Option<Scope>,
         headers: &HeaderMap,
-    ) -> Result<Principal, ApiError> {
-        let (access, caller) = (&self.services.access, &mut seen.caller);
+    ) -> Result<(Principal, Option<Arc<KeptCredential>>), ApiError> {
+        let (access, caller) = (self.desk.access(), &mut seen.caller);
         let Some(needed) = needed else {
             if !route.has(Mark::Uncounted) {
                 access.take(caller, Cost::Request)?;
             }
-            return Ok(Principal::nobody());
+            return Ok((Principal::nobody(), None));
         };
         let credential = credential(headers);
-        let admitted = self.services.auth.admit(credential);
-        if let Ok(principal) = &admitted {
+        let admitted = self.desk.admit(credential, caller).await;
+        if let Ok((principal, _)) = &admitted {
             *caller = Caller::of(principal, caller);
         }
         access.take(caller, Cost::Request)?;
         if admitted.is_err() && credential != Credential::None {
             access.take(caller, Cost::Costly)?;
         }
-        let principal = admitted?;
+        let (principal, shown) = admitted?;
         principal.require(needed)?;
-        Ok(principal)
+        Ok((principal, shown))
     }
 
     /// Finds out from the answer of an open route who asked. A credential that is wrong counts as
@@ -311,7 +320,7 @@ impl Router {
                 None => seen.changed = false,
             },
             Err(error) if error.status == StatusCode::UNAUTHORIZED => {
-                self.services.access.take(&seen.caller, Cost::Costly)?;
+                self.desk.access().take(&seen.caller, Cost::Costly)?;
             }
             Err(_) => {}
         }
@@ -323,7 +332,7 @@ impl Router {
         let Some(route) = seen.route else {
             return;
         };
-        let (access, caller) = (&self.services.access, &seen.caller);
+        let (access, caller) = (self.desk.access(), &seen.caller);
         let what = format!("{} {}", seen.method, route.path);
         let concerns = match &*seen.part {
             "" => seen.concerns.get().map(String::as_str),
@@ -343,7 +352,7 @@ impl Router {
 
     /// The line of a request that was refused because it came without TLS.
     pub fn note_plain<B>(&self, request: &Request<B>, peer: SocketAddr) {
-        let access = &self.services.access;
+        let access = self.desk.access();
         let client = access.client(peer.ip(), request.headers());
         access.refused_plain(client, request.method().as_str(), request.uri().path());
     }
@@ -356,32 +365,6 @@ impl Router {
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
     pub async fn shutdown(&self) {
         self.socketio.shutdown().await;
-    }
-
-    /// For who sends the whole log to others.
-    pub fn event_log(&self) -> (Arc<EventLog>, events::Handle) {
-        let events = &self.services.overview.events;
-        (events.log.clone(), events.dispatch.clone())
-    }
-
-    /// Deletes old events, a portion with each `prune`, so that no consumer misses what it did not
-    /// want.
-    pub async fn retain<Pruned>(&self, prune: impl Fn() -> Pruned) -> Result<usize, ApiError>
-    where
-        Pruned: Future<Output = Result<usize, IndexerStopped>>,
-    {
-        self.services.consumers.retain(prune).await
-    }
-
-    /// What is to be said when the machine's clock and the chain differ.
-    pub async fn clock_note(&self) -> Result<Option<String>, ApiError> {
-        let Services {
-            reads, overview, ..
-        } = &*self.services;
-        let monitoring = overview.monitoring.clone();
-        reads
-            .run(move |view| Ok(monitoring.clock_note(view, now_ms())?))
-            .await
     }
 
     /// Open Socket.IO sessions.

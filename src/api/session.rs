@@ -49,6 +49,12 @@ impl SessionCookie {
         &self.name
     }
 
+    /// That of another daemon.
+    pub fn named(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { name }
+    }
+
     /// Leaves of a request's cookies what may be the id of the session; nothing for a foreign page.
     pub fn reduce(&self, headers: &mut HeaderMap, foreign: bool) {
         let ids = if foreign { None } else { self.ids_in(headers) };

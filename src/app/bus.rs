@@ -25,10 +25,10 @@ pub fn build(
 }
 
 /// Until `stop`.
-pub fn spawn(bus: Option<BusTask>, router: &api::Router, stop: &CancellationToken) -> Task {
+pub fn spawn(bus: Option<BusTask>, upkeep: &api::Upkeep, stop: &CancellationToken) -> Task {
     let Some(bus) = bus else {
         return Task::none("bus");
     };
-    let (log, dispatch) = router.event_log();
+    let (log, dispatch) = upkeep.event_log();
     Task::spawn("bus", bus.run(log, dispatch, stop.clone()).map(Ok))
 }

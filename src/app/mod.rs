@@ -9,6 +9,7 @@
 //! and why.
 
 mod bus;
+mod edge;
 mod limits;
 mod listen;
 mod reread;
@@ -39,6 +40,7 @@ use crate::server::{Server, tls_config};
 use crate::shutdown::{Deadline, Late};
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer, progress};
+pub use edge::{edge_problem, run_edge};
 use limits::{Layers, socketio_config};
 use listen::{Bound, bind};
 pub use listen::{
@@ -157,7 +159,7 @@ pub async fn start(
         monitoring: monitoring.subscribe(),
     };
     let (bus, bus_status) = bus::build(&config, &reader);
-    let (router, dispatch_end) = api::start(api::Parts {
+    let (router, upkeep, dispatch_end) = api::start(api::Parts {
         bus: bus_status,
         reader,
         indexer: indexer.clone(),
@@ -191,13 +193,13 @@ pub async fn start(
     let retention = Retention {
         reader: retained,
         indexer: indexer.clone(),
-        router: router.clone(),
+        upkeep: upkeep.clone(),
         keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
     };
     let retention_end = retention.run(stop_follower.clone());
     let retention_task = Task::spawn("retention", retention_end.map(Ok));
     let dispatch_task = Task::spawn("dispatch", async { Ok(dispatch_end.await??) });
-    let bus_task = bus::spawn(bus, &router, &stop_clients);
+    let bus_task = bus::spawn(bus, &upkeep, &stop_clients);
     let tokens_end = tokens.run(reloads.clone(), stop_clients.clone());
     let tokens_task = Task::spawn("tokens", async { Ok(tokens_end.await?) });
     let serving = serve(bound, certificates, &router, reloads, &stop_clients);

@@ -1,7 +1,6 @@
 //! Deleting events that are older than `events.retention_days`, once an hour. When all are kept,
 //! consumers write down how far they have nothing to read all the same.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -20,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(3600);
 pub struct Retention {
     pub reader: StoreReader,
     pub indexer: indexer::Handle,
-    pub router: Arc<api::Router>,
+    pub upkeep: api::Upkeep,
     /// Milliseconds; 0: for ever.
     pub keep: u64,
 }
@@ -33,16 +32,16 @@ impl Retention {
 
     async fn pass(&self) -> Result<()> {
         if self.keep == 0 {
-            self.router.retain(|| async { Ok(0) }).await?;
+            self.upkeep.retain(|| async { Ok(0) }).await?;
             return Ok(());
         }
-        if let Some(note) = self.router.clock_note().await? {
+        if let Some(note) = self.upkeep.clock_note().await? {
             tracing::warn!("{note}");
         }
         let (reader, keep) = (self.reader.clone(), self.keep);
         let cutoff = spawn_blocking(move || reader.snapshot().cutoff(now_ms(), keep)).await??;
         let prune = || self.indexer.prune_events(cutoff);
-        let count = self.router.retain(prune).await?;
+        let count = self.upkeep.retain(prune).await?;
         if count > 0 {
             tracing::info!(count, "events older than events.retention_days deleted");
         }

@@ -29,6 +29,16 @@ Examples:
   satwatch run --listen 127.0.0.1:5006 --data-dir /var/lib/satwatch
   satwatch run --check                # the settings alone";
 
+pub const EDGE: &str = "\
+It needs edge.upstream, the URL of the primary, and the bus.url that the primary has. It keeps no
+state and needs no node: store and bitcoind in its settings mean nothing.
+
+Examples:
+  satwatch edge
+  satwatch edge --settings /etc/satwatch/edge.toml
+  satwatch edge --listen 127.0.0.1:5006
+  satwatch edge --check               # the settings alone";
+
 pub const DOCTOR: &str = "\
 It changes nothing, and ends with 0 only when all is well.
 

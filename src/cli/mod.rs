@@ -54,6 +54,10 @@ pub enum Command {
     #[default]
     #[command(after_help = help::RUN)]
     Run,
+    /// Serve the log of another satwatch, the primary, from its stream on Redis: for many clients,
+    /// and clients that survive the loss of one
+    #[command(after_help = help::EDGE)]
+    Edge,
     /// Try out node, credentials, ZMQ endpoints, database, port and certificate, and say what to
     /// change where
     #[command(after_help = help::DOCTOR)]

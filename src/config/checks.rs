@@ -25,6 +25,29 @@ pub fn is_rpc_url(text: &str) -> bool {
         && Url::parse(text).is_ok_and(|url| url.port() != Some(0))
 }
 
+/// Of another daemon.
+pub fn is_upstream(text: &str) -> bool {
+    let is_good = |url: Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.port() != Some(0)
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    Url::parse(text).is_ok_and(is_good)
+}
+
+/// What may be one; whether it is one says who made it.
+pub fn is_token(text: &str) -> bool {
+    let rest = text.strip_prefix("sw_");
+    rest.is_some_and(|rest| {
+        (1..=128).contains(&rest.len()) && rest.bytes().all(|it| it.is_ascii_alphanumeric())
+    })
+}
+
 /// Neither braces, which are for Redis's hash tag, nor what a pattern of keys means otherwise.
 pub fn is_stream_name(text: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
@@ -91,6 +114,10 @@ mod tests {
             ("bitcoind.zmq_rawtx", "tcp://127.0.0.1:28332", true), ("bitcoind.zmq_rawtx", "ipc:///tmp/x", true), ("bitcoind.zmq_rawtx", "tcp://[::1]:28332", true),
             ("bitcoind.zmq_rawtx", "tcp://*:28332", false), ("bitcoind.zmq_rawtx", "tcp://127.0.0.1", false), ("bitcoind.zmq_rawtx", "127.0.0.1:28332", false),
             ("bitcoind.zmq_rawtx", "tcp://127.0.0.1:0", false), ("bitcoind.zmq_rawtx", "ipc://", false),
+            ("edge.upstream", "http://10.0.0.5:5005", true), ("edge.upstream", "https://node.lan/", true), ("edge.upstream", "http://[fd00::5]:5005", true),
+            ("edge.upstream", "node.lan:5005", false), ("edge.upstream", "http://u:p@node", false), ("edge.upstream", "http://node/path", false),
+            ("edge.upstream", "http://node:0", false), ("edge.upstream", "ftp://node", false), ("edge.upstream", "http://node?a=b", false),
+            ("edge.token", "sw_ab1", true), ("edge.token", "sw_", false), ("edge.token", "ab1", false), ("edge.token", "sw_a b", false),
             ("log.level", "info", true), ("log.level", "info,satwatch::bitcoind=debug", true), ("log.level", "off", true),
             ("log.level", "verbose", false), ("log.level", "info,", false), ("log.level", "satwatch=loud", false), ("log.level", "", false),
         ];
@@ -102,6 +129,8 @@ mod tests {
                 "bitcoind.rpc_url" => is_rpc_url(value),
                 "bitcoind.rpc_user" => is_user(value),
                 "bitcoind.zmq_rawtx" => is_endpoint(value),
+                "edge.upstream" => is_upstream(value),
+                "edge.token" => is_token(value),
                 "log.level" => is_log_level(value),
                 _ => unreachable!("{name}"),
             };

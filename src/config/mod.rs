@@ -34,7 +34,9 @@ pub mod internals {
     pub use super::load::load_text;
 }
 
-use checks::{is_endpoint, is_log_level, is_rpc_url, is_stream_name, is_user};
+use checks::{
+    is_endpoint, is_log_level, is_rpc_url, is_stream_name, is_token, is_upstream, is_user,
+};
 use read::{
     Given, boolean, hidden, hidden_parsed, list, one, optional, parsed, path, secret, text, whole,
     word,
@@ -54,6 +56,8 @@ const PROXY: &str =
     "a SOCKS proxy that resolves names itself, such as \"socks5h://127.0.0.1:9050\"";
 const BUS_URL: &str = "where Redis is, such as \"redis://127.0.0.1:6379\", \"rediss://user:password@host:6379/0\", \"unix:///run/redis/redis.sock\" or \"redis+sentinel://host:26379,host:26379/master\"";
 const STREAM_NAME: &str = "a name of up to 200 letters, digits and the characters :._-";
+const UPSTREAM: &str = "the URL of the primary, such as \"http://10.0.0.5:5005\" (http or https, without user, password and path)";
+const TOKEN: &str = "the text of a token, sw_ and what follows";
 const LEVEL: &str = "a level (error, warn, info, debug, trace), or levels by part: \"info,satwatch::bitcoind=debug\"";
 
 /// `section: Type { name: type = default, how it is read; }`; `section: Type in outer` is called
@@ -215,6 +219,14 @@ settings! {
         stream: Option<String> = None, optional(one(text(is_stream_name), STREAM_NAME));
         /// Entries that the stream keeps, about; 0 keeps all.
         max_length: u64 = 1_000_000, whole(0..=1_000_000_000_000);
+    }
+
+    /// Of `satwatch edge`, which serves the log of another daemon, its primary.
+    edge: Edge {
+        /// Where the primary is.
+        upstream: Option<String> = None, optional(one(text(is_upstream), UPSTREAM));
+        /// A token of the primary, of scope read.
+        token: Option<Secret> = None, secret(is_token, TOKEN);
     }
 
     /// Bounds on what clients may ask for. Generous: they protect the daemon from a client that

@@ -16,7 +16,7 @@ use crate::wire::{ApiError, EventEncoder};
 
 /// The tip, with the time in its header, which is `null` when the block came before the store knows
 /// blocks.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Tip")]
 pub struct TipShape {
     height: u32,

@@ -156,6 +156,11 @@ impl ApiError {
         }
     }
 
+    pub fn invalid_cursor() -> Self {
+        let message = "This is not a cursor; send one as an event or an answer carried it.";
+        Self::bad_request("invalid_cursor", message)
+    }
+
     pub fn not_watched(address: &str) -> Self {
         let message = format!(
             "{address} is not watched. Add it with POST /add_address {{\"address\": \"{address}\"}} or the Socket.IO event subscribe_address, then ask again."

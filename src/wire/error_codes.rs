@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 #[rustfmt::skip]
 const CODES: &[(&str, &str)] = &[
     ("ambiguous_descriptor", "An extended public key alone, which may be of wallets of several kinds"),
+    ("at_primary", "An edge does not do this, its primary does"),
     ("attachments_not_taken", "An event with binary attachments"),
     ("authentication_off", "Nobody has to log in, since there is no token"),
     ("consumer_alone", "A connection reads one consumer, or has subscriptions"),

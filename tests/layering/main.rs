@@ -150,6 +150,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "primary",
+        &[
+            "auth",
+            "bus::stream",
+            "reads::TipShape",
+            "wire",
+            "config::Edge",
+            "config::Secret",
+            "clock",
+            "remedy",
+        ],
+    ),
+    (
         "webhooks",
         &[
             "tracker",
@@ -185,6 +198,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "webhooks",
             "bus::BusState",
             "bus::BusStatus",
+            "bus::stream::StreamStatus",
+            "primary",
             "server::Peer",
             "server::Usage",
             "certificates::Certificates",
@@ -230,10 +245,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bitcoin_slices", &["tracker", "history"]),
     ("miniscript", &["descriptors"]),
     ("redis", &["bus"]),
-    ("reqwest", &["webhooks", "watch"]),
+    ("reqwest", &["webhooks", "watch", "primary"]),
     (
         "rustls",
-        &["bus", "webhooks", "server", "certificates", "watch"],
+        &[
+            "bus",
+            "webhooks",
+            "server",
+            "certificates",
+            "watch",
+            "primary",
+        ],
     ),
     ("tokio_rustls", &["server"]),
     ("rcgen", &["certificates"]),
@@ -241,7 +263,7 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "hyper",
         &[
-            "engineio", "socketio", "server", "wire", "api", "bitcoind", "webhooks",
+            "engineio", "socketio", "server", "wire", "api", "bitcoind", "webhooks", "primary",
         ],
     ),
     ("hyper_util", &["engineio", "server", "api", "bitcoind"]),
@@ -249,7 +271,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("governor", &["limits"]),
     ("ipnet", &["server", "config", "webhooks"]),
     ("prometheus", &["api", "indexer"]),
-    ("schemars", &["wire", "reads", "auth", "webhooks", "api"]),
+    (
+        "schemars",
+        &["wire", "reads", "auth", "webhooks", "api", "primary"],
+    ),
     ("clap", &["cli", "main"]),
     ("indicatif", &["progress"]),
     ("clap_complete", &["cli"]),

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::respond::{self, Reply};
 use super::sent::Sent;
 use crate::api::Services;
 use crate::api::socket::{Backend, Begun, EVENTS, Subject, requests};
-use crate::auth::Scope;
 use crate::clock::now_ms;
-use crate::reads::{StoreView, TipShape};
+use crate::primary::{EdgeState, EdgeToken};
+use crate::reads::StoreView;
 use crate::wire::request::types::Wait;
 use crate::wire::request::{Later, Request};
 use crate::wire::{ApiError, address};
@@ -29,39 +29,6 @@ pub struct FollowTokens {
 }
 
 impl Request for FollowTokens {}
-
-/// What an edge goes by.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct EdgeState {
-    /// Of the daemon.
-    pub version: String,
-    pub network: String,
-    /// Whether every request needs a token.
-    pub authentication: bool,
-    /// Another one whenever tokens or sessions of the page have changed, and after a restart.
-    pub revision: String,
-    /// Those that are good now.
-    pub tokens: Vec<EdgeToken>,
-    /// Name of the cookie of the page's sessions.
-    pub cookie: String,
-    pub tip: Option<TipShape>,
-    /// The last event that there is.
-    pub cursor: String,
-    /// The oldest cursor that can still be read after.
-    pub first: String,
-    /// Which cursors are of this log: of each start the id, its first number, and the last number
-    /// before it.
-    pub starts: Vec<(String, u64, u64)>,
-}
-
-/// A token that is good now.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct EdgeToken {
-    pub id: String,
-    pub scope: Scope,
-    /// Seconds since the Unix epoch.
-    pub expires: Option<u64>,
-}
 
 /// `GET /edge?after=&wait=`. `came`: when the request came; the wait counts from there.
 pub async fn follow_tokens(

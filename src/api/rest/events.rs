@@ -308,6 +308,13 @@ impl Named {
         })
     }
 
+    /// Whether some are named one by one.
+    pub fn names_some(&self) -> bool {
+        let is_some = |count: Option<usize>| count.is_some_and(|count| count > 0);
+        is_some(self.addresses.as_ref().map(Vec::len))
+            || is_some(self.descriptors.as_ref().map(Vec::len))
+    }
+
     /// Who names nobody gets everything.
     pub fn selection(&self) -> Selection {
         let (addresses, descriptors) = (self.addresses.as_ref(), self.descriptors.as_ref());

@@ -3,12 +3,15 @@
 //! message) is left out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 use schemars::JsonSchema;
 
-use super::respond::{self, Reply};
+use super::budget::Budget;
+use super::events::EventQueries;
+use super::respond::{self, Answer, Reply};
 use super::status::Overview;
 use super::status_shape::{age, tip_time};
 use crate::bitcoind::{NodeStatus, TopicStatus};
@@ -53,36 +56,14 @@ impl Overview {
             overview.describe_node(&mut text, &overview.monitoring.node(), now_ms());
             text.text()
         });
-        let mut answer = respond::body(CONTENT_TYPE, text.await?);
-        answer
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(Reply::written(answer))
+        Ok(Reply::written(answer(text.await?)))
     }
 
     fn describe_daemon(&self, text: &mut MetricsText, sessions: usize, counts: &events::Counts) {
-        let version = [(env!("CARGO_PKG_VERSION"), Some(1.0))];
-        text.add(
-            "build_info",
-            "What runs here; always 1.",
-            "version",
-            version,
-        );
-        let uptime = Some(self.started.elapsed().as_secs_f64());
-        text.add_single("uptime_seconds", "Since the daemon started.", uptime);
+        text.add_process(self.started);
         let help = "1 unless a person stopped it (POST /stop).";
         text.add_single("monitoring", help, flag(self.monitoring.is_on()));
-        text.add_single("sessions", "Open Engine.IO sessions.", size(sessions));
-        let help = "Sessions that subscribed to something.";
-        text.add_single("subscribers", help, size(counts.subscribers));
-        let help = "Subscriptions of all sessions.";
-        text.add_single("subscriptions", help, size(counts.subscriptions));
-        let help = "Sessions that read so slowly that they are told from the log, until they have caught up.";
-        text.add_single("lagging", help, size(counts.lagging));
-        let help = "REST requests that wait for events.";
-        text.add_single("waiting_requests", help, size(self.events.waiting()));
-        let help = "Bytes of REST requests and answers under way that count for limits.rest_bytes.";
-        text.add_single("rest_bytes", help, size(self.budget.held()));
+        text.add_clients(sessions, counts, &self.events, &self.budget);
     }
 
     fn describe_state(&self, text: &mut MetricsText, view: &StoreView<'_>) -> Result<(), ApiError> {
@@ -215,8 +196,17 @@ impl Overview {
     }
 }
 
+/// What `GET /metrics` answers with.
+pub fn answer(text: String) -> Answer {
+    let mut answer = respond::body(CONTENT_TYPE, text);
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
 /// No count here comes near 2^53, up to where a float is exact.
-fn number(count: u64) -> Option<f64> {
+pub fn number(count: u64) -> Option<f64> {
     Some(count as f64)
 }
 
@@ -224,19 +214,19 @@ fn size(count: usize) -> Option<f64> {
     number(count as u64)
 }
 
-fn flag(is_so: bool) -> Option<f64> {
+pub fn flag(is_so: bool) -> Option<f64> {
     Some(f64::from(u8::from(is_so)))
 }
 
 /// The metrics of one answer.
-struct MetricsText {
+pub struct MetricsText {
     registry: Registry,
     /// The first thing that went wrong: a name twice, or one that is none.
     failed: Option<prometheus::Error>,
 }
 
 impl MetricsText {
-    fn new() -> Result<Self, ApiError> {
+    pub fn new() -> Result<Self, ApiError> {
         let registry = Registry::new_custom(Some("satwatch".to_owned()), None)?;
         Ok(Self {
             registry,
@@ -244,15 +234,45 @@ impl MetricsText {
         })
     }
 
-    fn text(self) -> Result<String, ApiError> {
+    pub fn text(self) -> Result<String, ApiError> {
         match self.failed {
             Some(cause) => Err(cause.into()),
             None => Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?),
         }
     }
 
-    fn add_single(&mut self, name: &str, help: &str, value: Option<f64>) {
+    pub fn add_single(&mut self, name: &str, help: &str, value: Option<f64>) {
         self.add(name, help, "", [("", value)]);
+    }
+
+    /// What runs, and since when.
+    pub fn add_process(&mut self, started: Instant) {
+        let version = [(env!("CARGO_PKG_VERSION"), Some(1.0))];
+        let help = "What runs here; always 1.";
+        self.add("build_info", help, "version", version);
+        let uptime = Some(started.elapsed().as_secs_f64());
+        self.add_single("uptime_seconds", "Since the daemon started.", uptime);
+    }
+
+    /// Who is connected. `sessions`: open ones of Engine.IO.
+    pub fn add_clients(
+        &mut self,
+        sessions: usize,
+        counts: &events::Counts,
+        events: &EventQueries,
+        budget: &Budget,
+    ) {
+        self.add_single("sessions", "Open Engine.IO sessions.", size(sessions));
+        let help = "Sessions that subscribed to something.";
+        self.add_single("subscribers", help, size(counts.subscribers));
+        let help = "Subscriptions of all sessions.";
+        self.add_single("subscriptions", help, size(counts.subscriptions));
+        let help = "Sessions that read so slowly that they are told from the log, until they have caught up.";
+        self.add_single("lagging", help, size(counts.lagging));
+        let help = "REST requests that wait for events.";
+        self.add_single("waiting_requests", help, size(events.waiting()));
+        let help = "Bytes of REST requests and answers under way that count for limits.rest_bytes.";
+        self.add_single("rest_bytes", help, size(budget.held()));
     }
 
     /// A counter when its name says so, else a gauge; left out without a value.

@@ -45,7 +45,7 @@ pub mod event_stream;
 pub mod events;
 pub mod labels;
 pub mod matched;
-mod metrics;
+pub mod metrics;
 pub mod reading;
 pub mod respond;
 pub mod route;

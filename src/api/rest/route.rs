@@ -127,7 +127,7 @@ impl Route {
     }
 
     pub async fn answer(&self, services: Arc<Services>, sent: Sent) -> Result<Answer, ApiError> {
-        let (budget, is_read) = (services.budget.clone(), self.method == Method::GET);
+        let (budget, is_read) = (services.intake.budget.clone(), self.method == Method::GET);
         let mut answer = (self.answer)(services, sent).await?;
         respond::charge(&mut answer, &budget, is_read)?;
         Ok(answer)

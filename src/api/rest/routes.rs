@@ -14,7 +14,7 @@ use super::descriptors::addresses::{DerivedPage, GivenAddress, ListDerived, Next
 use super::descriptors::{
     self, AddDescriptor, AddedDescriptor, DescriptorPage, ListDescriptors, RemovedDescriptor,
 };
-use super::edge::{self, BeginSubscription, EdgeState, FollowTokens};
+use super::edge::{self, BeginSubscription, FollowTokens};
 use super::event_stream::{self, EventStreamText, StreamEvents};
 use super::events::{EventPage, ReadEvents};
 use super::labels::{self, AddressLabel, ChangeLabel, DescriptorLabel};
@@ -23,6 +23,7 @@ use super::reading;
 use super::respond::{Done, Reply, WithCursor};
 use super::route::{Mark, Route, SentShape, routes};
 use super::scans::{self, BegunAddressScan, BegunListScan, ScanList, ScanOne, ScanPage};
+use super::sent::Intake;
 use super::session::{self, LogIn, LoggedOut, SessionShape};
 use super::status::{self, Live, Ready, Started};
 use super::status_shape::Status;
@@ -40,6 +41,7 @@ use crate::api::contract::{self, Contract};
 use crate::api::scans::ScanShape;
 use crate::api::socket::Begun;
 use crate::auth::{Principal, Scope, needed};
+use crate::primary::EdgeState;
 use crate::wire::error::ApiError;
 use crate::wire::json::{Balance, DescriptorShape};
 use crate::wire::schema;
@@ -68,7 +70,7 @@ routes! {
     };
     GET "/addresses" read "The watch list, in pages"
         query(asked: ListAddresses) => WithCursor<AddressPage> |services, sent| {
-        addresses::addresses(&services.reads, &services.budget, asked).await
+        addresses::addresses(&services.reads, &services.intake.budget, asked).await
     };
     PATCH "/addresses/{address}" watch "Calls an address something else"
         body(asked: ChangeLabel) => WithCursor<AddressLabel> |services, sent| {
@@ -84,13 +86,13 @@ routes! {
     };
     GET "/transactions/{address}" read "The transactions of an address, newest first, in pages"
         query(asked: ListTransactions) => WithCursor<TransactionPage> |services, sent| {
-        let Services { reads, budget, overview, .. } = &*services;
+        let Services { reads, intake: Intake { budget, .. }, overview, .. } = &*services;
         let policy = overview.monitoring.replacement();
         address_queries::transactions(reads, budget, policy, &sent.part, asked).await
     };
     GET "/utxos/{address}" read "The unspent outputs of an address, in pages or all of them"
         query(asked: ListUtxos) => UtxoPage |services, sent| {
-        utxos::utxos(&services.reads, &services.budget, &sent.part, asked).await
+        utxos::utxos(&services.reads, &services.intake.budget, &sent.part, asked).await
     };
     #[Costly]
     POST "/descriptors" watch "Watches a descriptor: 201 for a new one, 200 for one that is there"
@@ -100,7 +102,7 @@ routes! {
     };
     GET "/descriptors" read "The descriptors, in pages"
         query(asked: ListDescriptors) => WithCursor<DescriptorPage> |services, sent| {
-        descriptors::list_descriptors(&services.reads, &services.budget, asked).await
+        descriptors::list_descriptors(&services.reads, &services.intake.budget, asked).await
     };
     GET "/descriptors/{id}" read "A descriptor"
         nothing => WithCursor<DescriptorShape> |services, sent| {
@@ -120,18 +122,18 @@ routes! {
     };
     GET "/descriptors/{id}/transactions" read "The transactions of a descriptor, newest first, in pages"
         query(asked: ListTransactions) => WithCursor<TransactionPage> |services, sent| {
-        let Services { reads, budget, overview, .. } = &*services;
+        let Services { reads, intake: Intake { budget, .. }, overview, .. } = &*services;
         let policy = overview.monitoring.replacement();
         descriptors::queries::transactions(reads, budget, policy, &sent.part, asked).await
     };
     GET "/descriptors/{id}/utxos" read "The unspent outputs of a descriptor, in pages or all of them"
         query(asked: ListUtxos) => UtxoPage |services, sent| {
-        let Services { reads, budget, .. } = &*services;
+        let Services { reads, intake: Intake { budget, .. }, .. } = &*services;
         descriptors::queries::utxos(reads, budget, &sent.part, asked).await
     };
     GET "/descriptors/{id}/addresses" read "The addresses of a descriptor, in pages"
         query(asked: ListDerived) => WithCursor<DerivedPage> |services, sent| {
-        let Services { reads, budget, .. } = &*services;
+        let Services { reads, intake: Intake { budget, .. }, .. } = &*services;
         descriptors::addresses::addresses(reads, budget, &sent.part, asked).await
     };
     #[Costly]

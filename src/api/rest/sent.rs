@@ -1,5 +1,6 @@
 //! Reading what a request says besides its path.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +9,18 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Request, StatusCode};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::budget::{Charge, UNCOUNTED};
+use super::budget::{Budget, Charge, UNCOUNTED};
 use super::route::{Mark, Route};
 use super::session::FromPage;
-use crate::api::Services;
 use crate::api::access::{Access, Caller, Concerns, Cost};
 use crate::api::socket::Admitted;
 use crate::auth::Principal;
-use crate::reads::Reads;
+use crate::config::Limits;
+use crate::reads::Threads;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::{self, Nothing};
 
@@ -27,6 +29,14 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies up to this many bytes are read where they are; it takes less than a millisecond.
 const SMALL: usize = 16 * 1024;
+
+/// What requests are read with.
+pub struct Intake {
+    pub access: Arc<Access>,
+    pub limits: watch::Receiver<Limits>,
+    pub budget: Budget,
+    pub threads: Threads,
+}
 
 /// What the router has found out of a request.
 pub struct Found {
@@ -61,14 +71,14 @@ pub struct Sent {
     caller: Caller,
     access: Arc<Access>,
     is_costly: bool,
-    reads: Reads,
+    threads: Threads,
     /// Of the body, until it is answered.
     _held: Charge,
 }
 
 impl Sent {
     pub async fn read<B>(
-        services: &Services,
+        intake: &Intake,
         route: &Route,
         found: Found,
         request: Request<B>,
@@ -89,27 +99,18 @@ impl Sent {
         let last_event_id =
             last_event_id.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let mut held = services.budget.charge();
-        let body = if request.body().is_end_stream() {
-            None
-        } else {
+        let (mut held, mut body) = (intake.budget.charge(), None);
+        if !request.body().is_end_stream() {
             check_content_type(request.headers())?;
             // Who is not known takes no room of those who are.
-            let body_bytes = services.limits.borrow().body_bytes;
+            let body_bytes = intake.limits.borrow().body_bytes;
             let limit = match principal.is_somebody() {
                 true => body_bytes,
                 false => body_bytes.min(UNCOUNTED),
             };
-            let reading = read_body(limit, &mut held, request.into_body());
-            let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
-                ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "timeout",
-                    "The body did not arrive within 30 seconds; send it again.",
-                )
-            })??;
-            Some(bytes).filter(|bytes| !bytes.0.is_empty())
-        };
+            let bytes = read_in_time(limit, &mut held, request.into_body()).await?;
+            body = Some(bytes).filter(|bytes| !bytes.0.is_empty());
+        }
         Ok(Self {
             part,
             of_address: route.path.ends_with("{address}"),
@@ -122,9 +123,9 @@ impl Sent {
             page,
             last_event_id,
             caller,
-            access: services.access.clone(),
+            access: intake.access.clone(),
             is_costly: route.has(Mark::Costly),
-            reads: services.reads.clone(),
+            threads: intake.threads.clone(),
             _held: held,
         })
     }
@@ -143,9 +144,8 @@ impl Sent {
         let read: B = match &self.body {
             Some(body) if body.0.len() > SMALL => {
                 let body = body.clone();
-                self.reads
-                    .run_long(move |_| request::body(Some(&body.0)))
-                    .await?
+                let read = move || request::body(Some(&body.0));
+                self.threads.run_long(read).await?
             }
             _ => request::body(self.body_bytes())?,
         };
@@ -178,6 +178,11 @@ impl Sent {
         }
     }
 
+    /// Where it comes from.
+    pub fn caller_address(&self) -> IpAddr {
+        self.caller.address()
+    }
+
     /// Counts something costly that shows only when it is done: for somebody of whom the body says
     /// who it is, or that a list has something new in it.
     pub fn count_costly(&self, principal: &Principal) -> Result<(), ApiError> {
@@ -201,6 +206,12 @@ impl Sent {
 #[derive(Clone)]
 struct SentBytes(Bytes);
 
+impl AsRef<[u8]> for SentBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Drop for SentBytes {
     fn drop(&mut self) {
         // Whoever else has them drops them later.
@@ -208,6 +219,34 @@ impl Drop for SentBytes {
             bytes.as_mut().zeroize();
         }
     }
+}
+
+/// The bytes of a body that is passed on to another daemon, and what they hold until they are sent.
+pub async fn read_to_pass_on<B>(
+    intake: &Intake,
+    request: Request<B>,
+) -> Result<(Bytes, Charge), ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut held = intake.budget.charge();
+    let limit = intake.limits.borrow().body_bytes;
+    let bytes = read_in_time(limit, &mut held, request.into_body()).await?;
+    Ok((Bytes::from_owner(bytes), held))
+}
+
+async fn read_in_time<B>(limit: usize, held: &mut Charge, body: B) -> Result<SentBytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let reading = read_body(limit, held, body);
+    timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "The body did not arrive within 30 seconds; send it again.",
+        )
+    })?
 }
 
 /// All of a body, at most `limit` bytes.

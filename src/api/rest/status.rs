@@ -255,6 +255,12 @@ pub struct Ready {
     tip: Option<TipShape>,
 }
 
+impl Ready {
+    pub fn at(tip: Option<TipShape>) -> Self {
+        Self { ready: true, tip }
+    }
+}
+
 /// Monitoring is on.
 #[derive(Serialize, JsonSchema)]
 pub struct Started {
@@ -283,7 +289,7 @@ pub async fn ready(overview: &Overview) -> Result<Reply<Ready>, ApiError> {
     }
     // Anybody may ask, so it waits in no queue of those who may do more.
     let tip = overview.reads.on_the_spot(|view| view.tip_shape())?;
-    Ok(respond::ok(&Ready { ready: true, tip }))
+    Ok(respond::ok(&Ready::at(tip)))
 }
 
 /// `GET /status`

@@ -59,11 +59,11 @@ use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::{ApiError, NAMESPACE};
 use answers::ErrorEvent;
 pub use answers::{ANSWERS, Connected};
-pub use backend::{Admitted, Backend, Begun, OwnConsumers, WhoItIs};
+pub use backend::{Admitted, Backend, Begun, OwnConsumers};
 use client::Client;
 pub use requests::EVENTS;
 pub use store_backend::StoreBackend;
-pub use wanted::{Subject, Subscription, WantedDescriptor};
+pub use wanted::{Subject, Subscription};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {

@@ -9,10 +9,11 @@ use super::auth::Guarded;
 use super::descriptors::wallet;
 use super::limits::Captured;
 use super::*;
+use crate::api::socket::Subscription;
 use crate::api::socket::requests;
-use crate::api::{EdgeState, Subscription};
 use crate::auth::{InForce, Scope, TokenText, TokensFile};
 use crate::clock::now_ms;
+use crate::primary::EdgeState;
 
 /// As tools show it; not ours.
 const PRIVATE: &str = "wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)";

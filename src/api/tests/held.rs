@@ -91,7 +91,7 @@ async fn bodies_of_ten_thousand_connections_are_bounded_and_others_are_served() 
     while requests.iter().filter(|it| it.is_finished()).count() < BODIES - fit {
         tokio::task::yield_now().await;
     }
-    assert_eq!(daemon.services.budget.held(), fit * COUNTED);
+    assert_eq!(daemon.services.intake.budget.held(), fit * COUNTED);
     daemon.serves().await;
     let status = daemon.get("/status").await.1;
     assert_eq!(status["clients"]["rest_bytes"], fit * COUNTED);
@@ -104,7 +104,7 @@ async fn bodies_of_ten_thousand_connections_are_bounded_and_others_are_served() 
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");
     }
-    while daemon.services.budget.held() > 0 {
+    while daemon.services.intake.budget.held() > 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -133,7 +133,7 @@ async fn where_no_token_is_needed_a_large_body_is_refused_and_holds_nothing() {
         .await
         .expect("metrics");
     assert_eq!(refused.status(), 413);
-    assert_eq!(daemon.services.budget.held(), 0);
+    assert_eq!(daemon.services.intake.budget.held(), 0);
 }
 
 #[tokio::test]
@@ -145,9 +145,9 @@ async fn a_body_that_ends_in_the_middle_changes_nothing_and_holds_nothing() {
     // The client that is gone without a word.
     let mut request = Box::pin(daemon.router.handle(partial(false), PEER));
     assert!(futures_util::poll!(&mut request).is_pending());
-    assert_eq!(daemon.services.budget.held(), COUNTED);
+    assert_eq!(daemon.services.intake.budget.held(), COUNTED);
     drop(request);
-    assert_eq!(daemon.services.budget.held(), 0);
+    assert_eq!(daemon.services.intake.budget.held(), 0);
     let counts = daemon.reader.snapshot().counts().unwrap();
     assert_eq!(counts.addresses, 0);
 }
@@ -258,7 +258,7 @@ async fn a_hundred_thousand_outputs_are_written_in_small_parts_from_one_snapshot
             [&json!(count), &json!(count), &Value::Null, &cursor]
         );
     }
-    assert_eq!(daemon.services.budget.held(), 0);
+    assert_eq!(daemon.services.intake.budget.held(), 0);
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn a_thousand_answers_that_nobody_reads_are_bounded_and_others_are_served(
                 open.push(answer);
             }
         }
-        assert!(daemon.services.budget.held() <= limit);
+        assert!(daemon.services.intake.budget.held() <= limit);
     }
     assert!(refused > 900 && open.len() > 10, "{refused} of 1000");
     daemon.serves().await;
@@ -327,7 +327,7 @@ async fn a_thousand_answers_that_nobody_reads_are_bounded_and_others_are_served(
     drop(open);
     assert_eq!(daemon.open(&paths[0]).await.status(), 200);
     assert!(second.into_body().collect().await.is_ok());
-    assert_eq!(daemon.services.budget.held(), 0);
+    assert_eq!(daemon.services.intake.budget.held(), 0);
 }
 
 #[tokio::test]

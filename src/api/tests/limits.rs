@@ -53,7 +53,7 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_which_limit_it_is() {
     );
     // What looks after the daemon is not kept out by what others do.
     assert_eq!(daemon.get("/health/live").await.0, 200);
-    let refused = daemon.services.access.limits()[0].refused;
+    let refused = daemon.services.intake.access.limits()[0].refused;
     assert!(refused > 0);
 }
 
@@ -326,7 +326,7 @@ async fn limits_that_change_hold_at_once_and_take_nothing_away() {
     client.emit("subscribe_addresses", list(&[3])).await;
     assert_eq!(client.expect("error").await["limit"], "subscriptions");
 
-    let budget = &daemon.services.budget;
+    let budget = &daemon.services.intake.budget;
     let mut held = budget.charge();
     held.try_grow(2 << 20).unwrap();
     daemon
@@ -536,7 +536,13 @@ async fn lines_are_bounded_and_those_left_out_are_counted() {
     assert!(written < MANY - 1, "{written}");
     let stop = CancellationToken::new();
     stop.cancel();
-    daemon.services.access.clone().keep_telling(stop).await;
+    daemon
+        .services
+        .intake
+        .access
+        .clone()
+        .keep_telling(stop)
+        .await;
     let text = log.text();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["fields"]["whose"], "127.0.0.1");

@@ -44,7 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
-use super::{Listening, Parts, Router, Services};
+use super::{Desk, Listening, Parts, Router, Services};
 use crate::derivation::DerivationTask;
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
@@ -165,7 +165,12 @@ impl Daemon {
         let policy = super::browser::OriginPolicy::new(&parts.config.server);
         let (services, socket, dispatch) = super::build(parts).unwrap();
         let socketio = socketio::service(socketio::Config::default(), socket.clone());
-        let router = Arc::new(Router::new(services.clone(), policy, socketio, 0));
+        let router = Arc::new(Router::new(
+            Desk::Own(services.clone()),
+            policy,
+            socketio,
+            0,
+        ));
         let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);
         (
             Self {

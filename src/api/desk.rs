@@ -1,0 +1,64 @@
+//! What stands behind the routes, here and on an edge, as the router needs it.
+
+use std::sync::Arc;
+
+use super::Services;
+use super::access::{Access, Caller};
+use super::edge::services::EdgeServices;
+use super::rest::events::EventQueries;
+use super::rest::sent::Intake;
+use super::session::SessionCookie;
+use crate::auth::{Credential, KeptCredential, Principal};
+use crate::wire::ApiError;
+
+pub enum Desk {
+    /// This daemon's store and node.
+    Own(Arc<Services>),
+    /// The log on Redis, and a primary to which the rest is passed on.
+    Edge(Arc<EdgeServices>),
+}
+
+impl Desk {
+    pub fn access(&self) -> &Arc<Access> {
+        &self.intake().access
+    }
+
+    pub fn intake(&self) -> &Intake {
+        match self {
+            Self::Own(services) => &services.intake,
+            Self::Edge(edge) => &edge.intake,
+        }
+    }
+
+    pub fn events(&self) -> &EventQueries {
+        match self {
+            Self::Own(services) => &services.events,
+            Self::Edge(edge) => &edge.events,
+        }
+    }
+
+    pub fn cookie(&self) -> SessionCookie {
+        match self {
+            Self::Own(services) => services.sessions.cookie.clone(),
+            Self::Edge(edge) => edge.cookie(),
+        }
+    }
+
+    pub fn asks_who(&self) -> bool {
+        match self {
+            Self::Own(services) => services.auth.is_on(),
+            Self::Edge(edge) => edge.admission.is_on(),
+        }
+    }
+
+    pub async fn admit(
+        &self,
+        credential: Credential<'_>,
+        at: &Caller,
+    ) -> Result<(Principal, Option<Arc<KeptCredential>>), ApiError> {
+        match self {
+            Self::Own(services) => Ok((services.auth.admit(credential)?, None)),
+            Self::Edge(edge) => edge.admission.admit(credential, at.address()).await,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What is meant by the cursor of a request, and by those whom it names.
+//!
+//! A cursor of this log up to the stream's end is known to be good; what is gone behind it shows
+//! when it is read. Every other one, and whoever is named, is asked about at the primary, by
+//! reading one event there: its refusals, with their balances, are the client's.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::services::EdgeServices;
+use crate::api::rest::events::{Judge, Named};
+use crate::auth::KeptCredential;
+use crate::primary::{EdgeState, Request};
+use crate::wire::ApiError;
+use crate::wire::cursor::{self, BadCursor};
+
+/// In place of a judge where no request is answered yet.
+pub struct Unasked;
+
+impl Judge for Unasked {
+    fn begin(
+        &self,
+        _addresses: Vec<String>,
+        _descriptors: Vec<String>,
+        _after: Option<String>,
+    ) -> BoxFuture<'_, Result<(Named, u64), ApiError>> {
+        std::future::ready(Err(ApiError::internal(&"nobody asks"))).boxed()
+    }
+
+    fn expired(&self, _named: Named, _number: u64) -> BoxFuture<'_, ApiError> {
+        std::future::ready(ApiError::internal(&"nobody asks")).boxed()
+    }
+}
+
+/// Of one request.
+pub struct EdgeJudge {
+    pub edge: Arc<EdgeServices>,
+    pub shown: Option<Arc<KeptCredential>>,
+    pub client: std::net::IpAddr,
+    /// As the request names them.
+    pub addresses: Vec<String>,
+    pub descriptors: Vec<String>,
+}
+
+/// Of a page of the log there is only looked whether it comes.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(rename = "next")]
+    _next: IgnoredAny,
+}
+
+impl Judge for EdgeJudge {
+    fn begin(
+        &self,
+        addresses: Vec<String>,
+        descriptors: Vec<String>,
+        after: Option<String>,
+    ) -> BoxFuture<'_, Result<(Named, u64), ApiError>> {
+        let begin = async move {
+            let named = Named::parse(&addresses, descriptors, self.edge.network)?;
+            let number = match &after {
+                Some(text) => self.number(text).await?,
+                None => self.first().await?,
+            };
+            if named.names_some() {
+                self.ask(after.as_deref()).await?;
+            }
+            Ok((named, number))
+        };
+        begin.boxed()
+    }
+
+    fn expired(&self, _named: Named, number: u64) -> BoxFuture<'_, ApiError> {
+        let cursor = self.edge.events.log.encoder.cursor(number);
+        let ask = async move {
+            let kept = || ApiError::internal(&"events that are kept were not found");
+            self.ask(Some(&cursor)).await.err().unwrap_or_else(kept)
+        };
+        ask.boxed()
+    }
+}
+
+impl EdgeJudge {
+    async fn number(&self, text: &str) -> Result<u64, ApiError> {
+        let log = &self.edge.events.log;
+        match cursor::read(&log.encoder.starts(), text) {
+            Ok(number) if number <= log.head() => Ok(number),
+            Err(BadCursor::Malformed) => Err(ApiError::invalid_cursor()),
+            // Of a start that the stream has not told of yet, or of no log that there is.
+            Ok(_) | Err(BadCursor::Unknown) => {
+                self.ask(Some(text)).await?;
+                cursor::number(text).ok_or_else(ApiError::invalid_cursor)
+            }
+        }
+    }
+
+    /// The number before the first event that is kept.
+    async fn first(&self) -> Result<u64, ApiError> {
+        let answer = self.edge.client.send_own(Request::get("/edge")).await?;
+        let state: EdgeState = answer.read().await?;
+        cursor::number(&state.first).ok_or_else(|| ApiError::internal(&"no cursor of the primary"))
+    }
+
+    fn query(&self, after: Option<&str>) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", "1");
+        let named = [
+            ("address", &self.addresses),
+            ("descriptor", &self.descriptors),
+        ];
+        for (name, texts) in named {
+            query.extend_pairs(texts.iter().map(|text| (name, text)));
+        }
+        query.extend_pairs(after.map(|after| ("after", after)));
+        query.finish()
+    }
+
+    /// Reads one event at the primary.
+    async fn ask(&self, after: Option<&str>) -> Result<(), ApiError> {
+        let mut request = Request::get(format!("/events?{}", self.query(after)));
+        if let Some(shown) = &self.shown {
+            request = request.shown_by(shown, &self.edge.primary.borrow().cookie);
+        }
+        let asked = self.edge.client.ask(request.on_behalf_of(self.client));
+        let Page { .. } = asked.await?;
+        Ok(())
+    }
+}

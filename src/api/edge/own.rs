@@ -1,0 +1,129 @@
+//! The routes that an edge answers by itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
+use super::judge::EdgeJudge;
+use super::services::{EdgeServices, at_primary};
+use crate::api::rest::event_stream::{self, StreamEvents};
+use crate::api::rest::events::{EventQueries, ReadEvents};
+use crate::api::rest::metrics::{self, MetricsText};
+use crate::api::rest::respond::{self, Answer};
+use crate::api::rest::route::Route;
+use crate::api::rest::sent::Sent;
+use crate::api::rest::status::{self, Ready};
+use crate::auth::KeptCredential;
+use crate::wire::ApiError;
+
+const EVENTS: &str = "/events";
+const STREAM: &str = "/events/stream";
+const LIVE: &str = "/health/live";
+const READY: &str = "/health/ready";
+const METRICS: &str = "/metrics";
+/// For edges, which an edge has not.
+const EDGE: [&str; 2] = ["/edge", "/edge/subscription"];
+
+impl EdgeServices {
+    /// Whether a route is not the primary's.
+    pub fn answers(&self, route: &Route) -> bool {
+        [EVENTS, STREAM, LIVE, READY, METRICS].contains(&route.path) || EDGE.contains(&route.path)
+    }
+
+    /// One of those. `shown`: by the client.
+    pub async fn answer(
+        self: Arc<Self>,
+        route: &'static Route,
+        sent: Sent,
+        shown: Option<Arc<KeptCredential>>,
+    ) -> Result<Answer, ApiError> {
+        let mut answer = match route.path {
+            EVENTS => {
+                let asked: ReadEvents = sent.query()?;
+                if asked.consumer.is_some() {
+                    return Err(at_primary());
+                }
+                let named = (asked.address.clone(), asked.descriptor.clone());
+                let events = self.events_for(named, shown, sent.caller_address());
+                events.events(asked, sent.asked).await?.answer
+            }
+            STREAM => {
+                let asked: StreamEvents = sent.query()?;
+                if asked.consumer.is_some() {
+                    return Err(at_primary());
+                }
+                let named = (asked.address.clone(), asked.descriptor.clone());
+                let events = self.events_for(named, shown, sent.caller_address());
+                let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
+                let told = event_stream::stream_events(&events, asked, last, principal);
+                told.await?.answer
+            }
+            LIVE => {
+                sent.nothing()?;
+                status::live().answer
+            }
+            READY => {
+                sent.nothing()?;
+                self.ready()?
+            }
+            METRICS => {
+                sent.nothing()?;
+                self.metrics(sent.sessions).await?
+            }
+            path => return Err(ApiError::no_such_route(path)),
+        };
+        respond::charge(&mut answer, &self.intake.budget, true)?;
+        Ok(answer)
+    }
+
+    /// The log as a request reads it that names these.
+    fn events_for(
+        self: &Arc<Self>,
+        (addresses, descriptors): (Vec<String>, Vec<String>),
+        shown: Option<Arc<KeptCredential>>,
+        client: IpAddr,
+    ) -> EventQueries {
+        let judge = EdgeJudge {
+            edge: self.clone(),
+            shown,
+            client,
+            addresses,
+            descriptors,
+        };
+        EventQueries {
+            judge: Arc::new(judge),
+            ..self.events.clone()
+        }
+    }
+
+    /// Whether clients are told what happens: of the stream, and by a primary that answers.
+    fn ready(&self) -> Result<Answer, ApiError> {
+        let problem = self.stream.borrow().problem.clone();
+        let stream = problem.map(|problem| format!("the stream is not read: {problem}"));
+        let away = self.client.away();
+        let away = away.map(|why| format!("the primary is away: {why}"));
+        if let Some(reason) = stream.or(away) {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::new(status, "not_ready", reason));
+        }
+        let tip = self.primary.borrow().tip.clone();
+        Ok(respond::ok(&Ready::at(tip)).answer)
+    }
+
+    async fn metrics(&self, sessions: usize) -> Result<Answer, ApiError> {
+        let counts = self.events.dispatch.counts().await?;
+        let mut text = MetricsText::new()?;
+        text.add_process(self.started);
+        text.add_clients(sessions, &counts, &self.events, &self.intake.budget);
+        let help = "Number of the last event of the stream.";
+        text.add_single("event_head", help, metrics::number(self.events.log.head()));
+        let reads = self.stream.borrow().problem.is_none();
+        let help = "1 while the edge reads the stream.";
+        text.add_single("edge_reads", help, metrics::flag(reads));
+        let help = "1 while the primary answers.";
+        let answers = self.client.away().is_none();
+        text.add_single("edge_primary", help, metrics::flag(answers));
+        Ok(metrics::answer(text.text()?))
+    }
+}

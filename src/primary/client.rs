@@ -1,0 +1,298 @@
+//! HTTP to the primary.
+
+use std::error::Error;
+use std::iter::successors;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, Method, StatusCode};
+use reqwest::{Certificate, Response, redirect};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::auth::{Credential, KeptCredential};
+use crate::config::{Edge, Secret};
+use crate::wire::ApiError;
+
+const PAGE_KEY: HeaderName = HeaderName::from_static("satwatch-page");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// Between two parts of an answer; a long poll of a client may wait for 60 seconds.
+const SILENCE: Duration = Duration::from_secs(90);
+/// So long a primary that is away is waited for where a client would have to come back otherwise: a
+/// restart takes less.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
+/// Of an answer that is read whole. A page of the log may have so much.
+const MOST_BYTES: usize = 64 << 20;
+
+/// What the primary is asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: Method,
+    /// With its query.
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Option<Bytes>,
+}
+
+impl Request {
+    pub fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: None,
+        }
+    }
+
+    pub fn post(path: &str, body: String) -> Self {
+        let json = HeaderValue::from_static("application/json");
+        Self {
+            method: Method::POST,
+            body: Some(body.into()),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, json)]),
+            ..Self::get(path)
+        }
+    }
+
+    /// With what a client showed.
+    pub fn shown_by(mut self, shown: &KeptCredential, cookie: &str) -> Self {
+        let headers = match shown.shown() {
+            Credential::None => Vec::new(),
+            Credential::Token(text) => vec![(AUTHORIZATION, format!("Bearer {text}"))],
+            Credential::Session { id, page_key } => vec![
+                (COOKIE, cookies(cookie, id)),
+                (PAGE_KEY, page_key.to_owned()),
+            ],
+        };
+        for (name, text) in headers {
+            // What is no header's text is no credential.
+            if let Ok(mut value) = HeaderValue::from_str(&text) {
+                value.set_sensitive(true);
+                self.headers.insert(name, value);
+            }
+        }
+        self
+    }
+
+    /// For a client at this address.
+    pub fn on_behalf_of(mut self, client: IpAddr) -> Self {
+        let value = HeaderValue::from_str(&client.to_canonical().to_string());
+        if let Ok(value) = value {
+            self.headers.insert(X_FORWARDED_FOR, value);
+        }
+        self
+    }
+}
+
+/// The header `Cookie` with what may be the id of a session: several with spaces between them.
+pub fn cookies(name: &str, ids: &str) -> String {
+    let ids = ids.split(' ');
+    let cookies: Vec<_> = ids.map(|id| format!("{name}={id}")).collect();
+    cookies.join("; ")
+}
+
+/// What it answers, whatever that says.
+pub struct PrimaryAnswer {
+    answer: Response,
+    client: PrimaryClient,
+}
+
+impl PrimaryAnswer {
+    pub fn status(&self) -> StatusCode {
+        self.answer.status()
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        self.answer.headers()
+    }
+
+    /// The next part of its body.
+    pub async fn part(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let part = self.answer.chunk().await;
+        part.map_err(|error| self.client.not_answered(&error))
+    }
+
+    /// The whole of it, or its refusal.
+    async fn bytes(mut self) -> Result<Vec<u8>, ApiError> {
+        let status = self.status();
+        let retry_after = self.headers().get(RETRY_AFTER).and_then(seconds);
+        let mut bytes = Vec::new();
+        while let Some(part) = self.part().await? {
+            if bytes.len().saturating_add(part.len()) > MOST_BYTES {
+                return Err(self.client.strange("its answer is too long"));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        match status.is_success() {
+            true => Ok(bytes),
+            false => Err(self.client.refusal(status, &bytes, retry_after)),
+        }
+    }
+
+    /// The whole of it as JSON, or its refusal.
+    pub async fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+        let client = self.client.clone();
+        let bytes = self.bytes().await?;
+        serde_json::from_slice(&bytes).map_err(|cause| client.strange(&cause.to_string()))
+    }
+}
+
+/// Asks the primary. Cheap to clone.
+#[derive(Clone)]
+pub struct PrimaryClient(Arc<Inner>);
+
+struct Inner {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    url: String,
+    /// Of `edge.token`.
+    own: Option<HeaderValue>,
+    /// Why it is away.
+    away: watch::Sender<Option<String>>,
+}
+
+impl PrimaryClient {
+    /// `url`: `edge.upstream`. `trusted`: certificates in PEM, besides those of the system.
+    pub fn new(settings: &Edge, url: &str, trusted: Option<&[u8]>) -> reqwest::Result<Self> {
+        let trusted = trusted.map(Certificate::from_pem_bundle).transpose()?;
+        // The client takes the default; an error means that it is set already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("satwatch-edge/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .connect_timeout(CONNECT_TIME)
+            .read_timeout(SILENCE);
+        let http = match url.starts_with("https:") {
+            true => builder.tls_certs_merge(trusted.unwrap_or_default()),
+            // Needs no certificates of the system.
+            false => builder.tls_certs_only([]),
+        };
+        let own = settings.token.as_ref().and_then(|Secret(text)| {
+            // The settings have looked that it is a header's text.
+            let mut value = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Ok(Self(Arc::new(Inner {
+            http: http.build()?,
+            url: url.trim_end_matches('/').to_owned(),
+            own,
+            away: watch::Sender::new(None),
+        })))
+    }
+
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// Why it is away, if it is.
+    pub fn away(&self) -> Option<String> {
+        self.0.away.borrow().clone()
+    }
+
+    /// Its answer, whatever that says.
+    pub async fn send(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
+        let url = format!("{}{}", self.0.url, request.path);
+        let mut sending = self.0.http.request(request.method, url);
+        sending = sending.headers(request.headers);
+        if let Some(body) = request.body {
+            sending = sending.body(body);
+        }
+        match sending.send().await {
+            Ok(answer) => {
+                self.note(None);
+                let client = self.clone();
+                Ok(PrimaryAnswer { answer, client })
+            }
+            Err(error) => Err(self.not_answered(&error)),
+        }
+    }
+
+    /// The same with `edge.token`.
+    pub async fn send_own(&self, mut request: Request) -> Result<PrimaryAnswer, ApiError> {
+        if let Some(own) = &self.0.own {
+            request.headers.insert(AUTHORIZATION, own.clone());
+        }
+        self.send(request).await
+    }
+
+    /// An answer as JSON, or its refusal. Waits a while for a primary that is away, and asks again.
+    pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ApiError> {
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let asked = timeout_at(by + CONNECT_TIME, async {
+                self.send(request.clone()).await?.read().await
+            });
+            let refusal = match asked.await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(refusal)) => refusal,
+                Err(_) => self.unavailable("it has not answered in time"),
+            };
+            let passes = matches!(refusal.code, "primary_unavailable" | "stopping");
+            if !passes || Instant::now() + PAUSE >= by {
+                return Err(refusal);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, bytes: &[u8], retry_after: Option<u32>) -> ApiError {
+        match ApiError::written(status, bytes) {
+            Some(refusal) => ApiError {
+                retry_after,
+                ..refusal
+            },
+            // A proxy in front of it.
+            None => self.unavailable(&format!("what answers there says {status}")),
+        }
+    }
+
+    fn not_answered(&self, error: &reqwest::Error) -> ApiError {
+        self.unavailable(&causes(error))
+    }
+
+    fn unavailable(&self, why: &str) -> ApiError {
+        self.note(Some(why));
+        let message = "The primary of this edge does not answer; try again in a moment. What is subscribed to goes on meanwhile.";
+        ApiError::unavailable("primary_unavailable", message)
+    }
+
+    /// It answers something that is not satwatch's.
+    fn strange(&self, why: &str) -> ApiError {
+        self.unavailable(&format!("its answer is not one of satwatch: {why}"))
+    }
+
+    /// Says it when it changes.
+    fn note(&self, why: Option<&str>) {
+        let url = &self.0.url;
+        self.0.away.send_if_modified(|away| {
+            let changed = away.is_some() != why.is_some();
+            match why {
+                Some(why) if changed => tracing::warn!("the primary at {url} is away: {why}"),
+                None if changed => tracing::info!("the primary at {url} answers again"),
+                _ => {}
+            }
+            *away = why.map(str::to_owned);
+            changed
+        });
+    }
+}
+
+fn seconds(value: &HeaderValue) -> Option<u32> {
+    value.to_str().ok()?.parse().ok()
+}
+
+/// The last of the causes says most; the URL is known.
+fn causes(error: &reqwest::Error) -> String {
+    let first: &dyn Error = error;
+    let last = successors(Some(first), |&error| error.source()).last();
+    last.map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,204 @@
+//! What an edge hears of its primary, by one long poll of `GET /edge`.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admission;
+use super::client::{PrimaryClient, Request};
+use super::state::EdgeState;
+use crate::clock::now_ms;
+use crate::remedy::Remedy;
+use crate::wire::ApiError;
+
+/// Seconds that one poll waits for news.
+const WAIT: u64 = 25;
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks for tokens that have expired.
+const LOOK: Duration = Duration::from_secs(1);
+/// For one answer beside its waiting.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Why an edge cannot serve what this primary has.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unfit {
+    #[error("the primary at {at} does not let this edge in: {} {}", error.message, Remedy::NameEdgeToken)]
+    Token { at: String, error: ApiError },
+    /// Also an edge.
+    #[error(
+        "what answers at {at} is no primary of this version: {}",
+        Remedy::NameUpstream
+    )]
+    NoPrimary { at: String },
+    #[error("the primary at {at} refuses: {error}")]
+    Refused { at: String, error: ApiError },
+    #[error("the primary has version {theirs}, and this edge {}: {}", env!("CARGO_PKG_VERSION"), Remedy::SameVersion)]
+    Version { theirs: String },
+    #[error(
+        "the primary is on {theirs}, and this edge serves {ours}: {}",
+        Remedy::RestartEdge
+    )]
+    Network { theirs: String, ours: String },
+    #[error(
+        "others reach this edge, and its primary asks nobody for a token: {}",
+        Remedy::TokenAtPrimary
+    )]
+    Open,
+}
+
+/// Follows the primary.
+pub struct Following {
+    client: PrimaryClient,
+    admission: Admission,
+    told: watch::Sender<EdgeState>,
+    /// Others reach the edge.
+    is_exposed: bool,
+}
+
+/// Asks until the primary has said what it is.
+pub async fn first(client: &PrimaryClient) -> Result<EdgeState, Unfit> {
+    let mut is_told = false;
+    loop {
+        match ask(client, None).await {
+            Ok(primary) => return Ok(primary),
+            Err(error)
+                if error.status.is_server_error()
+                    || error.status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                if !is_told {
+                    tracing::warn!("waiting for the primary at {}", client.url());
+                    is_told = true;
+                }
+                sleep(PAUSE).await;
+            }
+            Err(error) => {
+                let at = client.url().to_owned();
+                return Err(match error.status {
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Unfit::Token { at, error },
+                    StatusCode::NOT_FOUND => Unfit::NoPrimary { at },
+                    _ => Unfit::Refused { at, error },
+                });
+            }
+        }
+    }
+}
+
+async fn ask(client: &PrimaryClient, after: Option<&str>) -> Result<EdgeState, ApiError> {
+    let path = match after {
+        Some(revision) => format!("/edge?after={revision}&wait={WAIT}"),
+        None => "/edge".to_owned(),
+    };
+    let asked = async {
+        let answer = client.send_own(Request::get(path)).await?;
+        answer.read().await
+    };
+    match timeout(ANSWER + Duration::from_secs(WAIT), asked).await {
+        Ok(answered) => answered,
+        Err(_) => Err(ApiError::unavailable(
+            "primary_unavailable",
+            "it has not answered in time",
+        )),
+    }
+}
+
+impl EdgeState {
+    /// Whether this edge can serve what it has.
+    pub fn check(&self, is_exposed: bool) -> Result<(), Unfit> {
+        if minor(&self.version) != minor(env!("CARGO_PKG_VERSION")) {
+            let theirs = self.version.clone();
+            return Err(Unfit::Version { theirs });
+        }
+        match is_exposed && !self.authentication {
+            true => Err(Unfit::Open),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What of a version has to be the same.
+fn minor(version: &str) -> Vec<&str> {
+    version.split('.').take(2).collect()
+}
+
+impl Following {
+    pub fn new(
+        client: PrimaryClient,
+        admission: Admission,
+        first: EdgeState,
+        is_exposed: bool,
+    ) -> (Self, watch::Receiver<EdgeState>) {
+        let (told, seen) = watch::channel(first);
+        let following = Self {
+            client,
+            admission,
+            told,
+            is_exposed,
+        };
+        (following, seen)
+    }
+
+    /// For who hears of a block before it is told of here.
+    pub fn tips(&self) -> watch::Sender<EdgeState> {
+        self.told.clone()
+    }
+
+    /// Until `stop`, or until the primary is one that this edge may not serve.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Unfit> {
+        let expiring = async {
+            loop {
+                sleep(LOOK).await;
+                self.admission.end_expired(now_ms());
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            () = expiring => Ok(()),
+            unfit = self.follow() => Err(unfit),
+        }
+    }
+
+    async fn follow(&self) -> Unfit {
+        loop {
+            let revision = self.told.borrow().revision.clone();
+            match ask(&self.client, Some(&revision)).await {
+                Ok(primary) => {
+                    if let Some(unfit) = self.take(primary).await {
+                        return unfit;
+                    }
+                }
+                Err(error) => {
+                    if !error.status.is_server_error() {
+                        let url = self.client.url();
+                        tracing::warn!(
+                            "the primary at {url} does not tell this edge what changes: {error}"
+                        );
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&self, primary: EdgeState) -> Option<Unfit> {
+        let ours = self.told.borrow().network.clone();
+        if primary.network != ours {
+            let theirs = primary.network;
+            return Some(Unfit::Network { theirs, ours });
+        }
+        match primary.check(self.is_exposed) {
+            Ok(()) => {}
+            // It was updated while this edge runs: clients are better served than sent away.
+            Err(unfit @ Unfit::Version { .. }) => tracing::warn!("{unfit}"),
+            Err(unfit) => return Some(unfit),
+        }
+        let is_news = self.told.borrow().revision != primary.revision;
+        if is_news {
+            self.admission.put_in_force(&primary).await;
+        }
+        self.told.send_replace(primary);
+        None
+    }
+}
