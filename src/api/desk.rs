@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::Services;
-use super::access::{Access, Caller};
+use super::access::Access;
 use super::edge::services::EdgeServices;
 use super::rest::events::EventQueries;
 use super::rest::sent::Intake;
 use super::session::SessionCookie;
-use crate::auth::{Credential, KeptCredential, Principal};
-use crate::wire::ApiError;
+use super::socket::Backend;
 
 pub enum Desk {
     /// This daemon's store and node.
@@ -44,21 +43,11 @@ impl Desk {
         }
     }
 
-    pub fn asks_who(&self) -> bool {
+    /// Who lets clients in.
+    pub fn backend(&self) -> &dyn Backend {
         match self {
-            Self::Own(services) => services.auth.is_on(),
-            Self::Edge(edge) => edge.admission.is_on(),
-        }
-    }
-
-    pub async fn admit(
-        &self,
-        credential: Credential<'_>,
-        at: &Caller,
-    ) -> Result<(Principal, Option<Arc<KeptCredential>>), ApiError> {
-        match self {
-            Self::Own(services) => Ok((services.auth.admit(credential)?, None)),
-            Self::Edge(edge) => edge.admission.admit(credential, at.address()).await,
+            Self::Own(services) => &*services.backend,
+            Self::Edge(edge) => &*edge.backend,
         }
     }
 }

@@ -169,7 +169,7 @@ impl Router {
                     route: None,
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
-                    may_know: entrance == Entrance::Clients && !self.desk.asks_who(),
+                    may_know: entrance == Entrance::Clients && !self.desk.backend().asks_who(),
                     changed: true,
                 };
                 self.rest(matched, request, seen).await
@@ -292,7 +292,7 @@ impl Router {
             return Ok((Principal::nobody(), None));
         };
         let credential = credential(headers);
-        let admitted = self.desk.admit(credential, caller).await;
+        let admitted = self.desk.backend().admit(credential, caller).await;
         if let Ok((principal, _)) = &admitted {
             *caller = Caller::of(principal, caller);
         }

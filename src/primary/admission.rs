@@ -116,11 +116,13 @@ impl Admission {
         self.0.texts.is_on()
     }
 
-    /// Who asks with this credential. `client`: from where.
+    /// Who asks with this credential. `client`: from where. `may_ask`: counts a question to the
+    /// primary, or refuses it.
     pub async fn admit(
         &self,
         credential: Credential<'_>,
         client: IpAddr,
+        may_ask: impl FnOnce() -> Result<(), ApiError>,
     ) -> Result<Admitted, ApiError> {
         let shown = KeptCredential::of(credential).map(Arc::new);
         match self.0.texts.admit(credential) {
@@ -129,6 +131,7 @@ impl Admission {
                 let Some(shown) = shown else {
                     return Err(Refusal::Unauthorized(Unknown::NoToken).into());
                 };
+                may_ask()?;
                 let principal = self.learn(credential, &shown, client).await?;
                 Ok((principal, Some(shown)))
             }

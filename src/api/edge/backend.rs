@@ -6,8 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::services::at_primary;
-use crate::api::access::Caller;
+use crate::api::access::{Access, Caller, Cost};
 use crate::api::socket::{Admitted, Backend, Begun, Connected, OwnConsumers, Subscription};
 use crate::auth::{Credential, KeptCredential, Principal};
 use crate::events::EventLog;
@@ -19,6 +18,7 @@ pub struct EdgeBackend {
     pub admission: Admission,
     pub primary: watch::Receiver<EdgeState>,
     pub log: Arc<EventLog>,
+    pub access: Arc<Access>,
 }
 
 impl Backend for EdgeBackend {
@@ -31,7 +31,9 @@ impl Backend for EdgeBackend {
         credential: Credential<'a>,
         at: &'a Caller,
     ) -> BoxFuture<'a, Result<(Principal, Option<Arc<KeptCredential>>), ApiError>> {
-        self.admission.admit(credential, at.address()).boxed()
+        let may_ask = || self.access.take(at, Cost::Costly);
+        let admitted = self.admission.admit(credential, at.address(), may_ask);
+        admitted.boxed()
     }
 
     fn connected(&self) -> Result<Connected, ApiError> {
@@ -63,4 +65,10 @@ impl Backend for EdgeBackend {
     fn consumers(&self) -> Result<&OwnConsumers, ApiError> {
         Err(at_primary())
     }
+}
+
+/// What an edge has not.
+pub fn at_primary() -> ApiError {
+    let message = "This is an edge: consumers are read at its primary. Ask that one, or follow addresses here.";
+    ApiError::bad_request("at_primary", message)
 }

@@ -100,7 +100,12 @@ impl EdgeJudge {
 
     /// The number before the first event that is kept.
     async fn first(&self) -> Result<u64, ApiError> {
-        let answer = self.edge.client.send_own(Request::get("/edge")).await?;
+        let answer = self
+            .edge
+            .backend
+            .client
+            .send_own(Request::get("/edge"))
+            .await?;
         let state: EdgeState = answer.read().await?;
         cursor::number(&state.first).ok_or_else(|| ApiError::internal(&"no cursor of the primary"))
     }
@@ -123,9 +128,13 @@ impl EdgeJudge {
     async fn ask(&self, after: Option<&str>) -> Result<(), ApiError> {
         let mut request = Request::get(format!("/events?{}", self.query(after)));
         if let Some(shown) = &self.shown {
-            request = request.shown_by(shown, &self.edge.primary.borrow().cookie);
+            request = request.shown_by(shown, &self.edge.backend.primary.borrow().cookie);
         }
-        let asked = self.edge.client.ask(request.on_behalf_of(self.client));
+        let asked = self
+            .edge
+            .backend
+            .client
+            .ask(request.on_behalf_of(self.client));
         let Page { .. } = asked.await?;
         Ok(())
     }

@@ -83,18 +83,19 @@ pub fn start_edge(parts: EdgeParts) -> (Arc<Router>, events::Handle, DispatchTas
         threads: Threads::default(),
     };
     let network = log.encoder.network;
-    let backend = EdgeBackend {
-        client: parts.client.clone(),
-        admission: parts.admission.clone(),
-        primary: parts.primary.clone(),
+    let backend = Arc::new(EdgeBackend {
+        client: parts.client,
+        admission: parts.admission,
+        primary: parts.primary,
         log: log.clone(),
-    };
+        access: access.clone(),
+    });
     let subscriptions = Subscriptions {
         limits: limits.clone(),
         in_all: places("subscriptions_in_all", |it| it.subscriptions_in_all),
     };
     let socket = SocketApi(Arc::new(SocketServices {
-        backend: Arc::new(backend),
+        backend: backend.clone(),
         parsing: Parsing {
             network,
             threads: intake.threads.clone(),
@@ -115,10 +116,8 @@ pub fn start_edge(parts: EdgeParts) -> (Arc<Router>, events::Handle, DispatchTas
     };
     let services = Arc::new(EdgeServices {
         intake,
-        admission: parts.admission,
+        backend,
         events,
-        client: parts.client,
-        primary: parts.primary,
         stream: parts.stream,
         network,
         started: Instant::now(),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
+use super::backend::at_primary;
 use super::judge::EdgeJudge;
-use super::services::{EdgeServices, at_primary};
+use super::services::EdgeServices;
 use crate::api::rest::event_stream::{self, StreamEvents};
 use crate::api::rest::events::{EventQueries, ReadEvents};
 use crate::api::rest::metrics::{self, MetricsText};
@@ -101,13 +102,13 @@ impl EdgeServices {
     fn ready(&self) -> Result<Answer, ApiError> {
         let problem = self.stream.borrow().problem.clone();
         let stream = problem.map(|problem| format!("the stream is not read: {problem}"));
-        let away = self.client.away();
+        let away = self.backend.client.away();
         let away = away.map(|why| format!("the primary is away: {why}"));
         if let Some(reason) = stream.or(away) {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::new(status, "not_ready", reason));
         }
-        let tip = self.primary.borrow().tip.clone();
+        let tip = self.backend.primary.borrow().tip.clone();
         Ok(respond::ok(&Ready::at(tip)).answer)
     }
 
@@ -122,7 +123,7 @@ impl EdgeServices {
         let help = "1 while the edge reads the stream.";
         text.add_single("edge_reads", help, metrics::flag(reads));
         let help = "1 while the primary answers.";
-        let answers = self.client.away().is_none();
+        let answers = self.backend.client.away().is_none();
         text.add_single("edge_primary", help, metrics::flag(answers));
         Ok(metrics::answer(text.text()?))
     }

@@ -60,6 +60,7 @@ impl EdgeServices {
             body: Some(bytes).filter(|it| !it.is_empty()),
         };
         let answered = self
+            .backend
             .client
             .send(passed.on_behalf_of(caller.address()))
             .await;
@@ -76,7 +77,7 @@ impl EdgeServices {
         }
         // The router has left what may be ids of a session.
         let ids = headers.get(COOKIE).and_then(|value| value.to_str().ok());
-        let cookie = ids.map(|ids| primary::cookies(&self.primary.borrow().cookie, ids));
+        let cookie = ids.map(|ids| primary::cookies(&self.backend.primary.borrow().cookie, ids));
         if let Some(Ok(mut value)) = cookie.map(HeaderValue::try_from) {
             value.set_sensitive(true);
             told.insert(COOKIE, value);
