@@ -13,6 +13,9 @@
 //!    clients <-- server --------------------- api::rest <-+-- reads -------- one snapshot -----------+
 //! ```
 //!
+//! An edge (`satwatch edge`) has the lower half alone: its log is the stream on Redis
+//! ([`bus::stream`]), and what needs the store is asked of another daemon ([`primary`]).
+//!
 //! # Five laws
 //!
 //! 1. The core ([`tracker`]) is pure: no I/O, clock, lock, channel or log in it.
