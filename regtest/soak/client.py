@@ -9,31 +9,7 @@ import json
 import sys
 
 import socketio
-from wire import Records
-
-
-def subject_of(data):
-    return data.get("address") or data.get("descriptor_id")
-
-
-class Told(dict):
-    """The data of an event, with its text as it came."""
-
-    text = None
-
-
-class Json:
-    """The `json` that python-socketio is given: the standard one, which keeps the text too."""
-
-    dumps = staticmethod(json.dumps)
-
-    @staticmethod
-    def loads(text):
-        parsed = json.loads(text)
-        if isinstance(parsed, list) and len(parsed) > 1 and isinstance(parsed[1], dict):
-            parsed[1] = Told(parsed[1])
-            parsed[1].text = text[text.index(",") + 1 : -1]
-        return parsed
+from wire import Json, Records, subject_of
 
 
 class Client:

@@ -10,9 +10,9 @@ from process import Failure, Process, free_port, wait_until
 
 
 class Daemon:
-    def __init__(self, program, folder, settings):
+    def __init__(self, program, folder, settings, command="run"):
         """`settings`: named as in settings.toml."""
-        self.program, self.folder = program, folder
+        self.program, self.folder, self.command = program, folder, command
         self.settings = {
             "server.listen": f"127.0.0.1:{free_port()}",
             "store.path": str(folder / "store"),
@@ -27,6 +27,10 @@ class Daemon:
         folder.mkdir(parents=True)
 
     def start(self):
+        self.launch()
+        self.port = int(wait_until("the daemon listens", self.listens)[1])
+
+    def launch(self):
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SATWATCH")
         }
@@ -36,19 +40,18 @@ class Daemon:
         self.moments.append(time.time())
         log = self.folder / f"log.{self.starts:03}"
         # Its folder has no settings.toml, so the other settings are the built-in ones.
-        self.process = Process([str(self.program), "run"], log, environment, self.folder)
+        self.process = Process([str(self.program), self.command], log, environment, self.folder)
 
-        def listens():
-            said = re.search(
-                r"listening on http://127\.0\.0\.1:(\d+)\D", log.read_text(errors="replace")
+    def listens(self):
+        log = self.folder / f"log.{self.starts:03}"
+        said = re.search(
+            r"listening on http://127\.0\.0\.1:(\d+)\D", log.read_text(errors="replace")
+        )
+        if said is None and not self.process.runs():
+            raise Failure(
+                f"the daemon ended at its start with {self.process.child.returncode}; see {log}"
             )
-            if said is None and not self.process.runs():
-                raise Failure(
-                    f"the daemon ended at its start with {self.process.child.returncode}; see {log}"
-                )
-            return said
-
-        self.port = int(wait_until("the daemon listens", listens)[1])
+        return said
 
     @property
     def up(self):
@@ -100,6 +103,15 @@ class Daemon:
                 self.connection = None
                 if last:
                     raise Failure(f"{method} {path}: {cause}") from cause
+
+    def ready(self):
+        try:
+            return self.request("GET", "/health/ready")[0] == 200
+        except Failure:
+            # An edge that begins anew does not listen meanwhile.
+            if not self.process.runs():
+                raise
+            return False
 
     def get(self, path):
         return self._json("GET", path, None)

@@ -9,7 +9,7 @@ import bisect
 import json
 import pathlib
 
-from wire import entries_of, number
+from wire import entries_of, number, subject_of
 
 """The table of legal changes in the documentation of src/tracker/event.rs."""
 TABLE = pathlib.Path(__file__).parents[2] / "src" / "tracker" / "status_changes.md"
@@ -34,11 +34,6 @@ def is_legal(told, status, corrected):
     """`corrected`: with other amounts than before. The soak's subscribers ask for no depths."""
     says = LEGAL[(told, status)]
     return says == "yes" or (says.endswith("new amounts") and corrected)
-
-
-def subject_of(data):
-    """The address that an event is about, or the wallet; None for a block and a reorg."""
-    return data.get("address") or data.get("descriptor_id")
 
 
 def is_wallet(subject):

@@ -17,11 +17,13 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 python="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/python/bin/python"
-bin=
+bin=''
+program=soak.py
 export NODE_PATH="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/js/node_modules"
 rest=()
 while [ $# -gt 0 ]; do
     case $1 in
+    --program) program=${2:?--program wants a name} && shift 2 ;;
     --bin) bin=${2:?--bin wants a path} && shift 2 ;;
     -h | --help)
         sed -n '2,/^set -e/p' "$0" | sed -n 's/^# \{0,1\}//p'
@@ -41,4 +43,4 @@ if [ -z "$bin" ]; then
     bin="$CARGO_TARGET_DIR/release/satwatch"
 fi
 bitcoind=$("$repo/regtest/node.sh" path)
-exec "$python" -B "$here/soak.py" --bin "$bin" --bitcoind "$bitcoind" ${rest[@]+"${rest[@]}"}
+exec "$python" -B "$here/$program" --bin "$bin" --bitcoind "$bitcoind" ${rest[@]+"${rest[@]}"}

@@ -1,5 +1,5 @@
-"""Entries of `GET /events` with their data as the bytes that came, and files of records that
-survive any kill of their writer.
+"""What comes from the daemon with its data as the bytes that came: entries of `GET /events`, events
+of Socket.IO. And files of records that survive any kill of their writer.
 """
 
 import json
@@ -25,6 +25,31 @@ def entries_of(text):
         # Behind the data comes `}`, and a comma if there is another one.
         place += 2 if text[place + 1] == "," else 1
     return found, json.loads('{"events":[' + text[place:])
+
+
+def subject_of(data):
+    """The address that an event is about, or the wallet; None for a block and a reorg."""
+    return data.get("address") or data.get("descriptor_id")
+
+
+class Told(dict):
+    """The data of an event, with its text as it came."""
+
+    text = None
+
+
+class Json:
+    """The `json` that python-socketio is given: the standard one, which keeps the text too."""
+
+    dumps = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(text):
+        parsed = json.loads(text)
+        if isinstance(parsed, list) and len(parsed) > 1 and isinstance(parsed[1], dict):
+            parsed[1] = Told(parsed[1])
+            parsed[1].text = text[text.index(",") + 1 : -1]
+        return parsed
 
 
 def number(cursor):
