@@ -3,6 +3,8 @@
 //!
 //! It changes nothing, neither at the node nor in the store.
 
+mod edge;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, remove_file};
 use std::io::{self, Write};
@@ -54,12 +56,27 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     for gone in &config.no_longer_needed {
         report.well(&format!("settings: {gone}"));
     }
-    let chain = examine_node(config, &mut report).await;
-    let running = examine_store(&config.store.path, chain, &mut report);
     let addresses = app::listen_addresses(&config.server.listen).await;
-    if let Ok(addresses) = &addresses {
-        examine_credentials(config, addresses, &mut report);
-    }
+    // An edge has neither node nor store.
+    let running = match config.edge.upstream {
+        Some(_) => {
+            let exposed = addresses
+                .as_ref()
+                .map(|it| app::credentials(config, it).exposed);
+            let is_exposed = exposed.is_ok_and(|remedy| remedy.is_some());
+            edge::examine(config, is_exposed, &mut report).await;
+            false
+        }
+        None => {
+            let chain = examine_node(config, &mut report).await;
+            let running = examine_store(&config.store.path, chain, &mut report);
+            if let Ok(addresses) = &addresses {
+                examine_credentials(config, addresses, &mut report);
+            }
+            examine_bus(config, chain, &mut report).await;
+            running
+        }
+    };
     for (what, remedy) in open_files_with_credentials(config) {
         report.bad(&format!("tokens: {what}"), Some(remedy));
     }
@@ -82,7 +99,6 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
             remedy => report.bad(&what, remedy),
         }
     }
-    examine_bus(config, chain, &mut report).await;
     match open_files::problem(config.limits.connections, open_files::limit()) {
         None => report.well("open files: enough for limits.connections"),
         // It works with those that there are.

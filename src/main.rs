@@ -83,8 +83,8 @@ fn run_or_check(config: Config, cli: Cli) -> ExitCode {
 /// `edge`, with or without `--check`
 fn edge_or_check(config: Config, cli: Cli) -> ExitCode {
     match app::edge_problem(&config) {
-        Some(problem) => {
-            let _ = writeln!(stderr(), "{problem}");
+        Some((what, remedy)) => {
+            let _ = writeln!(stderr(), "satwatch edge: {what}: {remedy}");
             ExitCode::from(WRONG_SETTINGS)
         }
         None if cli.check() => check(&config, cli.settings_file()),

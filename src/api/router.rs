@@ -297,7 +297,8 @@ impl Router {
             *caller = Caller::of(principal, caller);
         }
         access.take(caller, Cost::Request)?;
-        if admitted.is_err() && credential != Credential::None {
+        let is_wrong = |error: &ApiError| error.status == StatusCode::UNAUTHORIZED;
+        if admitted.as_ref().is_err_and(is_wrong) && credential != Credential::None {
             access.take(caller, Cost::Costly)?;
         }
         let (principal, shown) = admitted?;

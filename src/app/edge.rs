@@ -8,11 +8,13 @@
 //! comes back is judged by the log that there is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bitcoin::Network;
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{Layers, socketio_config};
@@ -21,16 +23,17 @@ use super::reread::{ReadSettings, Reread};
 use super::task::Task;
 use super::{CLIENTS_TIME, late, listening, serve, warn_of_open_origins};
 use crate::api::{self, EdgeParts};
+use crate::bus::keys::log_id;
 use crate::bus::stream::{Begun, Stream, StreamEnd, StreamParts, StreamStatus};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::config::{self, Config};
 use crate::events::{self, EventLog, Given, Reader, Selection};
-use crate::primary::{self, Admission, EdgeState, Following, PrimaryClient};
+use crate::primary::{self, Admission, EdgeState, Following, Heard, PrimaryClient, Unfit};
 use crate::remedy::Remedy;
 use crate::shutdown::Deadline;
 
 /// Why these settings are none of an edge.
-pub fn edge_problem(config: &Config) -> Option<String> {
+pub fn edge_problem(config: &Config) -> Option<(&'static str, Remedy)> {
     let upstream = config
         .edge
         .upstream
@@ -41,9 +44,22 @@ pub fn edge_problem(config: &Config) -> Option<String> {
         .url
         .is_none()
         .then_some(("bus.url is not set", Remedy::NameBus));
-    let (what, remedy) = upstream.or(bus)?;
-    Some(format!("satwatch edge: {what}: {remedy}"))
+    upstream.or(bus)
 }
+
+/// Asks the primary at this URL.
+pub fn primary_client(config: &Config, upstream: &str) -> Result<PrimaryClient> {
+    let trusted = config.tls.cert.as_ref().map(|file| {
+        let pem = std::fs::read(file);
+        pem.with_context(|| file.display().to_string())
+    });
+    let trusted = trusted.transpose()?;
+    let client = PrimaryClient::new(&config.edge, upstream, trusted.as_deref());
+    client.context("edge.upstream")
+}
+
+/// Between two looks whether stream and primary have the same log.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why one log is not served any more.
 enum End {
@@ -60,23 +76,18 @@ pub async fn run_edge(
     stop: CancellationToken,
 ) -> Result<()> {
     let (Some(upstream), Some(url)) = (config.edge.upstream.clone(), config.bus.url.clone()) else {
-        bail!(edge_problem(&config).unwrap_or_default());
+        let problem = edge_problem(&config).map(|(what, remedy)| format!("{what}: {remedy}"));
+        bail!(problem.unwrap_or_default());
     };
     // A start that cannot serve waits for nobody.
     drop(bind(&config).await?);
-    let trusted = config.tls.cert.as_ref().map(|file| {
-        let pem = std::fs::read(file);
-        pem.with_context(|| file.display().to_string())
-    });
-    let trusted = trusted.transpose()?;
-    let client = PrimaryClient::new(&config.edge, &upstream, trusted.as_deref())?;
+    let client = primary_client(&config, &upstream)?;
     let Some(first) = stop.run_until_cancelled(primary::first(&client)).await else {
         return Ok(());
     };
     let first = first?;
     let addresses = listen_addresses(&config.server.listen).await?;
     let is_exposed = credentials(&config, &addresses).exposed.is_some();
-    first.check(is_exposed)?;
     let network = Network::from_core_arg(&first.network).with_context(|| {
         format!(
             "the primary is on {}, which is not known here",
@@ -91,15 +102,19 @@ pub async fn run_edge(
     });
     let mut state = first;
     loop {
-        let Some(begun) = stop.run_until_cancelled(stream.begin()).await else {
+        let begun = stop
+            .run_until_cancelled(begin(&client, &stream, state, is_exposed))
+            .await;
+        let Some(begun) = begun else {
             return Ok(());
         };
+        let (begun, agreed) = begun?;
         let edge = Edge {
             config: Arc::new(config.clone()),
             read: read.clone(),
             reloads: reloads.clone(),
             client: client.clone(),
-            state,
+            state: agreed,
             is_exposed,
             stream: stream_status.clone(),
         };
@@ -119,6 +134,32 @@ pub async fn run_edge(
                 state = again?;
             }
         }
+    }
+}
+
+/// The stream, once it is of the log that the primary has.
+async fn begin(
+    client: &PrimaryClient,
+    stream: &Stream,
+    mut state: EdgeState,
+    is_exposed: bool,
+) -> Result<(Begun, EdgeState)> {
+    let mut is_told = false;
+    loop {
+        let begun = stream.begin().await;
+        state.check(is_exposed)?;
+        if log_id(&begun.encoder.starts()) == Some(state.log_id()) {
+            return Ok((begun, state));
+        }
+        if !is_told {
+            tracing::warn!(
+                "the stream is of another log than that of the primary: {}",
+                Remedy::NameBus
+            );
+            is_told = true;
+        }
+        sleep(PAUSE).await;
+        state = primary::first(client).await?;
     }
 }
 
@@ -164,6 +205,7 @@ impl Edge {
             admission,
             primary,
             stream: self.stream,
+            places: begun.places,
             config: config.clone(),
             limits: limits_seen,
             listening,
@@ -200,7 +242,10 @@ impl Edge {
             () = stop.cancelled() => End::Stopped,
             StreamEnd::OtherLog = begun.tail.run(&log) => End::OtherLog,
             error = dispatch_task.failed() => End::Failed(error),
-            error = following_task.failed() => End::Failed(error),
+            error = following_task.failed() => match error.downcast_ref() {
+                Some(Unfit::OtherLog) => End::OtherLog,
+                _ => End::Failed(error),
+            },
             error = server_task.failed() => End::Failed(error),
         };
         stop.cancel();
@@ -222,11 +267,7 @@ impl Edge {
 
 /// Has the state name the last block of the stream, which may be newer than what the primary told
 /// last. Until the log ends.
-async fn follow_blocks(
-    log: Arc<EventLog>,
-    dispatch: events::Handle,
-    state: watch::Sender<EdgeState>,
-) {
+async fn follow_blocks(log: Arc<EventLog>, dispatch: events::Handle, state: watch::Sender<Heard>) {
     let blocks = Selection {
         scripts: Some(Arc::default()),
         descriptors: Some(Arc::default()),
@@ -244,7 +285,7 @@ async fn follow_blocks(
         let block = told.filter(|event| event.name() == "block");
         let tip = block.and_then(|event| serde_json::from_str(event.json()).ok());
         if let Some(tip) = tip {
-            state.send_modify(|state| state.tip = Some(tip));
+            state.send_modify(|heard| heard.state.tip = Some(tip));
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::server::{Server, tls_config};
 use crate::shutdown::{Deadline, Late};
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer, progress};
-pub use edge::{edge_problem, run_edge};
+pub use edge::{edge_problem, primary_client, run_edge};
 use limits::{Layers, socketio_config};
 use listen::{Bound, bind};
 pub use listen::{

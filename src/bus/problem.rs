@@ -31,6 +31,8 @@ pub enum Problem {
     OtherLog { log: String },
     #[error("no satwatch writes a stream {key}")]
     NoStream { key: String },
+    #[error("Redis has lost what its writer wrote last")]
+    WentBack,
     #[error("events that the stream has no more cannot be had from the primary: {cause}")]
     Missing { cause: String },
     #[error("another satwatch ({writer}) writes the stream")]
@@ -56,7 +58,8 @@ impl Problem {
                 Remedy::OtherBusStream
             }
             Self::Held { .. } => Remedy::OneBusWriter,
-            Self::Refused { .. } | Self::NoStream { .. } | Self::Missing { .. } => return None,
+            Self::NoStream { .. } => Remedy::NameBus,
+            Self::Refused { .. } | Self::Missing { .. } | Self::WentBack => return None,
         })
     }
 }

@@ -3,7 +3,7 @@
 //! A page is read once for everybody who wants it, each event in it is encoded once, when the first
 //! one wants it, and the places of each topic in it are known, so that a reader finds its own
 //! events without walking over those of others. The newest page is read by dispatch right behind
-//! the commit; older ones are read off the runtime, at most [`READS`] at a time. What the cache
+//! the commit; older ones are read off the runtime, at most [`Source::reads`] at a time. What the cache
 //! holds is bounded in bytes. Where the log is kept is its [`Source`]'s to know.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,8 +21,6 @@ use crate::wire::EventEncoder;
 /// Pages that are kept, and bytes of all of them, about. One is kept whatever it has.
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 32 << 20;
-/// Who reads older pages at a time.
-const READS: usize = 2;
 /// How exactly and how far back we know when an event was written.
 const MOMENT: Duration = Duration::from_millis(100);
 const MOMENTS: usize = 600;
@@ -84,13 +82,14 @@ impl EventLog {
         encoder: EventEncoder,
         head: watch::Receiver<u64>,
     ) -> Arc<Self> {
+        let reads = Arc::new(Semaphore::new(source.reads()));
         Arc::new(Self {
             source: Arc::new(source),
             encoder,
             head,
             cache: Mutex::default(),
             moments: Mutex::default(),
-            reads: Arc::new(Semaphore::new(READS)),
+            reads,
         })
     }
 

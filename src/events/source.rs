@@ -17,6 +17,8 @@ pub const PAGE: usize = 1000;
 pub const PAGE_BYTES: usize = 4 << 20;
 /// Events read from the store before we look at their bytes.
 const STEP: usize = 100;
+/// Who reads older pages at a time.
+const READS: usize = 2;
 /// As many new events are read on the spot: they are in memory still, and it takes microseconds.
 const NEAR: u64 = 32;
 
@@ -42,6 +44,9 @@ impl From<PageError> for ApiError {
 
 /// Where a log is kept.
 pub trait Source: Send + Sync + 'static {
+    /// Who reads older pages at a time.
+    fn reads(&self) -> usize;
+
     /// What comes after a number, up to a page of it. Its `next` is beyond the number unless the
     /// log ends there. It holds up no thread of the runtime, and goes on to its end when nobody
     /// waits for it any more.
@@ -52,6 +57,10 @@ pub trait Source: Send + Sync + 'static {
 }
 
 impl Source for StoreReader {
+    fn reads(&self) -> usize {
+        READS
+    }
+
     fn read(&self, after: u64) -> BoxFuture<'static, Result<Page, PageError>> {
         let store = self.clone();
         let read = spawn_blocking(move || read_store(&store, after));

@@ -11,7 +11,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue
 use hyper::{HeaderMap, Method, StatusCode};
 use reqwest::{Certificate, Response, redirect};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::auth::{Credential, KeptCredential};
@@ -21,12 +21,16 @@ use crate::wire::ApiError;
 const PAGE_KEY: HeaderName = HeaderName::from_static("satwatch-page");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// Between two parts of an answer; a long poll of a client may wait for 60 seconds.
-const SILENCE: Duration = Duration::from_secs(90);
+/// Between two signs of life of a connection on which nothing comes: an audit may take an hour.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// So long a primary that is away is waited for where a client would have to come back otherwise: a
 /// restart takes less.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Questions, and requests that are passed on, under way at a time; more wait. The primary takes a
+/// thousand connections of one address.
+const ASKED: usize = 64;
+const PASSED: usize = 512;
 /// Of an answer that is read whole. A page of the log may have so much.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -101,6 +105,8 @@ pub fn cookies(name: &str, ids: &str) -> String {
 pub struct PrimaryAnswer {
     answer: Response,
     client: PrimaryClient,
+    /// A place among those that are under way.
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 impl PrimaryAnswer {
@@ -147,14 +153,22 @@ impl PrimaryAnswer {
 #[derive(Clone)]
 pub struct PrimaryClient(Arc<Inner>);
 
+/// It does not answer.
+#[derive(Debug, Clone)]
+struct Away {
+    since: Instant,
+    why: String,
+}
+
 struct Inner {
     http: reqwest::Client,
     /// Without a slash at its end.
     url: String,
     /// Of `edge.token`.
     own: Option<HeaderValue>,
-    /// Why it is away.
-    away: watch::Sender<Option<String>>,
+    asked: Arc<Semaphore>,
+    passed: Arc<Semaphore>,
+    away: watch::Sender<Option<Away>>,
 }
 
 impl PrimaryClient {
@@ -169,7 +183,7 @@ impl PrimaryClient {
             .referer(false)
             .no_proxy()
             .connect_timeout(CONNECT_TIME)
-            .read_timeout(SILENCE);
+            .tcp_keepalive(KEEPALIVE);
         let http = match url.starts_with("https:") {
             true => builder.tls_certs_merge(trusted.unwrap_or_default()),
             // Needs no certificates of the system.
@@ -185,6 +199,8 @@ impl PrimaryClient {
             http: http.build()?,
             url: url.trim_end_matches('/').to_owned(),
             own,
+            asked: Arc::new(Semaphore::new(ASKED)),
+            passed: Arc::new(Semaphore::new(PASSED)),
             away: watch::Sender::new(None),
         })))
     }
@@ -195,11 +211,21 @@ impl PrimaryClient {
 
     /// Why it is away, if it is.
     pub fn away(&self) -> Option<String> {
-        self.0.away.borrow().clone()
+        let away = self.0.away.borrow();
+        away.as_ref().map(|away| away.why.clone())
     }
 
-    /// Its answer, whatever that says.
-    pub async fn send(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
+    /// Its answer to a request of a client, whatever that says.
+    pub async fn pass(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
+        let held = self.0.passed.clone().acquire_owned().await.ok();
+        let answer = self.send(request).await?;
+        Ok(PrimaryAnswer {
+            _held: held,
+            ..answer
+        })
+    }
+
+    async fn send(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
         let url = format!("{}{}", self.0.url, request.path);
         let mut sending = self.0.http.request(request.method, url);
         sending = sending.headers(request.headers);
@@ -208,9 +234,16 @@ impl PrimaryClient {
         }
         match sending.send().await {
             Ok(answer) => {
-                self.note(None);
+                // A proxy in front of it may answer in its place.
+                if !answer.status().is_server_error() {
+                    self.note(None);
+                }
                 let client = self.clone();
-                Ok(PrimaryAnswer { answer, client })
+                Ok(PrimaryAnswer {
+                    answer,
+                    client,
+                    _held: None,
+                })
             }
             Err(error) => Err(self.not_answered(&error)),
         }
@@ -224,23 +257,31 @@ impl PrimaryClient {
         self.send(request).await
     }
 
-    /// An answer as JSON, or its refusal. Waits a while for a primary that is away, and asks again.
+    /// What a client has asked: an answer as JSON, or its refusal. Waits a while for a primary that
+    /// is away, and asks again.
     pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ApiError> {
-        let by = Instant::now() + PATIENCE;
+        let _held = self.0.asked.clone().acquire_owned().await;
+        // Who asks when it has been away for longer than that waits no more.
+        let since = self.0.away.borrow().as_ref().map(|away| away.since);
+        let by = since.unwrap_or_else(Instant::now) + PATIENCE;
         loop {
-            let asked = timeout_at(by + CONNECT_TIME, async {
+            let asked = timeout_at(by.max(Instant::now()) + CONNECT_TIME, async {
                 self.send(request.clone()).await?.read().await
             });
             let refusal = match asked.await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(refusal)) => refusal,
-                Err(_) => self.unavailable("it has not answered in time"),
+                Err(_) => unavailable(),
             };
-            let passes = matches!(refusal.code, "primary_unavailable" | "stopping");
+            let passes = refusal.code == "stopping"
+                || refusal.code == "primary_unavailable" && refusal.written.is_none();
             if !passes || Instant::now() + PAUSE >= by {
                 return Err(refusal);
             }
             sleep(PAUSE).await;
+            // Whoever follows it notices that it is back.
+            let mut away = self.0.away.subscribe();
+            let _ = timeout_at(by, away.wait_for(Option::is_none)).await;
         }
     }
 
@@ -251,23 +292,28 @@ impl PrimaryClient {
                 ..refusal
             },
             // A proxy in front of it.
-            None => self.unavailable(&format!("what answers there says {status}")),
+            None => self.note_away(&format!("what answers there says {status}")),
         }
     }
 
     fn not_answered(&self, error: &reqwest::Error) -> ApiError {
-        self.unavailable(&causes(error))
+        // An answer that breaks off says nothing of others.
+        if error.is_connect() {
+            self.note(Some(&causes(error)));
+        }
+        tracing::debug!("no answer of the primary: {}", causes(error));
+        unavailable()
     }
 
-    fn unavailable(&self, why: &str) -> ApiError {
+    /// It does not answer what every primary does.
+    pub fn note_away(&self, why: &str) -> ApiError {
         self.note(Some(why));
-        let message = "The primary of this edge does not answer; try again in a moment. What is subscribed to goes on meanwhile.";
-        ApiError::unavailable("primary_unavailable", message)
+        unavailable()
     }
 
     /// It answers something that is not satwatch's.
     fn strange(&self, why: &str) -> ApiError {
-        self.unavailable(&format!("its answer is not one of satwatch: {why}"))
+        self.note_away(&format!("its answer is not one of satwatch: {why}"))
     }
 
     /// Says it when it changes.
@@ -280,10 +326,19 @@ impl PrimaryClient {
                 None if changed => tracing::info!("the primary at {url} answers again"),
                 _ => {}
             }
-            *away = why.map(str::to_owned);
+            let since = away.as_ref().map_or_else(Instant::now, |it| it.since);
+            *away = why.map(|why| Away {
+                since,
+                why: why.to_owned(),
+            });
             changed
         });
     }
+}
+
+fn unavailable() -> ApiError {
+    let message = "The primary of this edge does not answer; try again in a moment. What is subscribed to goes on meanwhile.";
+    ApiError::unavailable("primary_unavailable", message)
 }
 
 fn seconds(value: &HeaderValue) -> Option<u32> {

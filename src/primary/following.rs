@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::client::{PrimaryClient, Request};
-use super::state::EdgeState;
+use super::state::{EdgeState, Heard};
 use crate::clock::now_ms;
 use crate::remedy::Remedy;
 use crate::wire::ApiError;
@@ -33,6 +33,8 @@ pub enum Unfit {
         Remedy::NameUpstream
     )]
     NoPrimary { at: String },
+    #[error("the primary at {at} is away: {why}: {}", Remedy::NameUpstream)]
+    Away { at: String, why: String },
     #[error("the primary at {at} refuses: {error}")]
     Refused { at: String, error: ApiError },
     #[error("the primary has version {theirs}, and this edge {}: {}", env!("CARGO_PKG_VERSION"), Remedy::SameVersion)]
@@ -42,6 +44,9 @@ pub enum Unfit {
         Remedy::RestartEdge
     )]
     Network { theirs: String, ours: String },
+    /// All is to be begun anew.
+    #[error("the primary has another log")]
+    OtherLog,
     #[error(
         "others reach this edge, and its primary asks nobody for a token: {}",
         Remedy::TokenAtPrimary
@@ -53,7 +58,7 @@ pub enum Unfit {
 pub struct Following {
     client: PrimaryClient,
     admission: Admission,
-    told: watch::Sender<EdgeState>,
+    told: watch::Sender<Heard>,
     /// Others reach the edge.
     is_exposed: bool,
 }
@@ -62,59 +67,63 @@ pub struct Following {
 pub async fn first(client: &PrimaryClient) -> Result<EdgeState, Unfit> {
     let mut is_told = false;
     loop {
-        match ask(client, None).await {
-            Ok(primary) => return Ok(primary),
-            Err(error)
-                if error.status.is_server_error()
-                    || error.status == StatusCode::TOO_MANY_REQUESTS =>
-            {
+        match ask_once(client).await {
+            Err(Unfit::Away { .. }) => {
                 if !is_told {
                     tracing::warn!("waiting for the primary at {}", client.url());
                     is_told = true;
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => {
-                let at = client.url().to_owned();
-                return Err(match error.status {
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Unfit::Token { at, error },
-                    StatusCode::NOT_FOUND => Unfit::NoPrimary { at },
-                    _ => Unfit::Refused { at, error },
-                });
-            }
+            answered => return answered,
         }
     }
 }
 
-async fn ask(client: &PrimaryClient, after: Option<&str>) -> Result<EdgeState, ApiError> {
-    let path = match after {
-        Some(revision) => format!("/edge?after={revision}&wait={WAIT}"),
-        None => "/edge".to_owned(),
+/// What the primary is, or why this edge is nothing for it.
+pub async fn ask_once(client: &PrimaryClient) -> Result<EdgeState, Unfit> {
+    ask(client, None).await
+}
+
+/// `after`: waits a while for another revision.
+async fn ask(client: &PrimaryClient, after: Option<&str>) -> Result<EdgeState, Unfit> {
+    let at = || client.url().to_owned();
+    let (path, wait) = match after {
+        Some(revision) => (format!("/edge?after={revision}&wait={WAIT}"), WAIT),
+        None => ("/edge".to_owned(), 0),
     };
     let asked = async {
         let answer = client.send_own(Request::get(path)).await?;
         answer.read().await
     };
-    match timeout(ANSWER + Duration::from_secs(WAIT), asked).await {
-        Ok(answered) => answered,
-        Err(_) => Err(ApiError::unavailable(
-            "primary_unavailable",
-            "it has not answered in time",
-        )),
-    }
+    let error: ApiError = match timeout(ANSWER + Duration::from_secs(wait), asked).await {
+        Ok(Ok(state)) => return Ok(state),
+        Ok(Err(error)) => error,
+        Err(_) => client.note_away("it has not answered in time"),
+    };
+    let at = at();
+    Err(match error.status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Unfit::Token { at, error },
+        StatusCode::NOT_FOUND => Unfit::NoPrimary { at },
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            let why = client.away().unwrap_or_else(|| error.to_string());
+            Unfit::Away { at, why }
+        }
+        _ => Unfit::Refused { at, error },
+    })
 }
 
 impl EdgeState {
     /// Whether this edge can serve what it has.
     pub fn check(&self, is_exposed: bool) -> Result<(), Unfit> {
+        if is_exposed && !self.authentication {
+            return Err(Unfit::Open);
+        }
         if minor(&self.version) != minor(env!("CARGO_PKG_VERSION")) {
             let theirs = self.version.clone();
             return Err(Unfit::Version { theirs });
         }
-        match is_exposed && !self.authentication {
-            true => Err(Unfit::Open),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -129,8 +138,8 @@ impl Following {
         admission: Admission,
         first: EdgeState,
         is_exposed: bool,
-    ) -> (Self, watch::Receiver<EdgeState>) {
-        let (told, seen) = watch::channel(first);
+    ) -> (Self, watch::Receiver<Heard>) {
+        let (told, seen) = watch::channel(Heard::now(first));
         let following = Self {
             client,
             admission,
@@ -141,7 +150,7 @@ impl Following {
     }
 
     /// For who hears of a block before it is told of here.
-    pub fn tips(&self) -> watch::Sender<EdgeState> {
+    pub fn tips(&self) -> watch::Sender<Heard> {
         self.told.clone()
     }
 
@@ -169,15 +178,10 @@ impl Following {
                         return unfit;
                     }
                 }
-                Err(error) => {
-                    if !error.status.is_server_error() {
-                        let url = self.client.url();
-                        tracing::warn!(
-                            "the primary at {url} does not tell this edge what changes: {error}"
-                        );
-                    }
-                    sleep(PAUSE).await;
-                }
+                // Nobody knows whether it is for long: who was let in goes on.
+                Err(Unfit::Away { .. }) => sleep(PAUSE).await,
+                // What it takes away would not be heard of here any more.
+                Err(unfit) => return unfit,
             }
         }
     }
@@ -187,6 +191,9 @@ impl Following {
         if primary.network != ours {
             let theirs = primary.network;
             return Some(Unfit::Network { theirs, ours });
+        }
+        if primary.log_id() != self.told.borrow().log_id() {
+            return Some(Unfit::OtherLog);
         }
         match primary.check(self.is_exposed) {
             Ok(()) => {}
@@ -198,7 +205,7 @@ impl Following {
         if is_news {
             self.admission.put_in_force(&primary).await;
         }
-        self.told.send_replace(primary);
+        self.told.send_replace(Heard::now(primary));
         None
     }
 }

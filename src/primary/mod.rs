@@ -27,5 +27,5 @@ mod state;
 
 pub use admission::Admission;
 pub use client::{PrimaryAnswer, PrimaryClient, Request, cookies};
-pub use following::{Following, Unfit, first};
-pub use state::{EdgeState, EdgeToken};
+pub use following::{Following, Unfit, ask_once, first};
+pub use state::{EdgeState, EdgeToken, Heard};

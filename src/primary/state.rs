@@ -1,7 +1,11 @@
 //! What an edge goes by, as the primary tells it.
 
+use std::ops::Deref;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use tokio::time::Instant;
 
 use crate::auth::Scope;
 use crate::reads::TipShape;
@@ -28,6 +32,35 @@ pub struct EdgeState {
     /// Which cursors are of this log: of each start the id, its first number, and the last number
     /// before it.
     pub starts: Vec<(String, u64, u64)>,
+}
+
+impl EdgeState {
+    /// Its first start, by which logs are told apart.
+    pub fn log_id(&self) -> &str {
+        self.starts.first().map_or("", |(id, _, _)| id)
+    }
+}
+
+/// What the primary told last.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub state: EdgeState,
+    pub at: Instant,
+}
+
+impl Heard {
+    pub fn now(state: EdgeState) -> Self {
+        let at = Instant::now();
+        Self { state, at }
+    }
+}
+
+impl Deref for Heard {
+    type Target = EdgeState;
+
+    fn deref(&self) -> &EdgeState {
+        &self.state
+    }
 }
 
 /// A token that is good now.

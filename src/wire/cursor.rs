@@ -46,11 +46,6 @@ pub fn read(starts: &Starts, text: &str) -> Result<u64, BadCursor> {
     }
 }
 
-/// The number in a cursor of whatever log.
-pub fn number(text: &str) -> Option<u64> {
-    Cursor::parse(text).map(|cursor| cursor.number)
-}
-
 impl<'a> Cursor<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (start, number) = text.rsplit_once('-')?;

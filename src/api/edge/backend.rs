@@ -1,24 +1,45 @@
 //! What the events of clients are answered with: by the primary.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::api::access::{Access, Caller, Cost};
 use crate::api::socket::{Admitted, Backend, Begun, Connected, OwnConsumers, Subscription};
 use crate::auth::{Credential, KeptCredential, Principal};
+use crate::bus::stream::PlacesTold;
 use crate::events::EventLog;
-use crate::primary::{Admission, EdgeState, PrimaryClient, Request};
+use crate::primary::{Admission, Heard, PrimaryClient, Request};
 use crate::wire::ApiError;
+
+/// A primary that was killed writes again when its lease has lapsed, after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 pub struct EdgeBackend {
     pub client: PrimaryClient,
     pub admission: Admission,
-    pub primary: watch::Receiver<EdgeState>,
+    pub primary: watch::Receiver<Heard>,
     pub log: Arc<EventLog>,
     pub access: Arc<Access>,
+    pub places: PlacesTold,
+}
+
+impl EdgeBackend {
+    /// The cursor of the last event of the stream.
+    pub fn head(&self) -> String {
+        self.log.encoder.cursor(self.log.head())
+    }
+
+    /// The number of a place that the primary names, once it is known to be one of the log that is
+    /// served here: the stream tells of a new start when its writer has come.
+    pub async fn place(&self, text: &str) -> Result<u64, ApiError> {
+        let told = timeout(PATIENCE, self.places.tell(text)).await;
+        told.ok().flatten().ok_or_else(unavailable)
+    }
 }
 
 impl Backend for EdgeBackend {
@@ -31,7 +52,12 @@ impl Backend for EdgeBackend {
         credential: Credential<'a>,
         at: &'a Caller,
     ) -> BoxFuture<'a, Result<(Principal, Option<Arc<KeptCredential>>), ApiError>> {
-        let may_ask = || self.access.take(at, Cost::Costly);
+        // That of a page is counted when it is wrong, as elsewhere.
+        let is_token = matches!(credential, Credential::Token(_));
+        let may_ask = move || match is_token {
+            true => self.access.take(at, Cost::Costly),
+            false => Ok(()),
+        };
         let admitted = self.admission.admit(credential, at.address(), may_ask);
         admitted.boxed()
     }
@@ -57,7 +83,10 @@ impl Backend for EdgeBackend {
                 request = request.shown_by(shown, &self.primary.borrow().cookie);
             }
             let request = request.on_behalf_of(client.caller.address());
-            self.client.ask(request).await
+            let begun: Begun = self.client.ask(request).await?;
+            // Numbers of another log are those of other events.
+            self.place(&begun.cursor).await?;
+            Ok(begun)
         };
         begin.boxed()
     }
@@ -65,6 +94,13 @@ impl Backend for EdgeBackend {
     fn consumers(&self) -> Result<&OwnConsumers, ApiError> {
         Err(at_primary())
     }
+}
+
+/// The stream has not what the primary names.
+pub fn unavailable() -> ApiError {
+    let message =
+        "The stream of this edge has not come to where its primary is; try again in a moment.";
+    ApiError::unavailable("primary_unavailable", message)
 }
 
 /// What an edge has not.

@@ -67,7 +67,13 @@ impl Judge for EdgeJudge {
                 None => self.first().await?,
             };
             if named.names_some() {
-                self.ask(after.as_deref()).await?;
+                // From the end on: what is behind a place in the past would be looked for.
+                let end = self.edge.backend.head();
+                match self.ask(Some(&end)).await {
+                    // It goes on without: of what is not watched nothing comes.
+                    Err(error) if error.code == "primary_unavailable" => {}
+                    asked => asked?,
+                }
             }
             Ok((named, number))
         };
@@ -93,21 +99,25 @@ impl EdgeJudge {
             // Of a start that the stream has not told of yet, or of no log that there is.
             Ok(_) | Err(BadCursor::Unknown) => {
                 self.ask(Some(text)).await?;
-                cursor::number(text).ok_or_else(ApiError::invalid_cursor)
+                self.edge.backend.place(text).await
             }
         }
     }
 
     /// The number before the first event that is kept.
     async fn first(&self) -> Result<u64, ApiError> {
-        let answer = self
-            .edge
-            .backend
-            .client
-            .send_own(Request::get("/edge"))
-            .await?;
-        let state: EdgeState = answer.read().await?;
-        cursor::number(&state.first).ok_or_else(|| ApiError::internal(&"no cursor of the primary"))
+        let asked = self.shown(Request::get("/edge"));
+        let state: EdgeState = self.edge.backend.client.ask(asked).await?;
+        self.edge.backend.place(&state.first).await
+    }
+
+    /// As the client asks.
+    fn shown(&self, request: Request) -> Request {
+        let request = request.on_behalf_of(self.client);
+        match &self.shown {
+            Some(shown) => request.shown_by(shown, &self.edge.backend.primary.borrow().cookie),
+            None => request,
+        }
     }
 
     fn query(&self, after: Option<&str>) -> String {
@@ -126,15 +136,8 @@ impl EdgeJudge {
 
     /// Reads one event at the primary.
     async fn ask(&self, after: Option<&str>) -> Result<(), ApiError> {
-        let mut request = Request::get(format!("/events?{}", self.query(after)));
-        if let Some(shown) = &self.shown {
-            request = request.shown_by(shown, &self.edge.backend.primary.borrow().cookie);
-        }
-        let asked = self
-            .edge
-            .backend
-            .client
-            .ask(request.on_behalf_of(self.client));
+        let request = Request::get(format!("/events?{}", self.query(after)));
+        let asked = self.edge.backend.client.ask(self.shown(request));
         let Page { .. } = asked.await?;
         Ok(())
     }

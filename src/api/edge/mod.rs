@@ -41,11 +41,11 @@ use super::rest::sent::Intake;
 use super::router::Router;
 use super::socket::{Parsing, SocketApi, SocketServices, Subscriptions};
 use super::{DispatchTask, Listening};
-use crate::bus::stream::StreamStatus;
+use crate::bus::stream::{PlacesTold, StreamStatus};
 use crate::config::{Config, Limits};
 use crate::events::{self, Dispatch, EventLog};
 use crate::limits::Places;
-use crate::primary::{Admission, EdgeState, PrimaryClient};
+use crate::primary::{Admission, Heard, PrimaryClient};
 use crate::reads::Threads;
 use crate::socketio;
 use backend::EdgeBackend;
@@ -56,8 +56,9 @@ pub struct EdgeParts {
     pub log: Arc<EventLog>,
     pub client: PrimaryClient,
     pub admission: Admission,
-    pub primary: watch::Receiver<EdgeState>,
+    pub primary: watch::Receiver<Heard>,
     pub stream: watch::Receiver<StreamStatus>,
+    pub places: PlacesTold,
     pub config: Arc<Config>,
     pub limits: watch::Receiver<Limits>,
     pub listening: Listening,
@@ -89,6 +90,7 @@ pub fn start_edge(parts: EdgeParts) -> (Arc<Router>, events::Handle, DispatchTas
         primary: parts.primary,
         log: log.clone(),
         access: access.clone(),
+        places: parts.places,
     });
     let subscriptions = Subscriptions {
         limits: limits.clone(),

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::StatusCode;
+use tokio::time::timeout_at;
 
-use super::backend::at_primary;
+use super::backend::{at_primary, unavailable};
 use super::judge::EdgeJudge;
 use super::services::EdgeServices;
 use crate::api::rest::event_stream::{self, StreamEvents};
@@ -16,8 +18,13 @@ use crate::api::rest::route::Route;
 use crate::api::rest::sent::Sent;
 use crate::api::rest::status::{self, Ready};
 use crate::auth::KeptCredential;
-use crate::wire::ApiError;
+use crate::wire::request::types::Wait;
+use crate::wire::{ApiError, cursor};
 
+/// Beside its waiting, for a page that neither Redis nor the primary has at hand.
+const LONGEST: Duration = Duration::from_secs(25);
+/// For what the primary has told of to come over the stream.
+const DUE: Duration = Duration::from_secs(3);
 const EVENTS: &str = "/events";
 const STREAM: &str = "/events/stream";
 const LIVE: &str = "/health/live";
@@ -47,7 +54,9 @@ impl EdgeServices {
                 }
                 let named = (asked.address.clone(), asked.descriptor.clone());
                 let events = self.events_for(named, shown, sent.caller_address());
-                events.events(asked, sent.asked).await?.answer
+                let by = sent.asked + asked.wait.map_or(Duration::ZERO, Wait::seconds) + LONGEST;
+                let answered = timeout_at(by, events.events(asked, sent.asked)).await;
+                answered.map_err(|_| unavailable())??.answer
             }
             STREAM => {
                 let asked: StreamEvents = sent.query()?;
@@ -104,12 +113,24 @@ impl EdgeServices {
         let stream = problem.map(|problem| format!("the stream is not read: {problem}"));
         let away = self.backend.client.away();
         let away = away.map(|why| format!("the primary is away: {why}"));
-        if let Some(reason) = stream.or(away) {
+        if let Some(reason) = stream.or(away).or_else(|| self.behind()) {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::new(status, "not_ready", reason));
         }
         let tip = self.backend.primary.borrow().tip.clone();
         Ok(respond::ok(&Ready::at(tip)).answer)
+    }
+
+    /// Why clients hear less than the primary has told us of.
+    fn behind(&self) -> Option<String> {
+        let (log, heard) = (&self.events.log, self.backend.primary.borrow());
+        let is_due = heard.at.elapsed() >= DUE;
+        let is_there = cursor::read(&log.encoder.starts(), &heard.cursor)
+            .is_ok_and(|number| number <= log.head());
+        (is_due && !is_there).then(|| {
+            let (theirs, ours) = (&heard.cursor, log.encoder.cursor(log.head()));
+            format!("the primary is at {theirs}, and the stream has come to {ours}: see bus in its /status")
+        })
     }
 
     async fn metrics(&self, sessions: usize) -> Result<Answer, ApiError> {

@@ -8,14 +8,18 @@ use hyper::header::{
     HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE, USER_AGENT, WWW_AUTHENTICATE,
 };
 use hyper::header::{AUTHORIZATION, VARY};
-use hyper::{HeaderMap, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
+use percent_encoding::percent_decode_str;
 
 use super::services::EdgeServices;
 use crate::api::access::Caller;
+use crate::api::credential;
 use crate::api::rest::body::{AnswerBody, PART_BYTES};
 use crate::api::rest::respond::{Answer, CURSOR};
 use crate::api::rest::sent::read_to_pass_on;
+use crate::api::rest::session;
 use crate::api::session::{Asking, PAGE_KEY};
+use crate::api::socket::Backend;
 use crate::primary::{self, PrimaryAnswer};
 use crate::wire::ApiError;
 
@@ -41,18 +45,30 @@ impl EdgeServices {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let uri = request.uri();
+        let (uri, asking) = (request.uri(), request.extensions().get::<Asking>().copied());
+        let is_foreign = asking.is_none_or(|asking| asking.foreign);
+        if request.method() == Method::POST && uri.path() == "/session" && is_foreign {
+            return Err(session::not_of_our_page());
+        }
+        if !is_plain(uri.path()) {
+            return Err(ApiError::no_such_route(uri.path()));
+        }
         let path = uri
             .path_and_query()
             .map_or("/", |it| it.as_str())
             .to_owned();
         let method = request.method().clone();
-        let is_secure = request
-            .extensions()
-            .get::<Asking>()
-            .is_some_and(|it| it.secure);
+        let is_secure = asking.is_some_and(|asking| asking.secure);
         let headers = self.told(request.headers());
-        let (bytes, held) = read_to_pass_on(&self.intake, request).await?;
+        // Who is not known takes no room of those who are.
+        let is_known = match request.body().is_end_stream() {
+            true => false,
+            false => {
+                let admitted = self.backend.admit(credential(request.headers()), caller);
+                admitted.await.is_ok()
+            }
+        };
+        let (bytes, held) = read_to_pass_on(&self.intake, is_known, request).await?;
         let passed = primary::Request {
             method,
             path,
@@ -62,7 +78,7 @@ impl EdgeServices {
         let answered = self
             .backend
             .client
-            .send(passed.on_behalf_of(caller.address()))
+            .pass(passed.on_behalf_of(caller.address()))
             .await;
         drop(held);
         self.back(answered?, is_secure)
@@ -72,7 +88,9 @@ impl EdgeServices {
         let mut told = HeaderMap::new();
         for name in TOLD {
             for value in headers.get_all(&name) {
-                told.append(name.clone(), value.clone());
+                let mut value = value.clone();
+                value.set_sensitive(name == AUTHORIZATION || name == PAGE_KEY);
+                told.append(name.clone(), value);
             }
         }
         // The router has left what may be ids of a session.
@@ -114,5 +132,34 @@ impl EdgeServices {
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         Ok(answer)
+    }
+}
+
+/// Whether a URL with this path asks for the same: no part of it is one that URLs leave out.
+fn is_plain(path: &str) -> bool {
+    let parts = path
+        .split('/')
+        .map(|part| percent_decode_str(part).decode_utf8_lossy());
+    !path.contains('\\') && parts.into_iter().all(|part| part != "." && part != "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_urls_shorten_is_not_passed_on() {
+        for (path, is) in [
+            ("/balance/abc", true),
+            ("/balance/", true),
+            ("/balance/a.b..c", true),
+            ("/balance/..", false),
+            ("/balance/%2e%2E", false),
+            ("/balance/.%2e/edge", false),
+            ("/balance/..\\edge", false),
+            ("/balance/.", false),
+        ] {
+            assert_eq!(is_plain(path), is, "{path}");
+        }
     }
 }

@@ -102,12 +102,7 @@ impl Sent {
         let (mut held, mut body) = (intake.budget.charge(), None);
         if !request.body().is_end_stream() {
             check_content_type(request.headers())?;
-            // Who is not known takes no room of those who are.
-            let body_bytes = intake.limits.borrow().body_bytes;
-            let limit = match principal.is_somebody() {
-                true => body_bytes,
-                false => body_bytes.min(UNCOUNTED),
-            };
+            let limit = body_limit(intake, principal.is_somebody());
             let bytes = read_in_time(limit, &mut held, request.into_body()).await?;
             body = Some(bytes).filter(|bytes| !bytes.0.is_empty());
         }
@@ -221,16 +216,26 @@ impl Drop for SentBytes {
     }
 }
 
+/// Who is not known takes no room of those who are.
+fn body_limit(intake: &Intake, is_known: bool) -> usize {
+    let body_bytes = intake.limits.borrow().body_bytes;
+    match is_known {
+        true => body_bytes,
+        false => body_bytes.min(UNCOUNTED),
+    }
+}
+
 /// The bytes of a body that is passed on to another daemon, and what they hold until they are sent.
 pub async fn read_to_pass_on<B>(
     intake: &Intake,
+    is_known: bool,
     request: Request<B>,
 ) -> Result<(Bytes, Charge), ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut held = intake.budget.charge();
-    let limit = intake.limits.borrow().body_bytes;
+    let limit = body_limit(intake, is_known);
     let bytes = read_in_time(limit, &mut held, request.into_body()).await?;
     Ok((Bytes::from_owner(bytes), held))
 }

@@ -79,6 +79,12 @@ pub struct PageSessions {
     pub cookie: SessionCookie,
 }
 
+/// Another page wants to log in.
+pub fn not_of_our_page() -> ApiError {
+    let message = "Only the daemon's own page, and pages of origins that server.allowed_origins names, may log in.";
+    ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+}
+
 /// `POST /session`. `count`: counts what it costs.
 pub async fn log_in(
     sessions: &PageSessions,
@@ -87,11 +93,7 @@ pub async fn log_in(
     count: impl FnOnce(&Principal) -> Result<(), ApiError>,
 ) -> Result<Reply<SessionShape>, ApiError> {
     if page.foreign {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "Only the daemon's own page, and pages of origins that server.allowed_origins names, may log in.",
-        ));
+        return Err(not_of_our_page());
     }
     // It is written down for the token, whose own limit that is: wrong ones of others keep it from
     // nothing.

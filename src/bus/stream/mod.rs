@@ -6,15 +6,17 @@
 //!    beyond our number waits until the stretch has come from the primary. What we have is skipped
 //!    by its number. So order is never broken and nothing is had twice, whatever becomes of Redis.
 //! 2. An entry is taken only if its cursor is of the log that the pointer's `starts` are of.
-//! 3. It is another log when its first start is another, or when our place is not of it (a copy of
-//!    the daemon's folder was put back, or a power loss took what we have had). Then the task ends:
-//!    nothing of the old log holds any more. A new stream of the same log is gone on with.
+//! 3. It is another log when its first start is another, or when our place, or one that a client was
+//!    told of, is not of it (a copy of the daemon's folder was put back, or a power loss took what
+//!    we have had). Then the task ends: nothing of the old log holds any more. A new stream of the
+//!    same log is gone on with.
 //! 4. A read waits while Redis and the primary are away. It fails only when the daemon has deleted
 //!    what follows, or when the task has ended.
 //! 5. Reads have a connection of their own, which nobody blocks.
 //!
 //! ```text
 //! place     what an entry, or a new pointer, means at the place where we are (pure)
+//! places    what clients were told of by the primary, beyond the stream's end
 //! entries   from what Redis or the primary answers to entries of a page
 //! commands  what is asked of Redis
 //! source    pages on demand
@@ -25,6 +27,7 @@
 mod commands;
 mod entries;
 mod place;
+mod places;
 mod source;
 mod status;
 mod tail;
@@ -40,6 +43,7 @@ use super::keys::Keys;
 use crate::config::BusUrl;
 use crate::wire::EventEncoder;
 
+pub use places::PlacesTold;
 pub use source::StreamSource;
 pub use status::{StreamState, StreamStatus};
 pub use tail::Tail;
@@ -102,6 +106,8 @@ pub struct Begun {
     pub source: StreamSource,
     pub encoder: EventEncoder,
     pub head: watch::Receiver<u64>,
+    /// For what the primary tells of beyond the stream's end.
+    pub places: PlacesTold,
     /// To be run; everything else ends with it.
     pub tail: Tail,
 }

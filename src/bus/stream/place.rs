@@ -90,6 +90,9 @@ impl Place {
             return Ok(Pointed::Ours);
         }
         let starts = read_starts(&pointer, &self.pointer.network)?;
+        if is_older(&starts, &self.starts) {
+            return Err(Problem::WentBack);
+        }
         let (start, number) = self.starts.cursor(self.number);
         if log_id(&starts) != log_id(&self.starts) || !starts.knows(start, number) {
             return Ok(Pointed::OtherLog);
@@ -118,6 +121,13 @@ impl Place {
     pub fn come_to(&mut self, number: u64) {
         self.number = self.number.max(number);
     }
+}
+
+/// Whether starts that we know are missing at the end: a copy of the daemon's folder would have one
+/// of its own there, so it is Redis that has lost what was written last.
+fn is_older(found: &Starts, known: &Starts) -> bool {
+    let same = found.parts().zip(known.parts()).all(|(a, b)| a == b);
+    same && found.parts().count() < known.parts().count()
 }
 
 fn read_starts(pointer: &Pointer, network: &str) -> Result<Starts, Problem> {

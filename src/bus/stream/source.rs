@@ -21,6 +21,8 @@ use crate::wire::{LogStarts, cursor};
 
 /// Entries asked for at a time: one may be long.
 const STEP: usize = 100;
+/// Reads at a time: one that waits for an absent primary keeps its turn meanwhile.
+const READS: usize = 64;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,6 +56,10 @@ pub struct StreamSource {
 }
 
 impl Source for StreamSource {
+    fn reads(&self) -> usize {
+        READS
+    }
+
     fn read(&self, after: u64) -> BoxFuture<'static, Result<Page, PageError>> {
         let source = self.clone();
         async move {
@@ -84,7 +90,8 @@ impl StreamSource {
             match self.of_primary(after, head).await {
                 Ok(page) if page.next > after => return Ok(page),
                 Ok(_) => {}
-                Err(OlderError::Expired) => return Err(PageError::Expired),
+                // Why says the primary, to whoever is answered then.
+                Err(OlderError::Expired | OlderError::Unknown) => return Err(PageError::Expired),
                 Err(cause) => tracing::debug!(after, %cause, "not read from the primary"),
             }
             tokio::time::sleep(PAUSE).await;

@@ -12,6 +12,7 @@ use super::super::problem::Problem;
 use super::commands::{self, Raw};
 use super::entries::{of_primary, of_stream};
 use super::place::{Next, Place, Pointed};
+use super::places::PlacesTold;
 use super::source::{Known, KnownStarts, StreamSource};
 use super::{Begun, OlderError, Stream, StreamEnd};
 use crate::events::{EventLog, LogEntry, Page};
@@ -31,6 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Follows the stream of one log.
 pub struct Tail {
     source: StreamSource,
+    places: PlacesTold,
     known: watch::Sender<Known>,
     head: watch::Sender<u64>,
     place: Place,
@@ -66,6 +68,7 @@ impl Stream {
         });
         let (head, head_now) = watch::channel(place.number());
         let ended = CancellationToken::new();
+        let places = PlacesTold::new(known_now.clone());
         let source = StreamSource {
             redis: self.redis.clone(),
             network: self.network,
@@ -81,8 +84,10 @@ impl Stream {
             source: source.clone(),
             encoder: EventEncoder::new(KnownStarts(known_now), self.network),
             head: head_now,
+            places: places.clone(),
             tail: Tail {
                 source,
+                places,
                 known,
                 head,
                 place,
@@ -165,6 +170,10 @@ impl Tail {
                 }
                 is_news
             });
+            // Behind that: whoever is told of a place meanwhile looks at these starts.
+            if !self.places.are_of(starts) {
+                return Ok(Pointed::OtherLog);
+            }
         }
         Ok(pointed)
     }
