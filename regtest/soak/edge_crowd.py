@@ -101,6 +101,7 @@ class Listener(Client):
                 handle_sigint=False,
             )
             self.sio.on("connect", self.connect)
+            self.sio.on("connect_error", self.not_connected)
             self.sio.on("*", self.try_hear)
             try:
                 await self.sio.connect(url, transports=[self.transport], wait_timeout=10)
@@ -108,6 +109,12 @@ class Listener(Client):
             finally:
                 # The library may still try to come back.
                 await self.sio.shutdown()
+
+    def not_connected(self, data):
+        code = data["data"]["code"] if isinstance(data, dict) and "data" in data else "no server"
+        self.crowd.refusals[code] += 1
+        if code != "no server" and code not in PASSES:
+            self.fault(f"refused with {data}")
 
     async def leave(self):
         if self.sio is not None and self.sio.connected:

@@ -6,11 +6,15 @@ says which parts of the whole it needs for itself, so that others may begin mean
 
 import contextlib
 import signal
+import time
 
 import payments
 from edge_check import Log
 from edge_parts import copy
 from process import Failure, wait_until
+
+"""Longer than a client is taken for one that follows."""
+LONG_STALL = 6.0
 
 
 def edge_kill(soak):
@@ -90,11 +94,13 @@ def stream_trimmed(soak):
     yield
     soak.world.ledger.refresh()
     payments.flood(soak.world)
+    begin = time.monotonic()
     with contextlib.suppress(Failure):
         n = soak.redis.master.ask("HGET", soak.key, "current")
         soak.redis.master.ask("XTRIM", f"{soak.key}:{n}", "MAXLEN", soak.random.randrange(1, 20))
     yield
     edge.process.child.send_signal(signal.SIGCONT)
+    time.sleep(max(0, begin + LONG_STALL - time.monotonic()))
     soak.slow.flow()
 
 
@@ -103,6 +109,12 @@ def primary_kill(soak):
     keep_copy(soak)
     yield
     soak.primary.start()
+
+
+def primary_freeze(soak):
+    soak.primary.process.child.send_signal(signal.SIGSTOP)
+    yield
+    soak.primary.process.child.send_signal(signal.SIGCONT)
 
 
 def primary_terminate(soak):
@@ -162,6 +174,7 @@ TROUBLES = {
     replica_promoted: ("redis",),
     stream_trimmed: ("redis", "edge", "slow"),
     primary_kill: ("primary",),
+    primary_freeze: ("primary",),
     primary_terminate: ("primary",),
     primary_restored: ("primary",),
     balancer_restart: ("balancer",),
