@@ -35,7 +35,7 @@ step "a short soak: random operations with lost messages, compared with the node
 regtest/soak/run.sh --bin "$CARGO_TARGET_DIR/debug/satwatch" --seed 7 --steps 60 --drop 0.1
 
 step "a short soak of edges: they, Redis, its replica and the primary are killed beside clients"
-regtest/soak/edges.sh --bin "$CARGO_TARGET_DIR/debug/satwatch" --seed 5 --steps 25 --without primary_restored
+regtest/soak/edges.sh --bin "$CARGO_TARGET_DIR/debug/satwatch" --seed 5 --steps 28
 
 step "tests, and beside them the demo: pings, a kill -9 of the daemon, a restart of the node"
 log=$(mktemp)

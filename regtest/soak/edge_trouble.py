@@ -125,9 +125,10 @@ def primary_terminate(soak):
 
 
 def keep_copy(soak):
-    """To be put back at some time."""
+    """To be put back when there is a newer one."""
     if soak.random.random() < 0.6:
-        copy(soak.primary.folder / "store", soak.kept)
+        copy(soak.newest, soak.kept)
+        copy(soak.primary.folder / "store", soak.newest)
 
 
 def primary_restored(soak):

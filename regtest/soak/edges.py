@@ -81,7 +81,8 @@ class Soak:
         self.node = Node(options.bitcoind, folder / "node")
         self.redis = RedisPair(folder / "redis")
         bus = f"redis://127.0.0.1:{self.redis.master.port}"
-        self.key, self.kept = "{satwatch:regtest}", folder / "kept"
+        self.key = "{satwatch:regtest}"
+        self.kept, self.newest = folder / "kept", folder / "newest"
         settings = {
             "bitcoind.rpc_url": f"http://127.0.0.1:{self.node.rpc_port}",
             "bitcoind.cookie_file": str(self.node.cookie_file),
@@ -122,7 +123,8 @@ class Soak:
             lambda: all(self.primary.get(path)["coverage"]["complete"] for path in paths),
         )
         self.primary.terminate()
-        copy(self.primary.folder / "store", self.kept)
+        for target in (self.kept, self.newest):
+            copy(self.primary.folder / "store", target)
         self.primary.start()
         self.logs = [Log().read(self.primary)]
         for part in (*self.edges, self.balancer):
