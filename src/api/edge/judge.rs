@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::backend::unavailable;
 use super::services::EdgeServices;
 use crate::api::rest::events::{Judge, Named};
 use crate::auth::KeptCredential;
@@ -69,9 +70,9 @@ impl Judge for EdgeJudge {
             if named.names_some() {
                 // From the end on: what is behind a place in the past would be looked for.
                 let end = self.edge.backend.head();
-                match self.ask(Some(&end)).await {
+                match self.ask_ours(&end).await {
                     // It goes on without: of what is not watched nothing comes.
-                    Err(error) if error.code == "primary_unavailable" => {}
+                    Err(_) if self.edge.backend.client.away().is_some() => {}
                     asked => asked?,
                 }
             }
@@ -84,7 +85,7 @@ impl Judge for EdgeJudge {
         let cursor = self.edge.events.log.encoder.cursor(number);
         let ask = async move {
             let kept = || ApiError::internal(&"events that are kept were not found");
-            self.ask(Some(&cursor)).await.err().unwrap_or_else(kept)
+            self.ask_ours(&cursor).await.err().unwrap_or_else(kept)
         };
         ask.boxed()
     }
@@ -118,6 +119,16 @@ impl EdgeJudge {
             Some(shown) => request.shown_by(shown, &self.edge.backend.primary.borrow().cookie),
             None => request,
         }
+    }
+
+    /// Reads behind a place of the edge's log. Where the primary does not know that, the edge is
+    /// about to begin anew, and the client's own cursor may be good all the same.
+    async fn ask_ours(&self, cursor: &str) -> Result<(), ApiError> {
+        let asked = self.ask(Some(cursor)).await;
+        asked.map_err(|error| match error.code {
+            "cursor_unknown" => unavailable(),
+            _ => error,
+        })
     }
 
     fn query(&self, after: Option<&str>) -> String {

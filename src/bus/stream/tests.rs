@@ -95,6 +95,10 @@ fn it_is_our_log_while_our_place_is_of_it() {
     let copy = r#"[["a",0,0],["d",31,30]]"#;
     assert_eq!(pointed("a-30", copy), (Ok(Pointed::Ours), 2));
     assert_eq!(pointed("a-31", copy), (Ok(Pointed::OtherLog), 1));
+    // A replica that was behind became the master.
+    let older = r#"[["a",0,0]]"#;
+    assert_eq!(pointed("b-80", older), (Err(Problem::WentBack), 1));
+    assert_eq!(pointed("a-30", older), (Err(Problem::WentBack), 1));
     let other = r#"[["z",0,0]]"#;
     assert_eq!(pointed("a-0", other), (Ok(Pointed::OtherLog), 1));
     assert!(matches!(
