@@ -286,15 +286,14 @@ class Soak:
             time.sleep(0.3)
 
     def begun_anew(self):
-        """Edges that took the log for another one more often than the primary was put back."""
+        """Edges that took the log for another one although the primary was never put back."""
+        if len(self.logs) > 1:
+            return []
         found = []
         for part in self.edges:
             texts = [path.read_text(errors="replace") for path in part.folder.glob("log.*")]
-            times = sum(text.count("the stream is of another log now") for text in texts)
-            if times >= len(self.logs):
-                found.append(
-                    f"{part.folder.name} began anew {times} times, the primary was put back {len(self.logs) - 1} times"
-                )
+            if any("the stream is of another log now" in text for text in texts):
+                found.append(f"{part.folder.name} began anew, and the log has always been the same")
         return found
 
     def delivered(self):
