@@ -3,8 +3,8 @@
 //! A page is read once for everybody who wants it, each event in it is encoded once, when the first
 //! one wants it, and the places of each topic in it are known, so that a reader finds its own
 //! events without walking over those of others. The newest page is read by dispatch right behind
-//! the commit; older ones are read off the runtime, at most [`Source::reads`] at a time. What the cache
-//! holds is bounded in bytes. Where the log is kept is its [`Source`]'s to know.
+//! the commit; older ones are read off the runtime, at most [`Source::reads`] at a time. What the
+//! cache holds is bounded in bytes. Where the log is kept is its [`Source`]'s to know.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -198,6 +198,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "webhooks",
             "bus::BusState",
             "bus::BusStatus",
+            "bus::stream::PlacesTold",
             "bus::stream::StreamStatus",
             "primary",
             "server::Peer",

@@ -6,10 +6,10 @@
 //!    beyond our number waits until the stretch has come from the primary. What we have is skipped
 //!    by its number. So order is never broken and nothing is had twice, whatever becomes of Redis.
 //! 2. An entry is taken only if its cursor is of the log that the pointer's `starts` are of.
-//! 3. It is another log when its first start is another, or when our place, or one that a client was
-//!    told of, is not of it (a copy of the daemon's folder was put back, or a power loss took what
-//!    we have had). Then the task ends: nothing of the old log holds any more. A new stream of the
-//!    same log is gone on with.
+//! 3. It is another log when its first start is another, or when our place, or one that a client
+//!    was told of, is not of it (a copy of the daemon's folder was put back, or a power loss took
+//!    what we have had). Then the task ends: nothing of the old log holds any more. A new stream of
+//!    the same log is gone on with.
 //! 4. A read waits while Redis and the primary are away. It fails only when the daemon has deleted
 //!    what follows, or when the task has ended.
 //! 5. Reads have a connection of their own, which nobody blocks.

@@ -1,4 +1,4 @@
-//! Places of the log that clients were told of by the primary, which may be beyond the stream's end.
+//! Places of the log that clients were told of by the primary; they may be beyond the stream's end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
