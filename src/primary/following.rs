@@ -170,6 +170,7 @@ impl Following {
     }
 
     async fn follow(&self) -> Unfit {
+        let mut is_shut_out = false;
         loop {
             let revision = self.told.borrow().revision.clone();
             match ask(&self.client, Some(&revision)).await {
@@ -177,7 +178,10 @@ impl Following {
                     if let Some(unfit) = self.take(primary).await {
                         return unfit;
                     }
+                    is_shut_out = false;
                 }
+                // So a poll ends, too, over which the primary has begun or ceased to want tokens.
+                Err(Unfit::Token { .. }) if !is_shut_out => is_shut_out = true,
                 // Nobody knows whether it is for long: who was let in goes on.
                 Err(Unfit::Away { .. }) => sleep(PAUSE).await,
                 // What it takes away would not be heard of here any more.
