@@ -166,6 +166,21 @@ impl Client {
             .collect()
     }
 
+    /// All events up to now, in order.
+    pub fn heard(&self) -> Vec<(String, Value)> {
+        let state = self.heard.state.lock();
+        state
+            .expect("no test panics while holding it")
+            .events
+            .clone()
+    }
+
+    /// Whether the daemon has ended this connection.
+    pub fn is_closed(&self) -> bool {
+        let state = self.heard.state.lock();
+        state.expect("no test panics while holding it").closed
+    }
+
     /// The names of all events up to now.
     pub fn names(&self) -> BTreeSet<String> {
         let state = self

@@ -1,4 +1,4 @@
-//! The daemon as a child process, and requests to it.
+//! The daemon, or an edge of one, as a child process, and requests to it.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,14 +9,19 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Node, http, tls, wait_until};
+use super::{Node, RedisServer, http, tls, wait_until};
 
 /// After SIGTERM it is given so long until it is killed: the five seconds that it promises, and
 /// those in which this machine may be busy.
 const STOP_TIME: Duration = Duration::from_secs(8);
 
 /// A running daemon with a store of its own. Dropping it ends the process and removes the store.
+///
+/// An edge (`satwatch edge`) is one without a store: everything here that asks over HTTP is for
+/// both.
 pub struct Daemon {
+    /// `run` or `edge`.
+    word: &'static str,
     folder: TempDir,
     settings: Vec<(String, String)>,
     /// What runs it, with arguments: nothing as a rule.
@@ -55,35 +60,43 @@ impl Daemon {
 
     /// The same as an argument of another program, such as `prlimit`.
     pub fn launched_by(runner: &[&str], node: &Node, settings: &[(&str, &str)]) -> Self {
+        let (url, cookie) = (node.rpc_url(), node.cookie_file().display().to_string());
+        let of_node = [
+            ("bitcoind.rpc_url", &*url),
+            ("bitcoind.cookie_file", &cookie),
+        ];
+        let mut daemon = Self::prepared("run", &[&of_node, settings].concat());
+        daemon.runner = runner.iter().map(|word| (*word).to_owned()).collect();
+        let store = daemon.store().display().to_string();
+        daemon.settings.insert(0, ("store.path".to_owned(), store));
+        daemon.launch();
+        daemon
+    }
+
+    /// An edge of the primary at this URL, not started.
+    pub fn edge(primary: &str, redis: &RedisServer, settings: &[(&str, &str)]) -> Self {
+        let bus = redis.url();
+        let of_edge = [("edge.upstream", primary), ("bus.url", &bus)];
+        Self::prepared("edge", &[&of_edge, settings].concat())
+    }
+
+    /// Not started. Of two settings with the same name the later one holds.
+    fn prepared(word: &'static str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("satwatch-daemon-")
             .tempdir()
             .expect("a temporary folder can be made");
-        let store = folder.path().join("store").display().to_string();
-        let mut all = vec![
-            (String::from("server.listen"), String::from("127.0.0.1:0")),
-            (String::from("log.level"), String::from("debug")),
-            (String::from("store.path"), store),
-            (String::from("bitcoind.rpc_url"), node.rpc_url()),
-            (
-                String::from("bitcoind.cookie_file"),
-                node.cookie_file().display().to_string(),
-            ),
-        ];
-        all.extend(
-            settings
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        let mut daemon = Self {
+        let always = [("server.listen", "127.0.0.1:0"), ("log.level", "debug")];
+        let all = always.iter().chain(settings);
+        let all = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self {
+            word,
             folder,
-            settings: all,
-            runner: runner.iter().map(|word| (*word).to_owned()).collect(),
+            settings: all.collect(),
+            runner: Vec::new(),
             process: None,
             address: String::new(),
-        };
-        daemon.launch();
-        daemon
+        }
     }
 
     /// Starts it again on its store, waiting for nothing.
@@ -100,6 +113,11 @@ impl Daemon {
 
     fn launch(&mut self) {
         self.begin();
+        self.wait_listening();
+    }
+
+    /// Waits until its log names the address.
+    pub fn wait_listening(&mut self) {
         self.address = wait_until("the log line that names the address", || {
             if let Some(status) = self.exited() {
                 panic!(
@@ -190,10 +208,10 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
-        self.command_of(&["run"])
+        self.command_of(&[self.word])
     }
 
-    /// The binary with its settings and other words than `run`.
+    /// The binary with its settings and other words.
     pub fn command_of(&self, arguments: &[&str]) -> Command {
         let words: Vec<&str> = self
             .runner
@@ -236,8 +254,19 @@ impl Daemon {
 
     /// Changes a setting for its next start.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.settings.retain(|(known, _)| known != name);
+        self.unset(name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes a setting away for its next start.
+    pub fn unset(&mut self, name: &str) {
+        self.settings.retain(|(known, _)| known != name);
+    }
+
+    /// Has the port that it picked for its next starts, too.
+    pub fn keep_port(&mut self) {
+        let address = self.address.clone();
+        self.set("server.listen", &address);
     }
 
     /// `settings.toml`, which it reads at its start if it is there, and after [`Self::hang_up`].

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Node     regtest bitcoind in a temporary folder, with a wallet      (node.rs)
-//! Daemon   the built `satwatch`, listening on a port that it picked   (daemon.rs)
+//! Daemon   the built `satwatch`, or an edge of one, on a port that it picked (daemon.rs)
 //! Client   Socket.IO over a bare WebSocket, for what tests look at    (client.rs)
 //! Program  a script in another language, its output line by line      (program.rs)
 //! Feed     a line between both that loses ZMQ messages                (feed.rs)

@@ -124,6 +124,8 @@ const ADVICE: &[(&str, By)] = &[
     ("send the header Authorization: Bearer <token>", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
     ("Send it as satwatch token new printed it", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
     ("come back with one", Test("stock_clients_come_in_with_a_token_and_leave_with_it")),
+    ("see bus in its /status", Test("a_stream_that_stays_behind_is_told_by_the_edge_and_its_cause_by_the_primary")),
+    ("Ask that one, or follow addresses here", Test("wallets_and_blocks_are_followed_at_an_edge_and_consumers_at_the_primary")),
     ("Send the public descriptor, with extended public keys (xpub)", DESCRIPTOR),
     ("The descriptor is empty; send one, such as wpkh(xpub…/<0;1>/*)", DESCRIPTOR),
     ("send one that is shorter", DESCRIPTOR),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::common::{COIN, Daemon, Node, RedisServer, wait_until};
 
-const KEY: &str = "{satwatch:regtest}";
+pub const KEY: &str = "{satwatch:regtest}";
 /// What a stream is compared by: number, name, subject, cursor, data.
 type Told = (u64, String, String, String, Value);
 
@@ -26,7 +26,7 @@ fn status(daemon: &Daemon) -> Value {
 }
 
 /// Waits until all of the log is written.
-fn caught_up(daemon: &Daemon) -> Value {
+pub fn caught_up(daemon: &Daemon) -> Value {
     wait_until("the stream follows the log", || {
         let bus = status(daemon);
         (bus["state"] == "writing" && bus["lag"] == 0).then_some(bus)

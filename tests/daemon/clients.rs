@@ -17,7 +17,7 @@ use crate::common::{COIN, DEADLINE, Daemon, Node, Program, repository, wait_unti
 const EXAMPLE_ADDRESS: &str = "n43gfthwVPBopwaTMjmpMAT4Nqzf95NKcy";
 
 /// An example of the specification as it stands but for address and port.
-fn example(name: &str, address: &str, port: u16) -> String {
+pub fn example(name: &str, address: &str, port: u16) -> String {
     let text = std::fs::read_to_string(repository().join("tests/clients").join(name))
         .expect("the example is in the repository");
     let changed = text
@@ -32,7 +32,12 @@ fn example(name: &str, address: &str, port: u16) -> String {
 
 /// Pays until the example has printed a change of the balance; nothing is mined, so what it prints
 /// is unconfirmed.
-fn prints_an_unconfirmed_payment(node: &Node, daemon: &Daemon, address: &str, program: &Program) {
+pub fn prints_an_unconfirmed_payment(
+    node: &Node,
+    daemon: &Daemon,
+    address: &str,
+    program: &Program,
+) {
     program.line("that it is connected", |line| {
         line.contains("Connected to SPV server").then_some(())
     });

@@ -9,25 +9,25 @@ use crate::common::{COIN, DEADLINE, Daemon, Node};
 
 /// One event of a stream; of a sign of life only the id is there.
 #[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: Option<String>,
-    name: String,
-    data: Value,
+pub struct Event {
+    pub id: Option<String>,
+    pub name: String,
+    pub data: Value,
 }
 
 /// A stream that is open. What it says next is waited for.
-struct Stream {
+pub struct Stream {
     reader: BufReader<TcpStream>,
     /// What has come and was not looked at.
     text: String,
 }
 
 impl Stream {
-    fn open(daemon: &Daemon, query: &str) -> Self {
+    pub fn open(daemon: &Daemon, query: &str) -> Self {
         Self::with(daemon, query, &[])
     }
 
-    fn with(daemon: &Daemon, query: &str, headers: &[(&str, &str)]) -> Self {
+    pub fn with(daemon: &Daemon, query: &str, headers: &[(&str, &str)]) -> Self {
         let (head, stream) = Self::ask(daemon, query, headers);
         assert!(head.starts_with("http/1.1 200"), "{head}");
         assert!(
@@ -38,7 +38,7 @@ impl Stream {
     }
 
     /// The head of the answer, in small letters.
-    fn ask(daemon: &Daemon, query: &str, headers: &[(&str, &str)]) -> (String, Self) {
+    pub fn ask(daemon: &Daemon, query: &str, headers: &[(&str, &str)]) -> (String, Self) {
         let port = daemon.port();
         let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         let wait = stream.set_read_timeout(Some(DEADLINE));
@@ -62,7 +62,7 @@ impl Stream {
     }
 
     /// What comes next; nothing when the answer has ended as it should.
-    fn next_or_end(&mut self) -> Option<Event> {
+    pub fn next_or_end(&mut self) -> Option<Event> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (read(event), rest.to_owned());
@@ -88,7 +88,7 @@ impl Stream {
     }
 
     /// The next event of the log.
-    fn event(&mut self) -> Event {
+    pub fn event(&mut self) -> Event {
         loop {
             let event = self.next();
             if !event.name.is_empty() {
@@ -117,7 +117,7 @@ impl Stream {
     }
 
     /// The last word of a stream: why it ended.
-    fn refusal(&mut self) -> Value {
+    pub fn refusal(&mut self) -> Value {
         let refusal = self.event();
         assert_eq!((&*refusal.name, &refusal.id), ("satwatch_error", &None));
         assert_eq!(self.next_or_end(), None, "it ends with that");

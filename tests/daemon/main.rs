@@ -24,6 +24,7 @@ mod cursors;
 mod descriptors;
 mod doctor;
 mod documents;
+mod edge;
 mod event_stream;
 mod feed;
 mod history;

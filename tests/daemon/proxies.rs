@@ -1,4 +1,5 @@
-//! The daemon behind nginx, Caddy and HAProxy, with the lines of `contrib/proxy`.
+//! The daemon behind nginx, Caddy and HAProxy, with the lines of `contrib/proxy`. What is behind
+//! both with several edges: `edge/balanced.rs`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -19,11 +20,11 @@ use crate::common::daemon::request;
 use crate::common::node::free_port;
 use crate::common::{Answer, COIN, Daemon, Node, repository, wait_until};
 
-const HOST: &str = "satwatch.example";
+pub const HOST: &str = "satwatch.example";
 
 /// A running proxy. Dropping it ends the process and removes its folder.
-struct Proxy {
-    port: u16,
+pub struct Proxy {
+    pub port: u16,
     process: Child,
     folder: TempDir,
 }
@@ -69,6 +70,12 @@ impl Proxy {
         Self::nginx_with(&ours("nginx.conf", daemon, &changes))
     }
 
+    /// Before these edges, with `changes` of our lines.
+    pub fn nginx_edges(edges: &[u16], changes: &[(&str, &str)]) -> Self {
+        let changes = [&[("listen 80;", "listen PORT;")], changes].concat();
+        Self::nginx_with(&ours_of("edges-nginx.conf", edges, &changes))
+    }
+
     fn nginx_with(servers: &str) -> Self {
         let write = |folder: &Path, port: u16| {
             let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -105,7 +112,16 @@ impl Proxy {
 
     fn haproxy(daemon: u16, changes: &[(&str, &str)]) -> Self {
         let changes = [&[("bind :80 ", "bind PORT ")], changes].concat();
-        let text = ours("haproxy.cfg", daemon, &changes);
+        Self::haproxy_with(&ours("haproxy.cfg", daemon, &changes))
+    }
+
+    /// Before these edges.
+    pub fn haproxy_edges(edges: &[u16]) -> Self {
+        let changes = [("bind :80 ", "bind PORT ")];
+        Self::haproxy_with(&ours_of("edges-haproxy.cfg", edges, &changes))
+    }
+
+    fn haproxy_with(text: &str) -> Self {
         let write = |folder: &Path, port: u16| {
             let text = text.replace("bind PORT ", &format!("bind 127.0.0.1:{port} "));
             fs::write(folder.join("haproxy.cfg"), text).expect("the folder is ours");
@@ -116,11 +132,17 @@ impl Proxy {
         })
     }
 
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("{HOST}:{}", self.port)
     }
 
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let host = self.host();
         let headers = [&[("Host", host.as_str())], headers].concat();
         let url = format!("http://127.0.0.1:{}{path}", self.port);
@@ -128,7 +150,7 @@ impl Proxy {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], "")
     }
 
@@ -149,10 +171,33 @@ impl Drop for Proxy {
 
 /// A file of `contrib/proxy`, in which each of `changes` and the daemon's address are found.
 fn ours(name: &str, daemon: u16, changes: &[(&str, &str)]) -> String {
+    let daemon = format!("127.0.0.1:{daemon}");
+    changed(
+        name,
+        &[&[("127.0.0.1:5005", daemon.as_str())], changes].concat(),
+    )
+}
+
+/// The same of a file that has the addresses of edges.
+fn ours_of(name: &str, edges: &[u16], changes: &[(&str, &str)]) -> String {
+    let ports = (5006..).zip(edges);
+    let ports: Vec<_> = ports
+        .map(|(theirs, port)| {
+            let edge = format!("127.0.0.1:{port}");
+            (format!("127.0.0.1:{theirs} "), edge + " ")
+        })
+        .collect();
+    let ports = ports.iter().map(|(from, to)| (from.as_str(), to.as_str()));
+    changed(
+        name,
+        &ports.chain(changes.iter().copied()).collect::<Vec<_>>(),
+    )
+}
+
+fn changed(name: &str, changes: &[(&str, &str)]) -> String {
     let path = repository().join("contrib/proxy").join(name);
     let mut text = fs::read_to_string(path).expect("it is in the repository");
-    let daemon = format!("127.0.0.1:{daemon}");
-    for (from, to) in [&[("127.0.0.1:5005", daemon.as_str())], changes].concat() {
+    for (from, to) in changes {
         assert!(text.contains(from), "{name} has no {from:?}");
         text = text.replace(from, to);
     }
