@@ -26,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unfit {
     #[error("the primary at {at} does not let this edge in: {} {}", error.message, Remedy::NameEdgeToken)]
-    Token { at: String, error: ApiError },
+    Token { at: String, error: Box<ApiError> },
     /// Also an edge.
     #[error(
         "what answers at {at} is no primary of this version: {}",
@@ -36,7 +36,7 @@ pub enum Unfit {
     #[error("the primary at {at} is away: {why}: {}", Remedy::NameUpstream)]
     Away { at: String, why: String },
     #[error("the primary at {at} refuses: {error}")]
-    Refused { at: String, error: ApiError },
+    Refused { at: String, error: Box<ApiError> },
     #[error("the primary has version {theirs}, and this edge {}: {}", env!("CARGO_PKG_VERSION"), Remedy::SameVersion)]
     Version { theirs: String },
     #[error(
@@ -101,8 +101,8 @@ async fn ask(client: &PrimaryClient, after: Option<&str>) -> Result<EdgeState, U
         Ok(Err(error)) => error,
         Err(_) => client.note_away("it has not answered in time"),
     };
-    let at = at();
-    Err(match error.status {
+    let (at, status, error) = (at(), error.status, Box::new(error));
+    Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Unfit::Token { at, error },
         StatusCode::NOT_FOUND => Unfit::NoPrimary { at },
         status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
