@@ -169,7 +169,7 @@ impl EventLog {
     }
 
     /// The log has come to this number.
-    pub(super) fn note_moment(&self, number: u64, now: Instant) {
+    pub fn note_moment(&self, number: u64, now: Instant) {
         let mut moments = lock(&self.moments);
         match moments.back_mut() {
             // The older moment stays: it is when the first of them was written.

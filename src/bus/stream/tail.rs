@@ -25,9 +25,20 @@ const BATCH: usize = 200;
 const WAIT: u64 = 1000;
 /// So often we look at what names the current stream.
 const LOOK: Duration = Duration::from_secs(1);
+/// So long after an outage what comes first is taken for what happened in it: its writer has to
+/// notice that Redis is back.
+const BACK: Duration = Duration::from_secs(15);
 /// Between two tries after failures.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The stream could not be read.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    since: Instant,
+    /// When it could again.
+    back: Option<Instant>,
+}
 
 /// Follows the stream of one log.
 pub struct Tail {
@@ -39,6 +50,7 @@ pub struct Tail {
     connection: Option<Connection>,
     looked: Instant,
     failures: u32,
+    outage: Option<Outage>,
     told: Arc<super::Told>,
     _ended: DropGuard,
 }
@@ -94,6 +106,7 @@ impl Stream {
                 connection: Some(redis),
                 looked: Instant::now(),
                 failures: 0,
+                outage: None,
                 told: self.told.clone(),
                 _ended: ended.drop_guard(),
             },
@@ -107,6 +120,18 @@ async fn pause(failures: &mut u32) {
     sleep(pause.min(LONGEST_PAUSE)).await;
 }
 
+impl Outage {
+    /// It can be read; nothing once that is so for a while.
+    fn reading(self) -> Option<Self> {
+        let back = self.back.unwrap_or_else(Instant::now);
+        let since = self.since;
+        (back.elapsed() < BACK).then_some(Self {
+            since,
+            back: Some(back),
+        })
+    }
+}
+
 impl Tail {
     /// Runs until the log is another one. `log`: made of what was begun with this.
     pub async fn run(mut self, log: &EventLog) -> StreamEnd {
@@ -115,11 +140,14 @@ impl Tail {
                 Ok(Pointed::OtherLog) => return StreamEnd::OtherLog,
                 Ok(Pointed::Ours) => {
                     self.failures = 0;
+                    self.outage = self.outage.and_then(Outage::reading);
                     let stream = self.source.redis.keys.stream(self.place.stream());
                     self.told.reading(stream, self.place.number());
                 }
                 Err(problem) => {
                     self.connection = None;
+                    let since = self.outage.map_or_else(Instant::now, |it| it.since);
+                    self.outage = Some(Outage { since, back: None });
                     self.told.waiting(&problem);
                     pause(&mut self.failures).await;
                 }
@@ -211,6 +239,10 @@ impl Tail {
     fn give(&mut self, entries: Vec<LogEntry>, next: u64, log: &EventLog) {
         if next > self.place.number() {
             log.keep(Page::new(self.place.number(), next, entries));
+            if let Some(outage) = self.outage.take() {
+                // Who has not heard of it since then is told that it lags.
+                log.note_moment(next, outage.since);
+            }
             self.place.come_to(next);
             self.head.send_replace(next);
         }

@@ -121,6 +121,10 @@ fn a_redis_that_goes_and_loses_all_or_nothing_takes_no_event_with_it() {
         world.redis.kill();
         not_ready(&edge, "the stream is not read: Redis cannot be reached");
         world.pay(&address);
+        if keeps {
+            // As long as it takes to lag.
+            thread::sleep(Duration::from_secs(6));
+        }
         // REST and new subscriptions know of it; the latter wait for what comes before.
         let balance = edge.balance(&address)["balance"].as_i64();
         assert_eq!(balance, world.primary.balance(&address)["balance"].as_i64());
@@ -133,6 +137,9 @@ fn a_redis_that_goes_and_loses_all_or_nothing_takes_no_event_with_it() {
         world.has_heard_all(&address, from, || heard(&client));
         world.has_heard_all(&address, from, || printed(&polling));
         world.has_heard_all(&address, late_from, || heard(&late));
+    }
+    for told in ["lagged", "caught_up"] {
+        client.event(told, |_| true);
     }
     assert_eq!(client.all("connected").len(), 1, "it is the same session");
 }
