@@ -146,8 +146,8 @@ async fn begin(
 ) -> Result<(Begun, EdgeState)> {
     let mut is_told = false;
     loop {
-        let begun = stream.begin().await;
         state.check(is_exposed)?;
+        let begun = stream.begin().await;
         if log_id(&begun.encoder.starts()) == Some(state.log_id()) {
             return Ok((begun, state));
         }
