@@ -34,13 +34,13 @@ mod access;
 mod browser;
 mod contract;
 mod descriptors;
-mod desk;
 mod edge;
 #[doc(hidden)]
 pub mod internals;
 mod monitoring;
 mod quotas;
 mod rest;
+mod role;
 mod router;
 mod scans;
 mod session;
@@ -81,7 +81,6 @@ use crate::wire::request::history;
 use crate::{auth, bitcoind, config, indexer, server, socketio, webhooks};
 use access::Access;
 use descriptors::Descriptors;
-use desk::Desk;
 use monitoring::Monitoring;
 use quotas::Quotas;
 use rest::audit::Auditor;
@@ -91,6 +90,7 @@ use rest::events::EventQueries;
 use rest::sent::Intake;
 use rest::session::PageSessions;
 use rest::status::Overview;
+use role::Role;
 use scans::Scans;
 use session::SessionCookie;
 use socket::{OwnConsumers, Parsing, SocketApi, SocketServices, StoreBackend, Subscriptions};
@@ -215,7 +215,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, Upkeep, DispatchTask), StoreE
     tokio::spawn(services.intake.access.clone().keep_telling(stop.clone()));
     let socketio = socketio::service(config, socket);
     let upkeep = Upkeep(services.clone());
-    let router = Arc::new(Router::new(Desk::Own(services), policy, socketio, hsts));
+    let router = Arc::new(Router::new(Role::Own(services), policy, socketio, hsts));
     Ok((router, upkeep, tokio::spawn(dispatch.run(stop))))
 }
 

@@ -14,7 +14,6 @@ use tokio::time::sleep;
 
 use crate::api::access::{Caller, Concerns, Cost};
 use crate::api::browser::{self, AllowedOrigin, OriginPolicy};
-use crate::api::desk::Desk;
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::event_stream;
@@ -23,6 +22,7 @@ use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{Mark, Route};
 use crate::api::rest::sent::{Found, Sent};
 use crate::api::rest::session::LoggedInOrOut;
+use crate::api::role::Role;
 use crate::api::session::Asking;
 use crate::api::socket::SocketApi;
 use crate::api::{credential, session};
@@ -61,7 +61,7 @@ struct Seen {
 
 /// Answers the requests of all clients.
 pub struct Router {
-    desk: Desk,
+    role: Role,
     policy: OriginPolicy,
     socketio: socketio::Service<SocketApi>,
     /// Seconds; 0 asks browsers for nothing.
@@ -70,13 +70,13 @@ pub struct Router {
 
 impl Router {
     pub(super) fn new(
-        desk: Desk,
+        role: Role,
         policy: OriginPolicy,
         socketio: socketio::Service<SocketApi>,
         hsts: u64,
     ) -> Self {
         Self {
-            desk,
+            role,
             policy,
             socketio,
             hsts,
@@ -107,7 +107,7 @@ impl Router {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let head = request.method() == Method::HEAD;
-        let access = self.desk.access();
+        let access = self.role.access();
         let client = access.client(peer.address.ip(), request.headers());
         let checked = self
             .policy
@@ -140,7 +140,7 @@ impl Router {
     ) {
         let foreign = browser::is_foreign(allowed, request.headers());
         let secure = over_tls || session::is_secure(request.headers());
-        let cookie = self.desk.cookie();
+        let cookie = self.role.cookie();
         cookie.reduce(request.headers_mut(), foreign);
         request.extensions_mut().insert(Asking { foreign, secure });
     }
@@ -169,7 +169,7 @@ impl Router {
                     route: None,
                     part: matched.part.clone(),
                     concerns: Concerns::default(),
-                    may_know: entrance == Entrance::Clients && !self.desk.backend().asks_who(),
+                    may_know: entrance == Entrance::Clients && !self.role.backend().asks_who(),
                     changed: true,
                 };
                 self.rest(matched, request, seen).await
@@ -186,7 +186,7 @@ impl Router {
         let query = request.uri().query().unwrap_or_default();
         let is_first = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name != "sid");
         if is_first {
-            let (access, caller) = (self.desk.access(), Caller::at(client));
+            let (access, caller) = (self.role.access(), Caller::at(client));
             if let Err(refusal) = access.take(&caller, Cost::Request) {
                 access.refused(&caller, "handshake", None, &refusal);
                 return respond::error(&refusal);
@@ -202,7 +202,7 @@ impl Router {
     {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
-        let log = &self.desk.events().log;
+        let log = &self.role.events().log;
         let is_event_source = event_stream::is_event_source(request.headers());
         let known = log.encoder.cursor(log.head());
         let answer = self.answer_route(&mut seen, matched, request).await;
@@ -233,12 +233,12 @@ impl Router {
     {
         let route = matched.route(request.method())?;
         seen.route = Some(route);
-        if let Desk::Edge(edge) = &self.desk
+        if let Role::Edge(edge) = &self.role
             && !edge.answers(route)
         {
             // The primary looks who asks, and logs what changes.
             (seen.may_know, seen.changed) = (false, false);
-            self.desk.access().take(&seen.caller, Cost::Request)?;
+            self.role.access().take(&seen.caller, Cost::Request)?;
             return edge.pass_on(&seen.caller, request).await;
         }
         // What is asked at `metrics.listen` needs no token.
@@ -252,12 +252,12 @@ impl Router {
             caller: seen.caller.clone(),
             concerns: seen.concerns.clone(),
         };
-        let sent = Sent::read(self.desk.intake(), route, found, request).await?;
+        let sent = Sent::read(self.role.intake(), route, found, request).await?;
         // The body may have taken long to come.
         check(needed, &principal)?;
-        let answering = match &self.desk {
-            Desk::Own(services) => route.answer(services.clone(), sent).boxed(),
-            Desk::Edge(edge) => edge.clone().answer(route, sent, shown).boxed(),
+        let answering = match &self.role {
+            Role::Own(services) => route.answer(services.clone(), sent).boxed(),
+            Role::Edge(edge) => edge.clone().answer(route, sent, shown).boxed(),
         };
         if route.method != Method::GET {
             // What is being changed is changed, and told.
@@ -284,7 +284,7 @@ impl Router {
         needed: Option<Scope>,
         headers: &HeaderMap,
     ) -> Result<(Principal, Option<Arc<KeptCredential>>), ApiError> {
-        let (access, caller) = (self.desk.access(), &mut seen.caller);
+        let (access, caller) = (self.role.access(), &mut seen.caller);
         let Some(needed) = needed else {
             if !route.has(Mark::Uncounted) {
                 access.take(caller, Cost::Request)?;
@@ -292,7 +292,7 @@ impl Router {
             return Ok((Principal::nobody(), None));
         };
         let credential = credential(headers);
-        let admitted = self.desk.backend().admit(credential, caller).await;
+        let admitted = self.role.backend().admit(credential, caller).await;
         if let Ok((principal, _)) = &admitted {
             *caller = Caller::of(principal, caller);
         }
@@ -321,7 +321,7 @@ impl Router {
                 None => seen.changed = false,
             },
             Err(error) if error.status == StatusCode::UNAUTHORIZED => {
-                self.desk.access().take(&seen.caller, Cost::Costly)?;
+                self.role.access().take(&seen.caller, Cost::Costly)?;
             }
             Err(_) => {}
         }
@@ -333,7 +333,7 @@ impl Router {
         let Some(route) = seen.route else {
             return;
         };
-        let (access, caller) = (self.desk.access(), &seen.caller);
+        let (access, caller) = (self.role.access(), &seen.caller);
         let what = format!("{} {}", seen.method, route.path);
         let concerns = match &*seen.part {
             "" => seen.concerns.get().map(String::as_str),
@@ -353,7 +353,7 @@ impl Router {
 
     /// The line of a request that was refused because it came without TLS.
     pub fn note_plain<B>(&self, request: &Request<B>, peer: SocketAddr) {
-        let access = self.desk.access();
+        let access = self.role.access();
         let client = access.client(peer.ip(), request.headers());
         access.refused_plain(client, request.method().as_str(), request.uri().path());
     }

@@ -34,10 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::browser::OriginPolicy;
-use super::desk::Desk;
 use super::rest::budget::Budget;
 use super::rest::events::EventQueries;
 use super::rest::sent::Intake;
+use super::role::Role;
 use super::router::Router;
 use super::socket::{Parsing, SocketApi, SocketServices, Subscriptions};
 use super::{DispatchTask, Listening};
@@ -126,7 +126,7 @@ pub fn start_edge(parts: EdgeParts) -> (Arc<Router>, events::Handle, DispatchTas
     });
     let socketio = socketio::service(socketio_config, socket);
     let hsts = parts.config.server.hsts;
-    let router = Router::new(Desk::Edge(services), policy, socketio, hsts);
+    let router = Router::new(Role::Edge(services), policy, socketio, hsts);
     let dispatch = tokio::spawn(dispatch.run(parts.stop));
     (Arc::new(router), handle, dispatch)
 }

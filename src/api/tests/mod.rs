@@ -44,7 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
-use super::{Desk, Listening, Parts, Router, Services};
+use super::{Listening, Parts, Role, Router, Services};
 use crate::derivation::DerivationTask;
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
@@ -166,7 +166,7 @@ impl Daemon {
         let (services, socket, dispatch) = super::build(parts).unwrap();
         let socketio = socketio::service(socketio::Config::default(), socket.clone());
         let router = Arc::new(Router::new(
-            Desk::Own(services.clone()),
+            Role::Own(services.clone()),
             policy,
             socketio,
             0,

@@ -10,14 +10,14 @@ use super::rest::sent::Intake;
 use super::session::SessionCookie;
 use super::socket::Backend;
 
-pub enum Desk {
+pub enum Role {
     /// This daemon's store and node.
     Own(Arc<Services>),
     /// The log on Redis, and a primary to which the rest is passed on.
     Edge(Arc<EdgeServices>),
 }
 
-impl Desk {
+impl Role {
     pub fn access(&self) -> &Arc<Access> {
         &self.intake().access
     }
