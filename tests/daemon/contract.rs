@@ -331,10 +331,18 @@ fn the_rest(walk: &mut Walk) {
         "GET /health/live",
         "GET /openapi.json",
         "GET /asyncapi.json",
+        "GET /edge",
     ] {
         walk.good(route, "", "", None);
         let refused = walk.ask(route, "", "?nonsense=1", None);
         assert_eq!(refused.status, 400, "{route}");
+    }
+    for (event, argument) in [
+        ("subscribe_blocks", json!({})),
+        ("subscribe_addresses", json!({ "addresses": [] })),
+    ] {
+        let body = json!({ "event": event, "argument": argument });
+        walk.ask("POST /edge/subscription", "", "", Some(body));
     }
     wait_until("it follows again", || {
         (walk.ask("GET /health/ready", "", "", None).status == 200).then_some(())
