@@ -67,6 +67,11 @@ fn while_the_primary_is_away_sessions_stay_and_what_needs_it_waits_or_is_refused
     });
     world.primary.wait_balance(&address, 2 * COIN, 0);
 
+    // The stream has told of the block, too.
+    wait_until("the edge knows the tip", || {
+        let ready = edge.get("/health/ready").json;
+        (ready["tip"]["hash"] == *world.node.tip()).then_some(())
+    });
     // And one that it does not come back for.
     world.primary.kill();
     thread::scope(|scope| {
