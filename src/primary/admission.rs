@@ -1,6 +1,6 @@
 //! Who may ask an edge: whom the primary lets in.
 //!
-//! A token's text is asked about once and then kept as a hash, like everywhere; what the primary
+//! A token's text is asked about while it is not known, and then kept as a hash; what the primary
 //! says of its tokens later only takes away. A session of the page is asked about each time, and
 //! ends here with every change of the tokens or of the sessions: its page comes back and is asked
 //! about again.

@@ -6,8 +6,9 @@
 //! 1. An edge has no rights of its own. What a client wants is asked with what the client showed
 //!    (`crate::auth::KeptCredential`); `edge.token` reads the log and the state of the primary, and
 //!    nothing else.
-//! 2. An edge lets in whom its primary lets in. A credential is asked about once; what was answered
-//!    holds until the primary says that its tokens have changed ([`EdgeState::revision`]).
+//! 2. An edge lets in whom its primary lets in. A token is asked about while it is not known; what
+//!    was answered holds until the primary says that its tokens have changed
+//!    ([`EdgeState::revision`]).
 //! 3. While the primary is away nothing is learned: who was let in goes on, and everything that
 //!    needs an answer is refused with `primary_unavailable`, soon.
 //!

@@ -2,19 +2,19 @@
 //!
 //! # Laws
 //!
-//! 1. The log is the edge's own (`crate::bus::stream`): `GET /events`,
-//!    `GET /events/stream` and what Socket.IO clients are told come from it, also while the primary
-//!    is away.
+//! 1. The log is the edge's own (`crate::bus::stream`): `GET /events`, `GET /events/stream` and
+//!    what Socket.IO clients are told come from it, also while the primary is away.
 //! 2. Everything that needs the store is asked of the primary with what the client showed: a
 //!    subscription with one request ([`backend`]), a cursor or a name that is not known to be good
 //!    here by reading one event there ([`judge`]), every other route as it came ([`pass`]).
-//! 3. What a subscription begins with is of a number that may be beyond the stream's end: the
-//!    answer waits for it (`crate::events`, rule 2).
+//! 3. A place that the primary names counts once the stream says that it is of its log
+//!    ([`PlacesTold`]). It may be beyond the stream's end: what a subscription begins with waits
+//!    until the stream is there (`crate::events`, rule 2).
 //! 4. Consumers are read at the primary, and so is the progress of scans: an edge says so.
 //! 5. An edge has no state: whoever comes back to another one goes on there with the same cursor.
 //!
 //! ```text
-//! router ─► pass     a route of the primary ─► PrimaryClient::send
+//! router ─► pass     a route of the primary ─► PrimaryClient::pass
 //!        ─► own      events, health, metrics
 //!        ─► socket ─► backend ─► POST /edge/subscription
 //! ```
