@@ -5,6 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RUST_BACKTRACE=1
 # Tests with a node mostly wait for it; more of them than cores halve the time.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
+# A case that fails is made smaller for a minute at most: who looks into it can do so for longer.
+export PROPTEST_MAX_SHRINK_TIME="${PROPTEST_MAX_SHRINK_TIME:-60000}"
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -192,18 +192,22 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    /// Blocks from `next` on have gone: what the scan would go on from is set back, too.
+    /// Blocks from `next` on have gone, and those that come in their place are met with all scripts.
+    /// They may be fewer, so no way may lead to where the chain does not reach any more.
     pub fn take_back_way(&mut self, scan: ScanId, next: u32) -> Result<(), ApplyError> {
-        let Some(mut of_descriptor) = self.changes.descriptor_scan(&scan)?.cloned() else {
+        let Some(of_descriptor) = self.changes.descriptor_scan(&scan)?.cloned() else {
             return Ok(());
         };
-        if let Some(back) = &mut of_descriptor.back
-            && back.then > next
-        {
-            back.then = next;
-            self.changes
-                .descriptor_scans(scan)?
-                .set(Some(of_descriptor));
+        let lowered = DescriptorScan {
+            late: of_descriptor.late.map(|late| late.min(next)),
+            back: of_descriptor.back.map(|WayBack { upto, then }| WayBack {
+                upto: upto.min(next),
+                then: then.min(next),
+            }),
+            ..of_descriptor.clone()
+        };
+        if lowered != of_descriptor {
+            self.changes.descriptor_scans(scan)?.set(Some(lowered));
         }
         Ok(())
     }

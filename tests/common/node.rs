@@ -137,6 +137,8 @@ impl Node {
             "-printtoconsole=0",
             "-dbcache=16",
             "-par=1",
+            // A thousand keys of each kind for each wallet take longer than all else at a start.
+            "-keypool=5",
         ]);
         command
             .args(["-checkmempool=0", "-checkblockindex=0"])

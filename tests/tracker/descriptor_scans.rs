@@ -390,7 +390,7 @@ fn reorg(daemon: &mut Daemon, wallet: &mut Wallet, height: usize, same: bool) {
 
 /// The scan is made, and everything that it waits for.
 fn finish(daemon: &mut Daemon, node: &Node) {
-    for _ in 0..10_000 {
+    for _ in 0..1_000 {
         if !daemon.is_open() {
             return;
         }
@@ -690,6 +690,34 @@ fn another_branch_while_a_scan_goes_back_for_late_scripts_is_scanned_too() {
     assert_eq!(next(&daemon), tip - 14, "what it found above is gone");
     finish(&mut daemon, &wallet.node);
     assert_eq!(story(&daemon.view), reference(&wallet));
+}
+
+#[test]
+fn a_branch_that_ends_below_the_late_scripts_holds_no_scan_up() {
+    for has_gone_back in [false, true] {
+        let mut wallet = long_wallet(300);
+        let tip = wallet.node.chain.len() - 1;
+        let mut daemon = Daemon::start(&wallet.node, tip - 20);
+        daemon.add(0);
+        open(&mut daemon);
+        daemon.derive();
+        daemon.merge(&wallet.node);
+        daemon.enter();
+        while (daemon.view.scans[&SCAN].next as usize) < tip - 9 {
+            daemon.scan(&wallet.node, 10);
+        }
+        daemon.derive();
+        daemon.merge(&wallet.node);
+        daemon.enter();
+        let late = daemon.view.descriptor_scans[&SCAN].late;
+        assert!(late.is_some_and(|late| late as usize >= tip - 9), "{late:?}");
+        while has_gone_back && daemon.view.descriptor_scans[&SCAN].back.is_none() {
+            daemon.scan(&wallet.node, 10);
+        }
+        reorg(&mut daemon, &mut wallet, tip - 15, false);
+        finish(&mut daemon, &wallet.node);
+        assert_eq!(story(&daemon.view), reference(&wallet));
+    }
 }
 
 #[test]

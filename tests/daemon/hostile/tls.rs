@@ -285,6 +285,12 @@ fn a_websocket_over_tls_keeps_its_places_and_a_stop_waits_for_nobody() {
     wait_until("they are all there", || {
         (stage.used("connections") >= 2 * EACH as u64).then_some(())
     });
+    let mut before = 0;
+    wait_until("answers are stuck that nobody reads", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let held = std::mem::replace(&mut before, stage.used("rest_bytes"));
+        (held > 0 && held == before).then_some(())
+    });
     // Within the time that it has, with 0.
     stage.daemon.stop();
     assert!(
