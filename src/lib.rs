@@ -55,10 +55,11 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire, config (its section)
 //! bus                      -> store (reading), events, wire, config (its section), remedy, clock
-//! primary                  -> auth, wire, bus (older pages of a stream), config (its section), remedy, clock
+//! http_client              -> (nothing)
+//! primary                  -> auth, wire, bus (older pages of a stream), config (its section), http_client, remedy, clock
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> access, auth, limits, events, consumers, webhooks, bus (its status), primary, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), descriptors (parsing), derivation (waiting for it), socketio, wire, web, server (its plain types), certificates (their status), config (its sections), clock
-//! watch                    -> config (its sections), remedy
+//! watch                    -> config (its sections), descriptors (to find private keys), http_client, remedy
 //! progress                 -> store (reading), bitcoind (its status), history (how far scans are)
 //! app, cli, doctor, token  -> everything
 //! ```
@@ -89,6 +90,7 @@ pub mod engineio;
 pub mod events;
 pub mod follower;
 pub mod history;
+pub mod http_client;
 pub mod indexer;
 pub mod limits;
 pub mod open_files;

@@ -219,6 +219,11 @@ pub enum Remedy {
     #[error("set edge.upstream to the URL of the primary, such as http://10.0.0.5:5005")]
     NameUpstream,
 
+    #[error(
+        "write edge.upstream with a name that is in the primary's certificate, and name the file of that certificate, or of its authority, in the environment variable SSL_CERT_FILE"
+    )]
+    TrustPrimary,
+
     /// Likewise.
     #[error(
         "set bus.url to the Redis that the primary writes to, and bus.stream as the primary has it"

@@ -23,8 +23,9 @@ use super::reread::{ReadSettings, Reread};
 use super::task::Task;
 use super::{CLIENTS_TIME, late, listening, serve, warn_of_open_origins};
 use crate::api::{self, EdgeParts};
+use crate::bus::BusStatus;
 use crate::bus::keys::log_id;
-use crate::bus::stream::{Begun, Stream, StreamEnd, StreamParts, StreamStatus};
+use crate::bus::stream::{BegunStream, Stream, StreamEnd, StreamParts};
 use crate::certificates::{CertificateFiles, Certificates};
 use crate::config::{self, Config};
 use crate::events::{self, EventLog, Given, Reader, Selection};
@@ -49,12 +50,7 @@ pub fn edge_problem(config: &Config) -> Option<(&'static str, Remedy)> {
 
 /// Asks the primary at this URL.
 pub fn primary_client(config: &Config, upstream: &str) -> Result<PrimaryClient> {
-    let trusted = config.tls.cert.as_ref().map(|file| {
-        let pem = std::fs::read(file);
-        pem.with_context(|| file.display().to_string())
-    });
-    let trusted = trusted.transpose()?;
-    let client = PrimaryClient::new(&config.edge, upstream, trusted.as_deref());
+    let client = PrimaryClient::new(&config.edge, upstream);
     client.context("edge.upstream")
 }
 
@@ -143,7 +139,7 @@ async fn begin(
     stream: &Stream,
     mut state: EdgeState,
     is_exposed: bool,
-) -> Result<(Begun, EdgeState)> {
+) -> Result<(BegunStream, EdgeState)> {
     let mut is_told = false;
     loop {
         state.check(is_exposed)?;
@@ -171,12 +167,12 @@ struct Edge {
     client: PrimaryClient,
     state: EdgeState,
     is_exposed: bool,
-    stream: watch::Receiver<StreamStatus>,
+    stream: watch::Receiver<BusStatus>,
 }
 
 impl Edge {
     /// Until `stop`, until the log is another one, or until something fails; and the port.
-    async fn serve(self, begun: Begun, stop: &CancellationToken) -> Result<(End, u16)> {
+    async fn serve(self, begun: BegunStream, stop: &CancellationToken) -> Result<(End, u16)> {
         let config = self.config;
         let stop = stop.child_token();
         let bound = bind(&config).await?;
@@ -240,7 +236,7 @@ impl Edge {
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => End::Stopped,
-            StreamEnd::OtherLog = begun.tail.run(&log) => End::OtherLog,
+            StreamEnd::OtherLog = begun.follower.run(&log) => End::OtherLog,
             error = dispatch_task.failed() => End::Failed(error),
             error = following_task.failed() => match error.downcast_ref() {
                 Some(Unfit::OtherLog) => End::OtherLog,

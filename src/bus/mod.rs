@@ -51,6 +51,6 @@ pub mod stream;
 mod task;
 
 pub use connection::try_out;
-pub use problem::Problem;
+pub use problem::{Problem, Side};
 pub use status::{BusState, BusStatus};
 pub use task::{BusParts, BusTask};

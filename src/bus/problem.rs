@@ -42,8 +42,15 @@ pub enum Problem {
     Refused { cause: String },
 }
 
+/// Which end of the stream a problem is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Writer,
+    Reader,
+}
+
 impl Problem {
-    pub fn remedy(&self) -> Option<Remedy> {
+    pub fn remedy(&self, side: Side) -> Option<Remedy> {
         Some(match self {
             Self::Unreachable { .. } => Remedy::ReachRedis,
             Self::Tls { .. } => Remedy::TrustRedis,
@@ -55,7 +62,11 @@ impl Problem {
             Self::Memory { .. } => Remedy::RedisMemory,
             Self::Replicas { .. } => Remedy::StartReplicas,
             Self::OtherKeys { .. } | Self::OtherNetwork { .. } | Self::OtherLog { .. } => {
-                Remedy::OtherBusStream
+                match side {
+                    Side::Writer => Remedy::OtherBusStream,
+                    // What is there is its writer's.
+                    Side::Reader => Remedy::NameBus,
+                }
             }
             Self::Held { .. } => Remedy::OneBusWriter,
             Self::NoStream { .. } => Remedy::NameBus,

@@ -1,20 +1,21 @@
-//! What is told of the bus: in `/status`, in the metrics and, when it changes, in the log.
+//! What is told of the stream, by the daemon that writes it and by an edge that reads it: in
+//! `/status`, in the metrics and, when it changes, in the log.
 
 use std::mem::discriminant;
 
 use tokio::sync::watch;
 
-use super::problem::Problem;
+use super::problem::{Problem, Side};
 use crate::clock::now_ms;
 
-/// How the bus is doing.
+/// How writing, or reading, is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BusState {
     /// It has not looked at Redis yet.
     Starting,
-    /// The stream is ours and follows the log.
-    Writing,
-    /// It cannot write, and tries again.
+    /// Its place is in the stream, and it goes on from there.
+    Working,
+    /// It cannot, and tries again.
     Waiting,
 }
 
@@ -25,10 +26,11 @@ pub struct BusStatus {
     pub since: u64,
     /// Without user and password.
     pub url: String,
-    /// The key of the stream that is written, or was last.
+    /// The key of the stream that is written or read, or was last.
     pub stream: Option<String>,
-    /// Number of the last event in it; `None`: it is empty, or not known yet.
-    pub written: Option<u64>,
+    /// Number of the last event that was written, or read; `None`: there is none, or it is not
+    /// known yet.
+    pub number: Option<u64>,
     /// Why it waits.
     pub problem: Option<Problem>,
     /// Entries written since the start.
@@ -38,46 +40,57 @@ pub struct BusStatus {
 }
 
 /// Owns the status.
-pub struct Told(watch::Sender<BusStatus>);
+pub struct StatusReporter {
+    status: watch::Sender<BusStatus>,
+    side: Side,
+}
 
-impl Told {
-    pub fn new(url: String) -> (Self, watch::Receiver<BusStatus>) {
-        let (sender, receiver) = watch::channel(BusStatus {
+impl StatusReporter {
+    pub fn new(side: Side, url: String) -> (Self, watch::Receiver<BusStatus>) {
+        let (status, receiver) = watch::channel(BusStatus {
             state: BusState::Starting,
             since: now_ms(),
             url,
             stream: None,
-            written: None,
+            number: None,
             problem: None,
             entries: 0,
             problems: 0,
         });
-        (Self(sender), receiver)
+        (Self { status, side }, receiver)
     }
 
-    /// The stream is ours up to this number, `entries` more than before.
-    pub fn writing(&self, stream: &str, written: Option<u64>, entries: usize) {
-        self.0.send_modify(|status| {
-            if status.state != BusState::Writing {
-                (status.state, status.since) = (BusState::Writing, now_ms());
+    /// It has come to this number, and has written `entries` more than before.
+    pub fn working(&self, stream: &str, number: Option<u64>, entries: usize) {
+        self.status.send_modify(|status| {
+            if status.state != BusState::Working {
+                (status.state, status.since) = (BusState::Working, now_ms());
                 status.problem = None;
-                tracing::info!(stream, after = written, "the bus writes");
+                match self.side {
+                    Side::Writer => tracing::info!(stream, after = number, "the bus writes"),
+                    Side::Reader => tracing::info!(stream, after = number, "the stream is read"),
+                }
             }
             if status.stream.as_deref() != Some(stream) {
                 status.stream = Some(stream.to_owned());
             }
-            status.written = written;
+            status.number = number;
             status.entries = status.entries.saturating_add(entries as u64);
         });
     }
 
     pub fn waiting(&self, problem: &Problem) {
-        self.0.send_modify(|status| {
+        self.status.send_modify(|status| {
             let kind = status.problem.as_ref().map(discriminant);
             if kind != Some(discriminant(problem)) {
-                let remedy = problem.remedy().map(|remedy| format!(": {remedy}"));
+                let remedy = problem
+                    .remedy(self.side)
+                    .map(|remedy| format!(": {remedy}"));
                 let remedy = remedy.unwrap_or_default();
-                tracing::warn!("the bus does not write: {problem}{remedy}");
+                match self.side {
+                    Side::Writer => tracing::warn!("the bus does not write: {problem}{remedy}"),
+                    Side::Reader => tracing::warn!("the stream is not read: {problem}{remedy}"),
+                }
             }
             if status.state != BusState::Waiting {
                 (status.state, status.since) = (BusState::Waiting, now_ms());

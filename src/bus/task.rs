@@ -11,8 +11,8 @@ use super::connection::{Connection, Place, TakeWords};
 use super::entry::Entry;
 use super::exporter::{Exporter, Position, RENEW, Span, Step, Take};
 use super::keys::{Keys, starts_to_json};
-use super::problem::Problem;
-use super::status::{BusStatus, Told};
+use super::problem::{Problem, Side};
+use super::status::{BusStatus, StatusReporter};
 use crate::config::{Bus, BusUrl};
 use crate::events::{self, EventLog, LogEntry, PageError, Reader, Selection};
 use crate::store::StoreReader;
@@ -39,7 +39,7 @@ pub struct BusTask {
     store: StoreReader,
     exporter: Exporter,
     connection: Option<Connection>,
-    told: Told,
+    reporter: StatusReporter,
     /// When the lease is renewed if there is nothing to write.
     renew_at: Instant,
 }
@@ -60,7 +60,7 @@ impl BusTask {
             reader,
         } = parts;
         let network = reader.chain().network;
-        let (told, seen) = Told::new(url.to_string());
+        let (reporter, seen) = StatusReporter::new(Side::Writer, url.to_string());
         let keys = Keys::new(settings.stream.as_deref(), network);
         let (network, max_length) = (network_name(network), settings.max_length);
         let task = Self {
@@ -70,7 +70,7 @@ impl BusTask {
             exporter: Exporter::new(reader.starts().as_ref().clone(), network, max_length),
             store: reader,
             connection: None,
-            told,
+            reporter,
             renew_at: Instant::now(),
         };
         (task, seen)
@@ -104,7 +104,7 @@ impl BusTask {
             match self.exporter.step().clone() {
                 Step::Wait(pause) => {
                     if let Some(problem) = self.exporter.problem() {
-                        self.told.waiting(problem);
+                        self.reporter.waiting(problem);
                     }
                     sleep(pause).await;
                     self.exporter.waited();
@@ -208,8 +208,8 @@ impl BusTask {
                 self.exporter.appended(number);
                 self.renew_at = Instant::now() + RENEW;
                 let stream = self.place.keys.stream(at.stream);
-                self.told
-                    .writing(&stream, number.or(at.last), entries.len());
+                self.reporter
+                    .working(&stream, number.or(at.last), entries.len());
             }
             Ok(Some(refusal)) => self.exporter.refused(refusal),
             Err(problem) => self.failed(problem),

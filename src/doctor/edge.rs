@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Report;
 use crate::app;
+use crate::bus;
 use crate::bus::stream::{Stream, StreamParts};
 use crate::config::Config;
 use crate::primary::{self, EdgeState, PrimaryClient};
@@ -70,7 +71,10 @@ async fn examine_stream(
             let key = status.stream.unwrap_or_default();
             report.well(&format!("edge: the stream {key} is at {}", status.url));
         }
-        Some(problem) => report.bad(&format!("edge: {problem}"), problem.remedy()),
+        Some(problem) => report.bad(
+            &format!("edge: {problem}"),
+            problem.remedy(bus::Side::Reader),
+        ),
         None => report.bad(
             &format!("edge: Redis does not answer at {}", status.url),
             Some(Remedy::ReachRedis),

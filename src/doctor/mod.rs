@@ -132,7 +132,10 @@ async fn examine_bus(config: &Config, chain: Option<ChainInfo>, report: &mut Rep
     let network = chain.map(|chain| chain.network);
     match bus::try_out(url, config.bus.stream.as_deref(), network).await {
         Ok(()) => report.well(&format!("bus: Redis answers at {url}")),
-        Err(problem) => report.bad(&format!("bus: {problem}"), problem.remedy()),
+        Err(problem) => report.bad(
+            &format!("bus: {problem}"),
+            problem.remedy(bus::Side::Writer),
+        ),
     }
 }
 

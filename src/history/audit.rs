@@ -125,7 +125,7 @@ async fn scan(context: &NodeContext, of: &Audit) -> Result<Outputs, Interrupted>
     let asked = blocking(move || asked_of_node(&reader, &asked)).await?;
     let until = Instant::now() + BUSY;
     loop {
-        let Asked {
+        let AuditQuery {
             spks,
             ranges,
             of_ranges,
@@ -150,15 +150,15 @@ async fn scan(context: &NodeContext, of: &Audit) -> Result<Outputs, Interrupted>
 
 /// What the node is asked for.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Asked {
+struct AuditQuery {
     spks: Vec<ScriptBuf>,
     ranges: Vec<ScanRange>,
     /// Scripts that we have in the ranges.
     of_ranges: Vec<ScriptBuf>,
 }
 
-fn asked_of_node(reader: &StoreReader, of: &Audit) -> Result<Asked, Interrupted> {
-    let mut asked = Asked::default();
+fn asked_of_node(reader: &StoreReader, of: &Audit) -> Result<AuditQuery, Interrupted> {
+    let mut asked = AuditQuery::default();
     let descriptor = match of {
         Audit::Script(spk) => {
             asked.spks.push(spk.clone());

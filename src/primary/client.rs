@@ -1,7 +1,5 @@
 //! HTTP to the primary.
 
-use std::error::Error;
-use std::iter::successors;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, StatusCode};
-use reqwest::{Certificate, Response, redirect};
+use reqwest::Response;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::auth::{Credential, KeptCredential};
 use crate::config::{Edge, Secret};
+use crate::http_client::{self, root};
 use crate::wire::ApiError;
 
 const PAGE_KEY: HeaderName = HeaderName::from_static("satwatch-page");
@@ -172,23 +171,12 @@ struct Inner {
 }
 
 impl PrimaryClient {
-    /// `url`: `edge.upstream`. `trusted`: certificates in PEM, besides those of the system.
-    pub fn new(settings: &Edge, url: &str, trusted: Option<&[u8]>) -> reqwest::Result<Self> {
-        let trusted = trusted.map(Certificate::from_pem_bundle).transpose()?;
-        // The client takes the default; an error means that it is set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("satwatch-edge/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
+    /// `url`: `edge.upstream`.
+    pub fn new(settings: &Edge, url: &str) -> reqwest::Result<Self> {
+        let agent = concat!("satwatch-edge/", env!("CARGO_PKG_VERSION"));
+        let http = http_client::builder(agent, url, Vec::new())
             .connect_timeout(CONNECT_TIME)
             .tcp_keepalive(KEEPALIVE);
-        let http = match url.starts_with("https:") {
-            true => builder.tls_certs_merge(trusted.unwrap_or_default()),
-            // Needs no certificates of the system.
-            false => builder.tls_certs_only([]),
-        };
         let own = settings.token.as_ref().and_then(|Secret(text)| {
             // The settings have looked that it is a header's text.
             let mut value = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
@@ -299,9 +287,9 @@ impl PrimaryClient {
     fn not_answered(&self, error: &reqwest::Error) -> ApiError {
         // An answer that breaks off says nothing of others.
         if error.is_connect() {
-            self.note(Some(&causes(error)));
+            self.note(Some(&root(error)));
         }
-        tracing::debug!("no answer of the primary: {}", causes(error));
+        tracing::debug!("no answer of the primary: {}", root(error));
         unavailable()
     }
 
@@ -343,11 +331,4 @@ fn unavailable() -> ApiError {
 
 fn seconds(value: &HeaderValue) -> Option<u32> {
     value.to_str().ok()?.parse().ok()
-}
-
-/// The last of the causes says most; the URL is known.
-fn causes(error: &reqwest::Error) -> String {
-    let first: &dyn Error = error;
-    let last = successors(Some(first), |&error| error.source()).last();
-    last.map_or_else(|| error.to_string(), ToString::to_string)
 }

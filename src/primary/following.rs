@@ -25,7 +25,11 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Why an edge cannot serve what this primary has.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unfit {
-    #[error("the primary at {at} does not let this edge in: {} {}", error.message, Remedy::NameEdgeToken)]
+    #[error(
+        "the primary at {at} does not let this edge in ({}): {}",
+        error.message.trim_end_matches('.'),
+        Remedy::NameEdgeToken
+    )]
     Token { at: String, error: Box<ApiError> },
     /// Also an edge.
     #[error(
@@ -33,7 +37,7 @@ pub enum Unfit {
         Remedy::NameUpstream
     )]
     NoPrimary { at: String },
-    #[error("the primary at {at} is away: {why}: {}", Remedy::NameUpstream)]
+    #[error("the primary at {at} is away: {why}: {}", remedy_of(why))]
     Away { at: String, why: String },
     #[error("the primary at {at} refuses: {error}")]
     Refused { at: String, error: Box<ApiError> },
@@ -54,6 +58,13 @@ pub enum Unfit {
     Open,
 }
 
+fn remedy_of(why: &str) -> Remedy {
+    match why.contains("certificate") {
+        true => Remedy::TrustPrimary,
+        false => Remedy::NameUpstream,
+    }
+}
+
 /// Follows the primary.
 pub struct Following {
     client: PrimaryClient,
@@ -68,9 +79,9 @@ pub async fn first(client: &PrimaryClient) -> Result<EdgeState, Unfit> {
     let mut is_told = false;
     loop {
         match ask_once(client).await {
-            Err(Unfit::Away { .. }) => {
+            Err(unfit @ Unfit::Away { .. }) => {
                 if !is_told {
-                    tracing::warn!("waiting for the primary at {}", client.url());
+                    tracing::warn!("waiting for the primary: {unfit}");
                     is_told = true;
                 }
                 sleep(PAUSE).await;

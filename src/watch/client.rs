@@ -1,17 +1,17 @@
 //! Requests to the daemon, and why one has no answer.
 
 use std::error::Error;
-use std::iter::successors;
 use std::time::Duration;
-use std::{env, fs, io};
+use std::{env, fs};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::Request;
 use crate::config::{Config, Listen};
+use crate::http_client::{self, chain, root};
 use crate::remedy::Remedy;
 
 /// What people and service managers put a token into; not an argument, which others see in the list
@@ -63,20 +63,10 @@ impl Client {
             let pem = fs::read(file).with_context(|| file.display().to_string())?;
             trusted.extend(Certificate::from_pem_bundle(&pem)?);
         }
-        // The client takes the default; an error means that it is set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("satwatch/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
+        let agent = concat!("satwatch/", env!("CARGO_PKG_VERSION"));
+        let http = http_client::builder(agent, &url, trusted)
             .connect_timeout(CONNECT_TIME)
             .read_timeout(SILENCE);
-        let http = match url.starts_with("https:") {
-            true => builder.tls_certs_merge(trusted),
-            // Needs no certificates of the system.
-            false => builder.tls_certs_only([]),
-        };
         Ok(Self {
             http: http.build()?,
             url,
@@ -266,22 +256,6 @@ fn token(request: &Request) -> Result<Option<HeaderValue>> {
         .ok_or_else(|| anyhow!("what was given as a token is none: {}", Remedy::GiveToken))?;
     header.set_sensitive(true);
     Ok(Some(header))
-}
-
-/// An error, what it came from, and so on.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| {
-        // An error of `io` hides what it is made of from `source`.
-        let inner = error.downcast_ref().and_then(io::Error::get_ref);
-        inner.map_or_else(|| error.source(), |inner| Some(inner))
-    })
-}
-
-fn root(error: &(dyn Error + 'static)) -> String {
-    chain(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
 }
 
 /// The cause, if it lies in TLS.

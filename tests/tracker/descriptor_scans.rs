@@ -710,7 +710,10 @@ fn a_branch_that_ends_below_the_late_scripts_holds_no_scan_up() {
         daemon.merge(&wallet.node);
         daemon.enter();
         let late = daemon.view.descriptor_scans[&SCAN].late;
-        assert!(late.is_some_and(|late| late as usize >= tip - 9), "{late:?}");
+        assert!(
+            late.is_some_and(|late| late as usize >= tip - 9),
+            "{late:?}"
+        );
         while has_gone_back && daemon.view.descriptor_scans[&SCAN].back.is_none() {
             daemon.scan(&wallet.node, 10);
         }

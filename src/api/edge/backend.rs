@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::api::access::{Access, Caller, Cost};
-use crate::api::socket::{Admitted, Backend, Begun, Connected, OwnConsumers, Subscription};
+use crate::api::socket::{
+    Admitted, Backend, BegunSubscription, Connected, OwnConsumers, Subscription,
+};
 use crate::auth::{Credential, KeptCredential, Principal};
 use crate::bus::stream::PlacesTold;
 use crate::events::EventLog;
@@ -75,7 +77,7 @@ impl Backend for EdgeBackend {
         &'a self,
         client: &'a Admitted,
         wanted: Arc<Subscription>,
-    ) -> BoxFuture<'a, Result<Begun, ApiError>> {
+    ) -> BoxFuture<'a, Result<BegunSubscription, ApiError>> {
         let begin = async move {
             let said = wanted.said().to_string();
             let mut request = Request::post("/edge/subscription", said);
@@ -83,7 +85,7 @@ impl Backend for EdgeBackend {
                 request = request.shown_by(shown, &self.primary.borrow().cookie);
             }
             let request = request.on_behalf_of(client.caller.address());
-            let begun: Begun = self.client.ask(request).await?;
+            let begun: BegunSubscription = self.client.ask(request).await?;
             // Numbers of another log are those of other events.
             self.place(&begun.cursor).await?;
             Ok(begun)

@@ -21,7 +21,7 @@
 
 mod backend;
 mod judge;
-mod own;
+mod local_routes;
 mod pass;
 pub mod services;
 
@@ -41,7 +41,8 @@ use super::role::Role;
 use super::router::Router;
 use super::socket::{Parsing, SocketApi, SocketServices, Subscriptions};
 use super::{DispatchTask, Listening};
-use crate::bus::stream::{PlacesTold, StreamStatus};
+use crate::bus::BusStatus;
+use crate::bus::stream::PlacesTold;
 use crate::config::{Config, Limits};
 use crate::events::{self, Dispatch, EventLog};
 use crate::limits::Places;
@@ -57,7 +58,7 @@ pub struct EdgeParts {
     pub client: PrimaryClient,
     pub admission: Admission,
     pub primary: watch::Receiver<Heard>,
-    pub stream: watch::Receiver<StreamStatus>,
+    pub stream: watch::Receiver<BusStatus>,
     pub places: PlacesTold,
     pub config: Arc<Config>,
     pub limits: watch::Receiver<Limits>,

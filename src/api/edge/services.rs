@@ -10,14 +10,14 @@ use super::backend::EdgeBackend;
 use crate::api::rest::events::EventQueries;
 use crate::api::rest::sent::Intake;
 use crate::api::session::SessionCookie;
-use crate::bus::stream::StreamStatus;
+use crate::bus::BusStatus;
 
 /// One for all routes.
 pub struct EdgeServices {
     pub intake: Intake,
     pub backend: Arc<EdgeBackend>,
     pub events: EventQueries,
-    pub stream: watch::Receiver<StreamStatus>,
+    pub stream: watch::Receiver<BusStatus>,
     pub network: Network,
     pub started: Instant,
 }

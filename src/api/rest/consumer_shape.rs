@@ -23,8 +23,8 @@ pub struct Acked {
 #[schemars(rename = "Consumer")]
 pub struct ConsumerShape {
     pub name: String,
-    pub addresses: Wanted,
-    pub descriptors: Wanted,
+    pub addresses: Selection,
+    pub descriptors: Selection,
     /// It wants blocks and reorgs.
     pub blocks: bool,
     /// Everything up to this event is acknowledged.
@@ -47,7 +47,7 @@ pub struct ConsumerShape {
 /// Whose events a consumer wants.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Wanted {
+pub enum Selection {
     All(All),
     /// How many, in a list of consumers.
     Count(usize),
@@ -62,7 +62,7 @@ pub enum All {
     All,
 }
 
-impl Wanted {
+impl Selection {
     pub fn count<T>(wanted: Option<&[T]>) -> Self {
         wanted.map_or(Self::All(All::All), |listed| Self::Count(listed.len()))
     }

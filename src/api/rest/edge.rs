@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::respond::{self, Reply};
 use super::sent::Sent;
 use crate::api::Services;
-use crate::api::socket::{Backend, Begun, EVENTS, Subject, requests};
+use crate::api::socket::{Backend, BegunSubscription, EVENTS, Subject, requests};
 use crate::clock::now_ms;
 use crate::primary::{EdgeState, EdgeToken};
 use crate::reads::StoreView;
@@ -101,7 +101,7 @@ pub async fn begin_subscription(
     services: &Services,
     sent: &Sent,
     asked: BeginSubscription,
-) -> Result<Reply<Begun>, ApiError> {
+) -> Result<Reply<BegunSubscription>, ApiError> {
     let Some(wanted) = requests::find(&asked.event)?.wanted else {
         return Err(begins_nothing());
     };

@@ -140,7 +140,7 @@ impl Overview {
             return Ok(());
         };
         let help = "1 while the stream in Redis follows the log.";
-        text.add_single("bus_writing", help, flag(bus.state == BusState::Writing));
+        text.add_single("bus_writing", help, flag(bus.state == BusState::Working));
         let help = "Events that are not in the stream yet.";
         text.add_single("bus_lag", help, number(self.bus_lag(view, &bus)?));
         let help = "Events written to the stream.";

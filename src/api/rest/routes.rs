@@ -39,7 +39,7 @@ use super::webhooks::{
 use crate::api::Services;
 use crate::api::contract::{self, Contract};
 use crate::api::scans::ScanShape;
-use crate::api::socket::Begun;
+use crate::api::socket::BegunSubscription;
 use crate::auth::{Principal, Scope, needed};
 use crate::primary::EdgeState;
 use crate::wire::error::ApiError;
@@ -250,7 +250,7 @@ routes! {
     };
     #[Unlogged]
     POST "/edge/subscription" read "For edges, not for clients: a subscription of Socket.IO begins"
-        body(asked: BeginSubscription) => Begun, 404, 409 |services, sent| {
+        body(asked: BeginSubscription) => BegunSubscription, 404, 409 |services, sent| {
         edge::begin_subscription(&services, &sent, asked).await
     };
     POST "/session" open "The page logs in: a session in place of a token"

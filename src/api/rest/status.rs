@@ -176,7 +176,7 @@ impl Overview {
     /// Events that are not in the stream yet; all that are kept before it is known where it ends.
     pub fn bus_lag(&self, view: &StoreView<'_>, bus: &BusStatus) -> Result<u64, ApiError> {
         let log = &self.events.log;
-        let written = match bus.written {
+        let written = match bus.number {
             Some(written) => written,
             None => view.reader.first_seq()?.saturating_sub(1),
         };

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::scans::ScanShape;
 use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
-use crate::bus::{BusState, BusStatus};
+use crate::bus::{BusState, BusStatus, Side};
 use crate::certificates::{CertificateStatus, Certificates};
 use crate::config::SettingsStatus;
 use crate::reads::TipShape;
@@ -235,17 +235,17 @@ enum BusWord {
 impl BusShape {
     pub fn new(bus: &BusStatus, lag: u64) -> Self {
         let problem = bus.problem.as_ref();
-        let remedy = problem.and_then(|problem| problem.remedy());
+        let remedy = problem.and_then(|problem| problem.remedy(Side::Writer));
         Self {
             state: match bus.state {
                 BusState::Starting => BusWord::Starting,
-                BusState::Writing => BusWord::Writing,
+                BusState::Working => BusWord::Writing,
                 BusState::Waiting => BusWord::Waiting,
             },
             since: seconds(bus.since),
             url: bus.url.clone(),
             stream: bus.stream.clone(),
-            written: bus.written,
+            written: bus.number,
             lag,
             problem: problem.map(ToString::to_string),
             remedy: remedy.map(|remedy| remedy.to_string()),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answers::{Connected, Subscribed, SubscribedBlocks};
-use super::wanted::Subscription;
+use super::subscription::Subscription;
 use crate::api::access::Caller;
 use crate::auth::{Credential, KeptCredential, Principal};
 use crate::consumers::Consumers;
@@ -56,7 +56,7 @@ pub trait Backend: Send + Sync {
         &'a self,
         client: &'a Admitted,
         wanted: Arc<Subscription>,
-    ) -> BoxFuture<'a, Result<Begun, ApiError>>;
+    ) -> BoxFuture<'a, Result<BegunSubscription, ApiError>>;
 
     /// An error says where consumers are read instead.
     fn consumers(&self) -> Result<&OwnConsumers, ApiError>;
@@ -64,8 +64,7 @@ pub trait Backend: Send + Sync {
 
 /// A subscription has begun. Also as one daemon tells another.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "BegunSubscription")]
-pub struct Begun {
+pub struct BegunSubscription {
     /// What the client is answered with: `subscribed`, or `subscribed_blocks`.
     #[schemars(with = "SubscribedEither")]
     pub subscribed: Box<RawValue>,

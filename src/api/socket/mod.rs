@@ -29,7 +29,7 @@ pub mod consumers;
 pub mod requests;
 mod store_backend;
 mod subscribe;
-mod wanted;
+mod subscription;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -59,11 +59,11 @@ use crate::wire::request::descriptors::DescriptorText;
 use crate::wire::{ApiError, NAMESPACE};
 use answers::ErrorEvent;
 pub use answers::{ANSWERS, Connected};
-pub use backend::{Admitted, Backend, Begun, OwnConsumers};
+pub use backend::{Admitted, Backend, BegunSubscription, OwnConsumers};
 use client::Client;
 pub use requests::EVENTS;
 pub use store_backend::StoreBackend;
-pub use wanted::{Subject, Subscription};
+pub use subscription::{Subject, Subscription};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {

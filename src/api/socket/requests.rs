@@ -12,7 +12,7 @@ use super::answers::{
     Subscribed, SubscribedBlocks, SubscribedConsumer, Unsubscribed, UnsubscribedConsumer,
 };
 use super::consumers::{AckEvent, SubscribeConsumer, UnsubscribeConsumer};
-use super::wanted::{Subject, Subscription, WantedDescriptor};
+use super::subscription::{NamedDescriptor, Subject, Subscription};
 use super::{Call, Parsing};
 use crate::api::rest::consumer_shape::Acked;
 use crate::api::rest::watchlist::distinct;
@@ -37,11 +37,11 @@ pub struct ClientEvent {
     /// The event that answers it.
     pub reply: &'static str,
     /// Of one that begins a subscription: what is wanted.
-    pub wanted: Option<for<'a> fn(&'a Parsing, Option<Later>) -> Wanted<'a>>,
+    pub wanted: Option<for<'a> fn(&'a Parsing, Option<Later>) -> Selection<'a>>,
     pub(super) answer: for<'a> fn(&'a Call, Args<'a>, &'a mut Option<Ack>) -> Answering<'a>,
 }
 
-type Wanted<'a> = Pin<Box<dyn Future<Output = Result<Subscription, ApiError>> + Send + 'a>>;
+type Selection<'a> = Pin<Box<dyn Future<Output = Result<Subscription, ApiError>> + Send + 'a>>;
 type Args<'a> = &'a [Box<RawValue>];
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send + 'a>>;
 
@@ -258,7 +258,7 @@ impl Begins for SubscribeAddresses {
 
 impl Begins for SubscribeDescriptor {
     async fn wanted(self, parsing: &Parsing) -> Result<Subscription, ApiError> {
-        let wanted = WantedDescriptor::read(parsing, self.descriptor_id, self.descriptor);
+        let wanted = NamedDescriptor::read(parsing, self.descriptor_id, self.descriptor);
         let subject = Subject::Descriptor(wanted.await?);
         let (confirmations, after) = (self.confirmations, self.after);
         Ok(Subscription::new(

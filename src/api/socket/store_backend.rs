@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::answers::{Connected, ErrorEvent, Subscribed, SubscribedBlocks};
-use super::backend::{Admitted, Backend, Begun, OwnConsumers, WhoItIs};
-use super::wanted::{Subject, Subscription, WantedDescriptor};
+use super::backend::{Admitted, Backend, BegunSubscription, OwnConsumers, WhoItIs};
+use super::subscription::{NamedDescriptor, Subject, Subscription};
 use crate::api::access::{Access, Caller, Cost};
 use crate::api::descriptors::{Addition, Descriptors};
 use crate::api::watchlist::Watchlist;
@@ -63,7 +63,7 @@ impl Backend for StoreBackend {
         &'a self,
         client: &'a Admitted,
         wanted: Arc<Subscription>,
-    ) -> BoxFuture<'a, Result<Begun, ApiError>> {
+    ) -> BoxFuture<'a, Result<BegunSubscription, ApiError>> {
         self.begin_wanted(client, wanted).boxed()
     }
 
@@ -77,7 +77,7 @@ impl StoreBackend {
         &self,
         client: &Admitted,
         wanted: Arc<Subscription>,
-    ) -> Result<Begun, ApiError> {
+    ) -> Result<BegunSubscription, ApiError> {
         let (after, problem) = self.judge_cursor(&wanted).await?;
         let mut tries = ADDED_AGAIN;
         loop {
@@ -151,7 +151,7 @@ impl StoreBackend {
     async fn ensure_told(
         &self,
         principal: &Principal,
-        wanted: &WantedDescriptor,
+        wanted: &NamedDescriptor,
         depths: Vec<u8>,
         costly: impl FnOnce() -> Result<(), ApiError> + Send,
     ) -> Result<bool, ApiError> {
@@ -182,11 +182,11 @@ fn begun(
     wanted: &Subscription,
     after: Option<u64>,
     problem: Option<ApiError>,
-) -> Result<Begun, ApiError> {
+) -> Result<BegunSubscription, ApiError> {
     let number = view.head()?;
     let cursor = view.encoder.cursor(after.unwrap_or(number));
     let subscribed = subscribed(view, wanted, cursor, problem.as_ref())?;
-    Ok(Begun {
+    Ok(BegunSubscription {
         subscribed,
         number,
         cursor: view.encoder.cursor(number),

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::answers::{CaughtUp, ErrorEvent, Names, Unsubscribed};
-use super::backend::Begun;
+use super::backend::BegunSubscription;
 use super::client::{self, SubscriptionStart};
 use super::requests::{Begins, UnsubscribeAddress, UnsubscribeDescriptor};
-use super::wanted::WantedDescriptor;
+use super::subscription::NamedDescriptor;
 use super::{Call, Subscriptions};
 use crate::events::{Registration, Topic};
 use crate::limits::{Held, LimitUse};
@@ -79,7 +79,7 @@ impl Call {
         let held = places(subscriptions, new.len())?;
         let registered = TopicsGuard::add(registration, new).await?;
         let begun = services.backend.begin(&client.admitted, wanted.clone());
-        let Begun {
+        let BegunSubscription {
             subscribed,
             number,
             cursor,
@@ -129,7 +129,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let parsing = &self.services.parsing;
-        let descriptor = WantedDescriptor::read(parsing, asked.descriptor_id, asked.descriptor);
+        let descriptor = NamedDescriptor::read(parsing, asked.descriptor_id, asked.descriptor);
         let id = descriptor.await?.id;
         let unsubscribed = Unsubscribed {
             names: Names::of_descriptor(id),

@@ -20,17 +20,15 @@
 //! entries   from what Redis or the primary answers to entries of a page
 //! commands  what is asked of Redis
 //! source    pages on demand
-//! tail      the task: XREAD BLOCK -> place -> page -> head
-//! status    what is told of it
+//! follower  the task: XREAD BLOCK -> place -> page -> head
 //! ```
 
 mod commands;
 mod entries;
+mod follower;
 mod place;
 mod places;
 mod source;
-mod status;
-mod tail;
 
 use std::sync::Arc;
 
@@ -40,15 +38,14 @@ use tokio::sync::watch;
 
 use super::connection::Place as RedisPlace;
 use super::keys::Keys;
+use super::problem::Side;
+use super::status::{BusStatus, StatusReporter};
 use crate::config::BusUrl;
 use crate::wire::EventEncoder;
 
+pub use follower::StreamFollower;
 pub use places::PlacesTold;
 pub use source::StreamSource;
-pub use status::{StreamState, StreamStatus};
-pub use tail::Tail;
-
-use status::Told;
 
 /// What the stream is read by.
 pub struct StreamParts {
@@ -98,18 +95,18 @@ pub struct Stream {
     redis: RedisPlace,
     network: Network,
     older: Arc<dyn Older>,
-    told: Arc<Told>,
+    reporter: Arc<StatusReporter>,
 }
 
 /// One log, from the moment on when it was begun with.
-pub struct Begun {
+pub struct BegunStream {
     pub source: StreamSource,
     pub encoder: EventEncoder,
     pub head: watch::Receiver<u64>,
     /// For what the primary tells of beyond the stream's end.
     pub places: PlacesTold,
     /// To be run; everything else ends with it.
-    pub tail: Tail,
+    pub follower: StreamFollower,
 }
 
 /// Why the task has ended.
@@ -120,9 +117,9 @@ pub enum StreamEnd {
 }
 
 impl Stream {
-    pub fn new(parts: StreamParts) -> (Self, watch::Receiver<StreamStatus>) {
+    pub fn new(parts: StreamParts) -> (Self, watch::Receiver<BusStatus>) {
         let keys = Keys::new(parts.stream.as_deref(), parts.network);
-        let (told, status) = Told::new(parts.url.to_string());
+        let (reporter, status) = StatusReporter::new(Side::Reader, parts.url.to_string());
         let stream = Self {
             redis: RedisPlace {
                 url: parts.url,
@@ -130,7 +127,7 @@ impl Stream {
             },
             network: parts.network,
             older: parts.older,
-            told: Arc::new(told),
+            reporter: Arc::new(reporter),
         };
         (stream, status)
     }

@@ -44,8 +44,8 @@ pub fn next_step(
         return Some(Input::CloseScan { scan, end, now });
     }
     let mut scans = view.open_scans();
-    scans
-        .retain(|other| view.scans[other].next == row.next && first_covered(view, other).is_some());
+    let is_ready = |other: &ScanId| *other == scan || first_covered(view, other).is_some();
+    scans.retain(|other| view.scans[other].next == row.next && is_ready(other));
     let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
         .iter()
         .map(|scan| Arc::new(scripts_of(view, scan).into_iter().collect()))

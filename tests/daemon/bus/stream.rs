@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use satwatch::bus::stream::{
-    Begun, Older, OlderError, OlderEvent, OlderPage, Stream, StreamEnd, StreamParts, StreamState,
-    StreamStatus,
+    BegunStream, Older, OlderError, OlderEvent, OlderPage, Stream, StreamEnd, StreamParts,
 };
+use satwatch::bus::{BusState, BusStatus};
 use satwatch::events::{Dispatch, EventLog, Given, Reader, Selection};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -87,7 +87,7 @@ struct Told {
 
 struct Edge {
     told: Arc<Mutex<Told>>,
-    status: watch::Receiver<StreamStatus>,
+    status: watch::Receiver<BusStatus>,
     read: Arc<tokio::sync::Notify>,
     primary: Arc<Primary>,
     stop: CancellationToken,
@@ -116,7 +116,7 @@ async fn read(log: &EventLog, reader: &mut Reader<()>) -> Option<Heard> {
     }
 }
 
-async fn follow(begun: Begun, told: Arc<Mutex<Told>>, again: Arc<tokio::sync::Notify>) {
+async fn follow(begun: BegunStream, told: Arc<Mutex<Told>>, again: Arc<tokio::sync::Notify>) {
     let head = *begun.head.borrow();
     let log = EventLog::new(begun.source, begun.encoder, begun.head);
     let (dispatch, handle) = Dispatch::new(log.clone());
@@ -142,7 +142,7 @@ async fn follow(begun: Begun, told: Arc<Mutex<Told>>, again: Arc<tokio::sync::No
         }
     };
     tokio::select! {
-        end = begun.tail.run(&log) => assert_eq!(end, StreamEnd::OtherLog),
+        end = begun.follower.run(&log) => assert_eq!(end, StreamEnd::OtherLog),
         () = follow => {}
         () = read_all => {}
     }
@@ -220,7 +220,7 @@ impl Edge {
             let status = self.status.borrow();
             let problem = status.problem.as_ref().map(ToString::to_string);
             let is_said = problem.is_some_and(|problem| problem.contains(words));
-            (status.state == StreamState::Waiting && is_said).then_some(())
+            (status.state == BusState::Waiting && is_said).then_some(())
         });
     }
 }

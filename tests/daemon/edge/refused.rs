@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{World, heard, refusal, says};
 use crate::bus::KEY;
+use crate::common::tls::Files;
 use crate::common::{Client, Daemon, Node, RedisServer};
 
 #[test]
@@ -71,8 +72,12 @@ fn an_edge_waits_for_its_primary_for_redis_and_for_the_stream() {
     edge.begin();
     says(
         &edge,
-        &format!("waiting for the primary at {}", primary.url()),
+        &format!(
+            "waiting for the primary: the primary at {} is away",
+            primary.url()
+        ),
     );
+    says(&edge, &Remedy::NameUpstream.to_string());
     primary.restart();
     says(&edge, "Redis cannot be reached");
     says(&edge, &Remedy::ReachRedis.to_string());
@@ -96,6 +101,32 @@ fn an_edge_waits_for_its_primary_for_redis_and_for_the_stream() {
     edge.stop();
 }
 
+/// No authority has signed it.
+#[test]
+fn a_primary_is_asked_over_tls_once_its_certificate_is_trusted() {
+    let (node, redis, files) = (Node::start(), RedisServer::start(), Files::new());
+    let bus = redis.url();
+    let tls = files.settings();
+    let mut settings: Vec<(&str, &str)> = tls.iter().map(|(name, it)| (*name, &**it)).collect();
+    settings.push(("bus.url", &bus));
+    let primary = Daemon::with(&node, &settings);
+    assert!(primary.url().starts_with("https://"), "{}", primary.url());
+    let mut edge = Daemon::edge(&primary.url(), &redis, &[]);
+    edge.begin();
+    says(&edge, "invalid peer certificate");
+    says(&edge, &Remedy::TrustPrimary.to_string());
+    edge.stop();
+    edge.set("SSL_CERT_FILE", &files.cert().display().to_string());
+    edge.restart();
+    edge.wait_ready();
+    let address = node.address();
+    let client = Client::subscribed(&edge, &address);
+    node.pay(&address, 5_000);
+    client.event("balance_change", |data| data["new_balance"] == 5_000);
+    // And what is passed on.
+    assert_eq!(edge.get(&format!("/balance/{address}")).status, 200);
+}
+
 #[test]
 fn a_stream_of_another_network_or_log_is_not_served() {
     let world = World::start();
@@ -111,7 +142,7 @@ fn a_stream_of_another_network_or_log_is_not_served() {
     let mut edge = world.edge_to_be(&[("bus.stream", "other")]);
     edge.begin();
     says(&edge, "the stream is of another network (signet)");
-    says(&edge, &Remedy::OtherBusStream.to_string());
+    says(&edge, &Remedy::NameBus.to_string());
     edge.stop();
     edge.unset("bus.stream");
     edge.restart();

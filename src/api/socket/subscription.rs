@@ -32,13 +32,13 @@ pub enum Subject {
         /// It asked for a list, and is answered with one.
         many: bool,
     },
-    Descriptor(WantedDescriptor),
+    Descriptor(NamedDescriptor),
     Blocks,
 }
 
 /// A descriptor that a client names.
 #[derive(Debug)]
-pub struct WantedDescriptor {
+pub struct NamedDescriptor {
     pub id: DescriptorId,
     /// If it came with its text, by which it can be added.
     pub wallet: Option<WalletDescriptor>,
@@ -72,7 +72,7 @@ impl Subscription {
                     false => ("subscribe_address", json!({"address": texts.next()})),
                 }
             }
-            Subject::Descriptor(WantedDescriptor { id, wallet }) => {
+            Subject::Descriptor(NamedDescriptor { id, wallet }) => {
                 let argument = match wallet {
                     Some(wallet) => json!({"descriptor": wallet.text()}),
                     None => json!({"descriptor_id": id.to_string()}),
@@ -133,7 +133,7 @@ impl Subject {
     }
 }
 
-impl WantedDescriptor {
+impl NamedDescriptor {
     pub async fn read(
         parsing: &Parsing,
         id: Option<String>,

@@ -9,12 +9,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::connection::Connection;
 use super::super::problem::Problem;
+use super::super::status::StatusReporter;
 use super::commands::{self, Raw};
 use super::entries::{of_primary, of_stream};
 use super::place::{Next, Place, Pointed};
 use super::places::PlacesTold;
 use super::source::{Known, KnownStarts, StreamSource};
-use super::{Begun, OlderError, Stream, StreamEnd};
+use super::{BegunStream, OlderError, Stream, StreamEnd};
 use crate::events::{EventLog, LogEntry, Page};
 use crate::wire::EventEncoder;
 use crate::wire::address::network_name;
@@ -41,7 +42,7 @@ struct Outage {
 }
 
 /// Follows the stream of one log.
-pub struct Tail {
+pub struct StreamFollower {
     source: StreamSource,
     places: PlacesTold,
     known: watch::Sender<Known>,
@@ -51,24 +52,24 @@ pub struct Tail {
     looked: Instant,
     failures: u32,
     outage: Option<Outage>,
-    told: Arc<super::Told>,
+    reporter: Arc<StatusReporter>,
     _ended: DropGuard,
 }
 
 impl Stream {
     /// Waits until there is a stream; may be given up at any moment.
-    pub async fn begin(&self) -> Begun {
+    pub async fn begin(&self) -> BegunStream {
         let mut failures = 0;
         loop {
             match self.try_to_begin().await {
                 Ok(begun) => return begun,
-                Err(problem) => self.told.waiting(&problem),
+                Err(problem) => self.reporter.waiting(&problem),
             }
             pause(&mut failures).await;
         }
     }
 
-    async fn try_to_begin(&self) -> Result<Begun, Problem> {
+    async fn try_to_begin(&self) -> Result<BegunStream, Problem> {
         let mut redis = Connection::open(&self.redis).await?;
         let pointer = commands::pointer(&mut redis).await?;
         let last = commands::last(&mut redis, pointer.current).await?;
@@ -91,13 +92,13 @@ impl Stream {
             ended: ended.clone(),
         };
         let stream = self.redis.keys.stream(place.stream());
-        self.told.reading(stream, place.number());
-        Ok(Begun {
+        self.reporter.working(&stream, Some(place.number()), 0);
+        Ok(BegunStream {
             source: source.clone(),
             encoder: EventEncoder::new(KnownStarts(known_now), self.network),
             head: head_now,
             places: places.clone(),
-            tail: Tail {
+            follower: StreamFollower {
                 source,
                 places,
                 known,
@@ -107,7 +108,7 @@ impl Stream {
                 looked: Instant::now(),
                 failures: 0,
                 outage: None,
-                told: self.told.clone(),
+                reporter: self.reporter.clone(),
                 _ended: ended.drop_guard(),
             },
         })
@@ -132,7 +133,7 @@ impl Outage {
     }
 }
 
-impl Tail {
+impl StreamFollower {
     /// Runs until the log is another one. `log`: made of what was begun with this.
     pub async fn run(mut self, log: &EventLog) -> StreamEnd {
         loop {
@@ -142,13 +143,13 @@ impl Tail {
                     self.failures = 0;
                     self.outage = self.outage.and_then(Outage::reading);
                     let stream = self.source.redis.keys.stream(self.place.stream());
-                    self.told.reading(stream, self.place.number());
+                    self.reporter.working(&stream, Some(self.place.number()), 0);
                 }
                 Err(problem) => {
                     self.connection = None;
                     let since = self.outage.map_or_else(Instant::now, |it| it.since);
                     self.outage = Some(Outage { since, back: None });
-                    self.told.waiting(&problem);
+                    self.reporter.waiting(&problem);
                     pause(&mut self.failures).await;
                 }
             }
