@@ -192,8 +192,8 @@ impl<V: View> TransitionBuilder<'_, V> {
         Ok(())
     }
 
-    /// Blocks from `next` on have gone. Those that come in their place are met with all scripts, and
-    /// may be fewer, so no way leads to where the chain does not reach any more.
+    /// Blocks from `next` on have gone. Those that come in their place are met with all scripts,
+    /// and may be fewer, so no way leads to where the chain does not reach any more.
     pub fn take_back_way(&mut self, scan: ScanId, next: u32) -> Result<(), ApplyError> {
         let Some(of_descriptor) = self.changes.descriptor_scan(&scan)?.cloned() else {
             return Ok(());

@@ -31,7 +31,8 @@ pub fn next_step(
     stretch: Stretch,
     now: u64,
 ) -> Option<Input> {
-    let end = first_covered(view, &scan)?;
+    let own = scripts_of(view, &scan);
+    let end = first_covered(view, &own)?;
     let (row, tip) = (&view.scans[&scan], view.tip().expect("there is a tip"));
     let back = view.descriptor_scans.get(&scan).and_then(|it| it.back);
     let end = back
@@ -43,12 +44,17 @@ pub fn next_step(
         let end = ScanEnd::Complete(upto);
         return Some(Input::CloseScan { scan, end, now });
     }
-    let mut scans = view.open_scans();
-    let is_ready = |other: &ScanId| *other == scan || first_covered(view, other).is_some();
-    scans.retain(|other| view.scans[other].next == row.next && is_ready(other));
-    let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
-        .iter()
-        .map(|scan| Arc::new(scripts_of(view, scan).into_iter().collect()))
+    let as_far = view.open_scans().into_iter();
+    let as_far = as_far.filter(|other| *other != scan && view.scans[other].next == row.next);
+    let others = as_far
+        .map(|other| (other, scripts_of(view, &other)))
+        .filter(|(_, scripts)| first_covered(view, scripts).is_some());
+    let mut all: Vec<(ScanId, Vec<ScriptHash>)> = others.chain([(scan, own)]).collect();
+    all.sort_unstable_by_key(|(scan, _)| *scan);
+    let scans: Vec<ScanId> = all.iter().map(|(scan, _)| *scan).collect();
+    let scripts: Vec<Arc<HashSet<ScriptHash>>> = all
+        .into_iter()
+        .map(|(_, scripts)| Arc::new(scripts.into_iter().collect()))
         .collect();
     let upto = node.nearest((end - 1).min(row.next.saturating_add(stretch.blocks.max(1) - 1)));
     // Only who began above the first block needs to be told what was created below.
@@ -77,10 +83,9 @@ fn scripts_of(view: &MemoryView, scan: &ScanId) -> Vec<ScriptHash> {
     view.scan_scripts(scan, usize::MAX).expect("it reads")
 }
 
-/// From this height on the scripts of a scan are covered; `None` while a baseline is to come. One
+/// From this height on these scripts of a scan are covered; `None` while a baseline is to come. One
 /// that is just being removed may still stand in it.
-fn first_covered(view: &MemoryView, scan: &ScanId) -> Option<u32> {
-    let scripts = scripts_of(view, scan);
+fn first_covered(view: &MemoryView, scripts: &[ScriptHash]) -> Option<u32> {
     let rows = scripts.iter().filter_map(|script| view.watches.get(script));
     let firsts = rows.map(|row| (!row.coverage.pending).then_some(row.coverage.from_height));
     firsts
