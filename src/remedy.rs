@@ -219,6 +219,9 @@ pub enum Remedy {
     #[error("set edge.upstream to the URL of the primary, such as http://10.0.0.5:5005")]
     NameUpstream,
 
+    #[error("start it, or set edge.upstream to its URL, such as http://10.0.0.5:5005")]
+    StartPrimary,
+
     #[error(
         "write edge.upstream with a name that is in the primary's certificate, and name the file of that certificate, or of its authority, in the environment variable SSL_CERT_FILE"
     )]

@@ -15,7 +15,9 @@ const NO_PLACE = ["connected", "lagged", "error"];
 // What the daemon says about the connection, and not about the chain: no work of a consumer.
 const CONTROL = [...NO_PLACE, "subscribed_consumer", "unsubscribed_consumer", "acked", "caught_up"];
 // Refusals that pass.
-const PASSES = ["rate_limited", "too_many_requests", "stopping", "overloaded", "not_ready", "internal", "consumer_changed"];
+const PASSES = [
+    "rate_limited", "too_many_requests", "stopping", "overloaded", "not_ready", "internal", "consumer_changed", "primary_unavailable",
+];
 const PAUSE = 5000;
 // The name of the request for all addresses; a wallet's is the word that it was given as.
 const ADDRESSES = "addresses";

@@ -36,6 +36,7 @@ PASSES = (
     "not_ready",
     "internal",
     "consumer_changed",
+    "primary_unavailable",
 )
 PAUSE = 5
 # The name of the request for all addresses; a wallet's is the word that it was given as.

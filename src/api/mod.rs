@@ -323,7 +323,6 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
     let budget = Budget::new(limits.clone());
     let events = Arc::new(EventQueries {
-        judge: Arc::new(reads.clone()),
         threads: reads.threads.clone(),
         budget: budget.clone(),
         log: log.clone(),

@@ -35,7 +35,7 @@ pub async fn examine(config: &Config, is_exposed: bool, report: &mut Report<impl
         Ok(Err(unfit)) => return report.bad(&format!("edge: {unfit}"), None),
         Err(_) => {
             let what = format!("edge: no primary answers at {upstream}");
-            return report.bad(&what, Some(Remedy::NameUpstream));
+            return report.bad(&what, Some(Remedy::StartPrimary));
         }
     };
     match state.check(is_exposed) {

@@ -211,7 +211,11 @@ impl Admission {
         let pages = self.0.pages.put_in_force(learned.in_force(&[]));
         let mut ended = texts.ended;
         ended += pages.ended;
-        tracing::info!("the tokens of the primary have changed: {ended}");
+        match ended.sessions + ended.requests {
+            // Also a restart of the primary comes here.
+            0 => tracing::debug!("the tokens of the primary are read"),
+            _ => tracing::info!("the tokens of the primary have changed: {ended}"),
+        }
     }
 
     /// `now`: milliseconds since the Unix epoch.

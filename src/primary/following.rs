@@ -61,7 +61,7 @@ pub enum Unfit {
 fn remedy_of(why: &str) -> Remedy {
     match why.contains("certificate") {
         true => Remedy::TrustPrimary,
-        false => Remedy::NameUpstream,
+        false => Remedy::StartPrimary,
     }
 }
 

@@ -344,7 +344,16 @@ impl<V: View> TransitionBuilder<'_, V> {
             _ => status,
         };
         self.tracker.mempool.remove(&txid);
-        self.move_to(txid, row, status, touches)
+        self.move_to(txid, row, status, touches)?;
+        // A baseline has found some of its outputs before this was known.
+        for (vout, output) in (0..).zip(&tx.tx.output) {
+            let found = self.changes.output(&OutPoint { txid, vout })?;
+            let is_here = found.is_some_and(|row| row.height == Some(scanned.block.height));
+            if is_here && let Some(script) = self.watched_script(&output.script_pubkey)? {
+                self.complete_net(script, txid)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds transactions to a block's list of what it has to take back, in block order.

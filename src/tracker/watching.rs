@@ -398,30 +398,30 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let row = known.unwrap_or_else(new).created_in(found.height);
         self.put_output(found.outpoint, Some(row))?;
-        self.complete_net(script, found)?;
+        self.complete_net(script, found.outpoint.txid)?;
         self.changes.add_found(found.height, found.outpoint)
     }
 
-    /// Of its transaction a descriptor of the script knows other parts: this one belongs to what it
-    /// does to the descriptor.
-    fn complete_net(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
-        let txid = found.outpoint.txid;
+    /// A script owns an output of a transaction of which a descriptor of the script knows other
+    /// parts: this one belongs to what it does to the descriptor.
+    pub fn complete_net(&mut self, script: ScriptHash, txid: Txid) -> Result<(), ApplyError> {
         let Some(row) = self.changes.tx(&txid)?.cloned() else {
             return Ok(());
         };
-        let watch = self.changes.watch(&script)?;
-        let places = watch.map_or(&[][..], |watch| &watch.derivations);
+        let Some(watch) = self.changes.watch(&script)?.cloned() else {
+            return Ok(());
+        };
         let is_netted = |place: &Derivation| {
             let nets = &row.nets;
             nets.iter().any(|net| net.descriptor == place.descriptor)
         };
         let is_known = row.touches.iter().any(|touch| touch.script == script);
         let is_confirmed = matches!(row.status, Status::Confirmed { .. });
-        if is_known || !is_confirmed || !places.iter().any(is_netted) {
+        if is_known || !is_confirmed || !watch.derivations.iter().any(is_netted) {
             return Ok(());
         }
         let tx = self.changes.transaction(&txid)?;
-        let received = tx.output.iter().filter(|it| it.script_pubkey == found.spk);
+        let received = tx.output.iter().filter(|it| it.script_pubkey == watch.spk);
         let mut touches = Touches::default();
         for output in received {
             touches.add(script, output.value.to_sat(), 0)?;
@@ -467,6 +467,8 @@ impl<V: View> TransitionBuilder<'_, V> {
             position: u32::MAX,
         };
         self.record(txid, &tx, status, Vec::new())?;
+        // It may stand there for a script that is not watched any more.
+        block.touched.retain(|known| *known != txid);
         block.touched.push(txid);
         self.changes.blocks(height)?.set(Some(block));
         Ok(())

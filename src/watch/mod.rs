@@ -48,6 +48,10 @@ use following::{Following, Heard, Subject};
 use printer::Printer;
 use stream_text::{Message, StreamText};
 
+/// Between two requests that are refused for now, if the daemon names no time; and at most.
+const PAUSE: Duration = Duration::from_secs(5);
+const MOST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -66,7 +70,7 @@ pub struct Request {
 pub async fn watch(config: &Config, request: &Request) -> Result<()> {
     let all = argument::parse(&request.words)?;
     let client = Client::new(config, request)?;
-    let status = client.get("/status").await?;
+    let status = get(&client, "/status").await?;
     note(&words::daemon(client.url(), &status));
     let is_for_people = !request.json && stdout().is_terminal();
     let mut printer = Printer::new(stdout(), is_for_people);
@@ -122,19 +126,19 @@ async fn begin(
         }
         Argument::Descriptor(text) => {
             let wallet = json!({ "descriptor": text });
-            let added = client.post("/descriptors", &wallet).await?;
+            let added = post(client, "/descriptors", &wallet).await?;
             printer.wallet(&added);
             let id = added["descriptor_id"].as_str().unwrap_or_default();
             Subject::Descriptor(id.to_owned())
         }
     };
-    let balance = match (client.get(&named.balance_path()).await, &named) {
+    let balance = match (get(client, &named.balance_path()).await, &named) {
         (Err(Failure::Refused { code, .. }), Subject::Address(address))
             if code == "not_watched" =>
         {
             let body = json!({ "address": address });
-            client.post("/add_address", &body).await?;
-            client.get(&named.balance_path()).await?
+            post(client, "/add_address", &body).await?;
+            get(client, &named.balance_path()).await?
         }
         (answer, _) => answer?,
     };
@@ -148,7 +152,7 @@ async fn begin(
 async fn find_wallet(client: &Client, id: &str) -> Result<Value, Failure> {
     let mut path = "/descriptors".to_owned();
     loop {
-        let page = client.get(&path).await?;
+        let page = get(client, &path).await?;
         let listed = page["descriptors"].as_array().into_iter().flatten();
         let found = listed.into_iter().find(|it| it["descriptor_id"] == id);
         match (found, page["next"].as_str()) {
@@ -162,6 +166,29 @@ async fn find_wallet(client: &Client, id: &str) -> Result<Value, Failure> {
                         .to_owned(),
                 });
             }
+        }
+    }
+}
+
+async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
+    until_answered(async || client.get(path).await).await
+}
+
+/// What may be done twice.
+async fn post(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
+    until_answered(async || client.post(path, body).await).await
+}
+
+/// Asks again while the daemon says that what is wrong passes.
+async fn until_answered(ask: impl AsyncFn() -> Result<Value, Failure>) -> Result<Value, Failure> {
+    let mut is_away = false;
+    loop {
+        match ask().await {
+            Err(Failure::Later { why, again_in }) => {
+                say_away(&mut is_away, &why);
+                sleep(again_in.unwrap_or(PAUSE).min(MOST_PAUSE)).await;
+            }
+            answer => return answer,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! and the stock clients of both languages. What each scope may is in `src/api/tests/auth.rs`; what
 //! becomes of a file that is not as it was left, in `tokens_file.rs`.
 
-mod clients;
+pub mod clients;
 
 use std::fs;
 use std::process::Output;

@@ -723,6 +723,100 @@ fn a_branch_that_ends_below_the_late_scripts_holds_no_scan_up() {
     }
 }
 
+/// The past of one address of a wallet is looked for, and the wallet's baseline has found already
+/// what the same transaction paid to another one.
+#[test]
+fn what_a_baseline_has_found_belongs_to_what_a_scan_of_one_address_brings() {
+    let mut wallet = Wallet::new();
+    let pay = Deed::Pay {
+        internal: false,
+        at: 0,
+    };
+    let spend = Deed::Spend {
+        coin: 0,
+        change: Some(0),
+    };
+    [pay, spend, Deed::Nothing]
+        .iter()
+        .for_each(|deed| wallet.deed(deed));
+    let mut daemon = Daemon::start(&wallet.node, wallet.node.chain.len() - 1);
+    daemon.add(0);
+    daemon.derive();
+    daemon.merge(&wallet.node);
+    daemon.send(Input::OpenScan {
+        scan: SCAN,
+        scripts: vec![ScriptHash::of(&spk(Keychain::External, 0))],
+        from: 0,
+        to: None,
+        now: NOW,
+    });
+    while daemon.is_open() {
+        daemon.scan(&wallet.node, 7);
+    }
+    let history = |story: Story| -> Vec<(u64, u64)> {
+        let nets = story.history.into_iter().flat_map(|(_, nets)| nets);
+        nets.map(|net| (net.received, net.sent)).collect()
+    };
+    assert_eq!(history(story(&daemon.view)), [(991, 1001), (1001, 0)]);
+    assert_eq!(history(reference(&wallet)), [(991, 1001), (1001, 0)]);
+}
+
+/// Some scripts are complete and out of the scan when blocks below its first one go.
+#[test]
+fn a_wallet_is_not_said_to_be_known_from_a_height_that_a_reorg_has_taken() {
+    let mut wallet = Wallet::new();
+    let pay = Deed::Pay {
+        internal: false,
+        at: 0,
+    };
+    (0..9).for_each(|_| wallet.deed(&Deed::Nothing));
+    wallet.deed(&pay);
+    (0..3).for_each(|_| wallet.deed(&Deed::Nothing));
+    wallet.deed(&Deed::Spend {
+        coin: 0,
+        change: None,
+    });
+    let spend = wallet.node.chain.last().expect("a block").txdata[1].clone();
+    (0..6).for_each(|_| wallet.deed(&Deed::Nothing));
+    let mut daemon = Daemon::start(&wallet.node, 1);
+    daemon.add(0);
+    daemon.derive();
+    daemon.merge(&wallet.node);
+    daemon.send(Input::OpenDescriptorScan {
+        scan: SCAN,
+        descriptor: WALLET,
+        from: 15,
+        to: None,
+        now: NOW,
+    });
+    daemon.enter();
+    daemon.scan(&wallet.node, 100);
+    let script = ScriptHash::of(&spk(Keychain::External, 0));
+    let from = |daemon: &Daemon| daemon.view.watches[&script].coverage.from_height;
+    while from(&daemon) > 15 {
+        daemon.scan(&wallet.node, 100);
+    }
+    assert!(daemon.is_open(), "its end is in portions");
+
+    wallet.node.chain.truncate(13);
+    let to = wallet.node.tip();
+    daemon.send(Input::Disconnect { to, now: NOW });
+    (0..3).for_each(|_| wallet.deed(&Deed::Nothing));
+    let coinbase = wallet.node.coinbase(&[(200, 50)]);
+    let block = wallet.node.next_block(coinbase, &[spend]);
+    wallet.node.chain.push(block);
+    (0..9).for_each(|_| wallet.deed(&Deed::Nothing));
+    daemon.follow(&wallet.node);
+    finish(&mut daemon, &wallet.node);
+    assert_eq!(from(&daemon), 26, "what happened before is not known of it");
+    assert_eq!(daemon.view.descriptors[&WALLET].from_height, 26);
+    let told = daemon.events.iter().find_map(|event| match &event.kind {
+        EventKind::ScanComplete { from, .. } => Some(*from),
+        _ => None,
+    });
+    assert_eq!(told, Some(26));
+}
+
 #[test]
 fn a_cancelled_scan_is_told_to_nobody_and_another_one_brings_the_rest() {
     let wallet = long_wallet(40);

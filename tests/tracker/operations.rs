@@ -322,6 +322,14 @@ fn again(world: &mut World) {
     // A process that dies meanwhile takes back what was not finished, and begins again with the
     // baselines and the scripts that are to come.
     let mut watches = world.view.watches.values();
+    // Outputs of which the last portion has matched a part of the spends: the rest is news.
+    if world
+        .merging
+        .as_ref()
+        .is_some_and(|merging| merging.is_last)
+    {
+        return;
+    }
     // What joins a descriptor, or leaves with one, is news.
     if world.tracker.has_to_join() || !world.view.leaving.is_empty() {
         return;

@@ -172,3 +172,22 @@ fn a_transaction_that_nobody_of_the_scan_has_to_do_with_is_left_alone() {
     assert_eq!((world.view.txs.clone(), world.view.outputs.clone()), before);
     world.check_memory();
 }
+
+#[test]
+fn a_depth_is_told_once_of_what_is_in_its_block_for_a_script_that_is_gone() {
+    let mut world = World::new();
+    world.watch(3, &[]);
+    let payment = tx(&[coin(&world, 0)], &[(3, 10), (2, 200)]);
+    mine(&mut world, &[&[&payment]]);
+    world.forget(3);
+    world.slow_scans = true;
+    world.watch(2, &[2]);
+    let _ = world.send(Input::TxSeen {
+        tx: (&payment).into(),
+        seen: Seen::Accepted,
+        now: 1,
+    });
+    world.scan();
+    let events = world.mine(9, &[]).events;
+    assert_eq!(told(&events), ["confirmed>confirmed 2", "block"]);
+}

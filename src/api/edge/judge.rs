@@ -19,24 +19,6 @@ use crate::primary::{EdgeState, Request};
 use crate::wire::ApiError;
 use crate::wire::cursor::{self, BadCursor};
 
-/// In place of a judge where no request is answered yet.
-pub struct Unasked;
-
-impl Judge for Unasked {
-    fn begin(
-        &self,
-        _addresses: Vec<String>,
-        _descriptors: Vec<String>,
-        _after: Option<String>,
-    ) -> BoxFuture<'_, Result<(Named, u64), ApiError>> {
-        std::future::ready(Err(ApiError::internal(&"nobody asks"))).boxed()
-    }
-
-    fn expired(&self, _named: Named, _number: u64) -> BoxFuture<'_, ApiError> {
-        std::future::ready(ApiError::internal(&"nobody asks")).boxed()
-    }
-}
-
 /// Of one request.
 pub struct EdgeJudge {
     pub edge: Arc<EdgeServices>,

@@ -11,7 +11,7 @@ use super::backend::{at_primary, unavailable};
 use super::judge::EdgeJudge;
 use super::services::EdgeServices;
 use crate::api::rest::event_stream::{self, StreamEvents};
-use crate::api::rest::events::{EventQueries, ReadEvents};
+use crate::api::rest::events::ReadEvents;
 use crate::api::rest::metrics::{self, MetricsText};
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::Route;
@@ -53,9 +53,9 @@ impl EdgeServices {
                     return Err(at_primary());
                 }
                 let named = (asked.address.clone(), asked.descriptor.clone());
-                let events = self.events_for(named, shown, sent.caller_address());
+                let judge = self.judge(named, shown, sent.caller_address());
                 let by = sent.asked + asked.wait.map_or(Duration::ZERO, Wait::seconds) + LONGEST;
-                let answered = timeout_at(by, events.events(asked, sent.asked)).await;
+                let answered = timeout_at(by, self.events.events(&judge, asked, sent.asked)).await;
                 answered.map_err(|_| unavailable())??.answer
             }
             STREAM => {
@@ -64,9 +64,15 @@ impl EdgeServices {
                     return Err(at_primary());
                 }
                 let named = (asked.address.clone(), asked.descriptor.clone());
-                let events = self.events_for(named, shown, sent.caller_address());
+                let judge = self.judge(named, shown, sent.caller_address());
                 let (principal, last) = (sent.principal.clone(), sent.last_event_id.clone());
-                let told = event_stream::stream_events(&events, asked, last, principal);
+                let told = event_stream::stream_events(
+                    &self.events,
+                    Arc::new(judge),
+                    asked,
+                    last,
+                    principal,
+                );
                 told.await?.answer
             }
             LIVE => {
@@ -87,23 +93,19 @@ impl EdgeServices {
         Ok(answer)
     }
 
-    /// The log as a request reads it that names these.
-    fn events_for(
+    /// Of a request that names these.
+    fn judge(
         self: &Arc<Self>,
         (addresses, descriptors): (Vec<String>, Vec<String>),
         shown: Option<Arc<KeptCredential>>,
         client: IpAddr,
-    ) -> EventQueries {
-        let judge = EdgeJudge {
+    ) -> EdgeJudge {
+        EdgeJudge {
             edge: self.clone(),
             shown,
             client,
             addresses,
             descriptors,
-        };
-        EventQueries {
-            judge: Arc::new(judge),
-            ..self.events.clone()
         }
     }
 

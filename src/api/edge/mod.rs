@@ -109,7 +109,6 @@ pub fn start_edge(parts: EdgeParts) -> (Arc<Router>, events::Handle, DispatchTas
         access,
     }));
     let events = EventQueries {
-        judge: Arc::new(judge::Unasked),
         threads: intake.threads.clone(),
         budget: intake.budget.clone(),
         log,

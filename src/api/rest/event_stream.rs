@@ -87,15 +87,16 @@ impl Request for StreamEvents {
 /// `last`: the header `Last-Event-ID`.
 pub async fn stream_events(
     events: &EventQueries,
+    judge: Arc<dyn Judge>,
     query: StreamEvents,
     last: Option<String>,
     principal: Principal,
 ) -> Result<Reply<EventStreamText>, ApiError> {
     let place = events.waiting_place()?;
     let after = last.filter(|last| !last.is_empty()).or(query.after);
-    let begun = events.judge.begin(query.address, query.descriptor, after);
+    let begun = judge.begin(query.address, query.descriptor, after);
     let (named, from) = begun.await?;
-    let of = Of::Named(named, events.judge.clone());
+    let of = Of::Named(named, judge);
     stream(events, of, from, principal, place).await
 }
 

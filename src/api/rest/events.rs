@@ -121,9 +121,7 @@ pub trait Judge: Send + Sync {
 }
 
 /// Reading the log for requests.
-#[derive(Clone)]
 pub struct EventQueries {
-    pub judge: Arc<dyn Judge>,
     pub threads: Threads,
     pub budget: Budget,
     pub log: Arc<EventLog>,
@@ -139,21 +137,20 @@ impl EventQueries {
     /// wait counts from there.
     pub async fn events(
         &self,
+        judge: &dyn Judge,
         query: ReadEvents,
         asked: Instant,
     ) -> Result<Reply<EventPage>, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let _place = self.place(wait)?;
-        let begun = self
-            .judge
-            .begin(query.address, query.descriptor, query.after);
+        let begun = judge.begin(query.address, query.descriptor, query.after);
         let (named, from) = begun.await?;
         let selection = named.selection();
         let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
         match self.read(selection, from, limit, enough).await {
             Ok(batch) => self.answer(batch).await,
-            Err(PageError::Expired) => Err(self.judge.expired(named, from).await),
+            Err(PageError::Expired) => Err(judge.expired(named, from).await),
             Err(cause) => Err(cause.into()),
         }
     }

@@ -1,6 +1,8 @@
 //! The table of routes: one row for each method of each path. The contract
 //! ([`contract`](crate::api::contract)) is made from it.
 
+use std::sync::Arc;
+
 use hyper::Method;
 
 use super::address_queries::{self, ListTransactions, TransactionPage};
@@ -179,7 +181,7 @@ routes! {
                 sent.principal.require(Scope::Watch)?;
                 reading::consumer_events(events, &services.reads, &services.consumers, &name, asked).await
             }
-            None => events.events(asked, sent.asked).await,
+            None => events.events(&services.reads, asked, sent.asked).await,
         }
     };
     #[Stream]
@@ -193,7 +195,7 @@ routes! {
                 let own = (&**consumers, reads);
                 event_stream::stream_consumer(events, own, &name, asked, last, principal).await
             }
-            None => event_stream::stream_events(events, asked, last, principal).await,
+            None => event_stream::stream_events(events, Arc::new(services.reads.clone()), asked, last, principal).await,
         }
     };
     GET "/consumers" read "The consumers"

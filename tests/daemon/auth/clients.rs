@@ -160,7 +160,7 @@ fn the_examples_end_with_the_reason_when_their_token_does() {
 }
 
 /// The first block of this language in the API guide, for this daemon.
-fn of_guide(daemon: &Daemon, language: &str) -> String {
+pub fn of_guide(daemon: &Daemon, language: &str) -> String {
     let guide = repository().join("contrib/docs/api.md");
     let text = fs::read_to_string(guide).expect("it is there");
     let start = format!("```{language}\n");

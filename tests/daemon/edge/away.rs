@@ -1,11 +1,12 @@
 //! Primary, Redis and edges that go away and come back: clients hear everything once.
 
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use serde_json::{Value, json};
 
 use super::{World, begun, heard, payments, printed};
+use crate::auth::clients::of_guide;
 use crate::common::{Answer, COIN, Client, Daemon, Program, wait_until};
 use crate::event_stream::Stream;
 
@@ -72,8 +73,21 @@ fn while_the_primary_is_away_sessions_stay_and_what_needs_it_waits_or_is_refused
         let ready = edge.get("/health/ready").json;
         (ready["tip"]["hash"] == *world.node.tip()).then_some(())
     });
-    // And one that it does not come back for.
+    // And some that it does not come back for in time.
     world.primary.kill();
+    let patient = [
+        Program::node("../../contrib/js/watch.js", &[&edge.url(), &other]),
+        Program::python("../../contrib/python/watch.py", &[&edge.url(), &other]),
+    ];
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let examples = ["js", "python"].map(|language| {
+        let file = folder.path().join(language).display().to_string();
+        fs::write(&file, of_guide(&edge, language)).expect("the folder is ours");
+        match language {
+            "js" => Program::node(&file, &[&other]),
+            _ => Program::python(&file, &[&other]),
+        }
+    });
     thread::scope(|scope| {
         let wanted = json!({ "address": address });
         let late = &late;
@@ -92,9 +106,26 @@ fn while_the_primary_is_away_sessions_stay_and_what_needs_it_waits_or_is_refused
         assert_eq!(refused["code"], "primary_unavailable", "{refused}");
         assert!(refused["error"].is_string(), "{refused}");
     });
+    for client in &patient {
+        let is_refused = |line: &str| line.contains("Trying again in 5 seconds").then_some(());
+        client.line("it asks again", is_refused);
+    }
+    for example in &examples {
+        let is_refused = |line: &str| line.starts_with("The primary of this edge").then_some(());
+        example.line("it is refused", is_refused);
+    }
     assert!(!client.is_closed() && !late.is_closed());
     world.primary.restart();
     edge.wait_ready();
+    for client in &patient {
+        client.event("subscribed", |data| data["address"] == *other);
+    }
+    for example in &examples {
+        let has = format!("{other} has ");
+        example.line("it is subscribed", |line| {
+            line.starts_with(&has).then_some(())
+        });
+    }
     world.primary.wait_balance(&address, 2 * COIN, 0);
     world.pay(&address);
     world.has_heard_all(&address, from, || heard(&client));

@@ -77,7 +77,7 @@ fn an_edge_waits_for_its_primary_for_redis_and_for_the_stream() {
             primary.url()
         ),
     );
-    says(&edge, &Remedy::NameUpstream.to_string());
+    says(&edge, &Remedy::StartPrimary.to_string());
     primary.restart();
     says(&edge, "Redis cannot be reached");
     says(&edge, &Remedy::ReachRedis.to_string());
