@@ -60,7 +60,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Why one log is not served any more.
 enum End {
     Stopped,
-    OtherLog,
+    /// All is to be begun anew, for this reason.
+    Anew(String),
     Failed(anyhow::Error),
 }
 
@@ -118,10 +119,8 @@ pub async fn run_edge(
         match end {
             End::Stopped => return Ok(()),
             End::Failed(error) => return Err(error),
-            End::OtherLog => {
-                tracing::warn!(
-                    "the stream is of another log now: clients come back, and are judged by that"
-                );
+            End::Anew(why) => {
+                tracing::warn!("{why}: clients are sent away, and judged anew when they come back");
                 // The one that was picked, if it was picked.
                 config.server.listen.port = port;
                 let Some(again) = stop.run_until_cancelled(primary::first(&client)).await else {
@@ -236,10 +235,14 @@ impl Edge {
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => End::Stopped,
-            StreamEnd::OtherLog = begun.follower.run(&log) => End::OtherLog,
+            StreamEnd::OtherLog = begun.follower.run(&log) => {
+                End::Anew("the stream is of another log now".to_owned())
+            }
             error = dispatch_task.failed() => End::Failed(error),
             error = following_task.failed() => match error.downcast_ref() {
-                Some(Unfit::OtherLog) => End::OtherLog,
+                Some(unfit @ (Unfit::OtherLog | Unfit::Silent { .. })) => {
+                    End::Anew(unfit.to_string())
+                }
                 _ => End::Failed(error),
             },
             error = server_task.failed() => End::Failed(error),

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Report;
 use crate::app;
 use crate::bus;
+use crate::bus::keys::log_id;
 use crate::bus::stream::{Stream, StreamParts};
 use crate::config::Config;
 use crate::primary::{self, EdgeState, PrimaryClient};
@@ -64,10 +65,18 @@ async fn examine_stream(
         network,
         older: Arc::new(client.clone()),
     });
-    let begun = timeout(PATIENCE, stream.begin()).await.is_ok();
+    let begun = timeout(PATIENCE, stream.begin()).await;
+    let starts = begun.map(|begun| begun.encoder.starts());
     let status = status.borrow().clone();
     match status.problem {
-        None if begun => {
+        None if starts
+            .as_ref()
+            .is_ok_and(|it| log_id(it) != Some(state.log_id())) =>
+        {
+            let what = "edge: the stream is of another log than that of the primary";
+            report.bad(what, Some(Remedy::NameBus));
+        }
+        None if starts.is_ok() => {
             let key = status.stream.unwrap_or_default();
             report.well(&format!("edge: the stream {key} is at {}", status.url));
         }

@@ -1,5 +1,6 @@
 //! HTTP to the primary.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::auth::{Credential, KeptCredential};
 use crate::config::{Edge, Secret};
@@ -144,7 +145,11 @@ impl PrimaryAnswer {
     pub async fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let client = self.client.clone();
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|cause| client.strange(&cause.to_string()))
+        let said = serde_json::from_slice(&bytes);
+        let said = said.map_err(|cause| client.strange(&cause.to_string()))?;
+        // Another program that answers there does not come to this.
+        client.note(None);
+        Ok(said)
     }
 }
 
@@ -203,14 +208,35 @@ impl PrimaryClient {
         away.as_ref().map(|away| away.why.clone())
     }
 
-    /// Its answer to a request of a client, whatever that says.
+    /// Its answer to a request of a client, whatever that says. It may take long (an audit does), but
+    /// not longer than a primary that does not answer at all is waited for.
     pub async fn pass(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
         let held = self.0.passed.clone().acquire_owned().await.ok();
-        let answer = self.send(request).await?;
+        let answer = tokio::select! {
+            answer = self.send(request) => answer?,
+            () = self.is_long_away() => return Err(unavailable()),
+        };
         Ok(PrimaryAnswer {
             _held: held,
             ..answer
         })
+    }
+
+    async fn is_long_away(&self) {
+        let mut away = self.0.away.subscribe();
+        loop {
+            let since = away.borrow_and_update().as_ref().map(|away| away.since);
+            let long = async {
+                match since {
+                    Some(since) => sleep_until(since + PATIENCE).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = long => return,
+                changed = away.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     async fn send(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
@@ -221,18 +247,11 @@ impl PrimaryClient {
             sending = sending.body(body);
         }
         match sending.send().await {
-            Ok(answer) => {
-                // A proxy in front of it may answer in its place.
-                if !answer.status().is_server_error() {
-                    self.note(None);
-                }
-                let client = self.clone();
-                Ok(PrimaryAnswer {
-                    answer,
-                    client,
-                    _held: None,
-                })
-            }
+            Ok(answer) => Ok(PrimaryAnswer {
+                answer,
+                client: self.clone(),
+                _held: None,
+            }),
             Err(error) => Err(self.not_answered(&error)),
         }
     }
@@ -331,4 +350,28 @@ fn unavailable() -> ApiError {
 
 fn seconds(value: &HeaderValue) -> Option<u32> {
     value.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_to_a_primary_that_hangs_is_given_up_once_it_is_known_to_be_away() {
+        // The kernel takes the connection; nobody answers.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", silent.local_addr().expect("it is bound"));
+        let client = PrimaryClient::new(&Edge::default(), &url).expect("a URL");
+        let passed = tokio::spawn({
+            let client = client.clone();
+            async move { client.pass(Request::get("/status")).await.map(|_| ()) }
+        });
+        sleep(Duration::from_secs(3600)).await;
+        assert!(!passed.is_finished(), "an audit takes long");
+        client.note_away("it has not answered in time");
+        let refused = passed.await.expect("it ends").expect_err("nobody answers");
+        assert_eq!(refused.code, "primary_unavailable");
+    }
 }

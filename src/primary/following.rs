@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// For one answer beside its waiting.
 const ANSWER: Duration = Duration::from_secs(15);
+
+/// So long what the primary said of its tokens holds without another word of it.
+const TRUST: Duration = Duration::from_secs(600);
 
 /// Why an edge cannot serve what this primary has.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -51,6 +54,12 @@ pub enum Unfit {
     /// All is to be begun anew.
     #[error("the primary has another log")]
     OtherLog,
+    /// Likewise.
+    #[error(
+        "the primary at {at} has not been heard of for {} minutes, and what it has revoked since would go on here",
+        TRUST.as_secs() / 60
+    )]
+    Silent { at: String },
     #[error(
         "others reach this edge, and its primary asks nobody for a token: {}",
         Remedy::TokenAtPrimary
@@ -181,7 +190,7 @@ impl Following {
     }
 
     async fn follow(&self) -> Unfit {
-        let mut is_shut_out = false;
+        let (mut is_shut_out, mut heard) = (false, Instant::now());
         loop {
             let revision = self.told.borrow().revision.clone();
             match ask(&self.client, Some(&revision)).await {
@@ -189,10 +198,15 @@ impl Following {
                     if let Some(unfit) = self.take(primary).await {
                         return unfit;
                     }
-                    is_shut_out = false;
+                    (is_shut_out, heard) = (false, Instant::now());
                 }
                 // So a poll ends, too, over which the primary has begun or ceased to want tokens.
                 Err(Unfit::Token { .. }) if !is_shut_out => is_shut_out = true,
+                Err(Unfit::Away { at, .. })
+                    if self.admission.is_on() && heard.elapsed() > TRUST =>
+                {
+                    return Unfit::Silent { at };
+                }
                 // Nobody knows whether it is for long: who was let in goes on.
                 Err(Unfit::Away { .. }) => sleep(PAUSE).await,
                 // What it takes away would not be heard of here any more.
@@ -222,5 +236,40 @@ impl Following {
         }
         self.told.send_replace(Heard::now(primary));
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Edge;
+
+    fn of_nobody(authentication: bool) -> Following {
+        let client = PrimaryClient::new(&Edge::default(), "http://127.0.0.1:1").expect("a URL");
+        let state = EdgeState {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: "regtest".to_owned(),
+            authentication,
+            revision: "1".to_owned(),
+            tokens: Vec::new(),
+            cookie: "session".to_owned(),
+            tip: None,
+            cursor: "a-1".to_owned(),
+            first: "a-0".to_owned(),
+            starts: vec![("a".to_owned(), 1, 0)],
+        };
+        let admission = Admission::new(client.clone(), &state);
+        Following::new(client, admission, state, false).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_primary_said_of_its_tokens_holds_for_ten_minutes_without_it() {
+        let began = Instant::now();
+        let end = of_nobody(true).run(CancellationToken::new()).await;
+        assert!(matches!(end, Err(Unfit::Silent { .. })), "{end:?}");
+        assert!(began.elapsed() > TRUST && began.elapsed() < 2 * TRUST);
+        // Where nobody is asked for a token none is revoked.
+        let open = of_nobody(false).run(CancellationToken::new());
+        assert!(timeout(100 * TRUST, open).await.is_err());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{World, heard, refusal, says};
 use crate::bus::KEY;
 use crate::common::tls::Files;
-use crate::common::{Client, Daemon, Node, RedisServer};
+use crate::common::{Client, Daemon, Node, Program, RedisServer};
 
 #[test]
 fn an_edge_without_a_primary_or_a_bus_says_which_setting_is_missing() {
@@ -160,6 +160,9 @@ fn a_stream_of_another_network_or_log_is_not_served() {
         &format!("the stream is of another log than that of the primary: {remedy}"),
     );
     assert!(!edge.log().contains("listening on"), "{}", edge.log());
+    let doctor = edge.command_of(&["doctor"]);
+    let said = Program::of(doctor, "satwatch doctor").ends(1);
+    assert!(said.contains("of another log than that"), "{said}");
     edge.stop();
     edge.set("bus.url", &world.redis.url());
     edge.restart();
