@@ -118,7 +118,7 @@ fn while_the_primary_is_away_sessions_stay_and_what_needs_it_waits_or_is_refused
     world.primary.restart();
     edge.wait_ready();
     for client in &patient {
-        client.event("subscribed", |data| data["address"] == *other);
+        client.event("subscribed", |data| data["addresses"][0] == *other);
     }
     for example in &examples {
         let has = format!("{other} has ");
