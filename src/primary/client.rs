@@ -216,6 +216,9 @@ impl PrimaryClient {
             answer = self.send(request) => answer?,
             () = self.is_long_away() => return Err(unavailable()),
         };
+        if answer.status().is_success() {
+            self.note(None);
+        }
         Ok(PrimaryAnswer {
             _held: held,
             ..answer

@@ -193,12 +193,17 @@ impl Following {
         let (mut is_shut_out, mut heard) = (false, Instant::now());
         loop {
             let revision = self.told.borrow().revision.clone();
-            match ask(&self.client, Some(&revision)).await {
+            // A primary that was away says at once that it is back.
+            let after = Some(&*revision).filter(|_| self.client.away().is_none());
+            match ask(&self.client, after).await {
                 Ok(primary) => {
                     if let Some(unfit) = self.take(primary).await {
                         return unfit;
                     }
                     (is_shut_out, heard) = (false, Instant::now());
+                    if after.is_none() {
+                        sleep(PAUSE).await;
+                    }
                 }
                 // So a poll ends, too, over which the primary has begun or ceased to want tokens.
                 Err(Unfit::Token { .. }) if !is_shut_out => is_shut_out = true,

@@ -23,8 +23,8 @@ pub struct Acked {
 #[schemars(rename = "Consumer")]
 pub struct ConsumerShape {
     pub name: String,
-    pub addresses: Selection,
-    pub descriptors: Selection,
+    pub addresses: FilterShape,
+    pub descriptors: FilterShape,
     /// It wants blocks and reorgs.
     pub blocks: bool,
     /// Everything up to this event is acknowledged.
@@ -47,7 +47,8 @@ pub struct ConsumerShape {
 /// Whose events a consumer wants.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Selection {
+#[schemars(rename = "ConsumerFilter")]
+pub enum FilterShape {
     All(All),
     /// How many, in a list of consumers.
     Count(usize),
@@ -62,7 +63,7 @@ pub enum All {
     All,
 }
 
-impl Selection {
+impl FilterShape {
     pub fn count<T>(wanted: Option<&[T]>) -> Self {
         wanted.map_or(Self::All(All::All), |listed| Self::Count(listed.len()))
     }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::consumer_shape::{
-    Acked, Acknowledged, ConsumerList, ConsumerShape, DefinedConsumer, DeletedConsumer, Selection,
+    Acked, Acknowledged, ConsumerList, ConsumerShape, DefinedConsumer, DeletedConsumer, FilterShape,
 };
 use super::respond::{self, Reply, WithCursor};
 use super::watchlist::distinct;
@@ -109,7 +109,7 @@ impl ConsumerRoutes {
         &self,
         consumer: &Consumer,
         unread: Unread,
-        [addresses, descriptors]: [Selection; 2],
+        [addresses, descriptors]: [FilterShape; 2],
         shown: webhooks::Shown,
     ) -> Result<ConsumerShape, ApiError> {
         Ok(ConsumerShape {
@@ -139,8 +139,10 @@ impl ConsumerRoutes {
         let shown = shown_to(principal, webhooks::Shown::Whole);
         let shape = self.reads.run(move |view| {
             let wants = &consumer.wants;
-            let addresses = Selection::listed(wants.scripts.as_deref(), |spk| view.address_of(spk));
-            let descriptors = Selection::listed(wants.descriptors.as_deref(), ToString::to_string);
+            let addresses =
+                FilterShape::listed(wants.scripts.as_deref(), |spk| view.address_of(spk));
+            let descriptors =
+                FilterShape::listed(wants.descriptors.as_deref(), ToString::to_string);
             routes.shape(&consumer, unread, [addresses, descriptors], shown)
         });
         shape.await
@@ -159,8 +161,8 @@ pub async fn list_consumers(
         let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
             let wants = &consumer.wants;
             let counts = [
-                Selection::count(wants.scripts.as_deref()),
-                Selection::count(wants.descriptors.as_deref()),
+                FilterShape::count(wants.scripts.as_deref()),
+                FilterShape::count(wants.descriptors.as_deref()),
             ];
             owned.shape(consumer, *unread, counts, shown)
         };
