@@ -4,8 +4,9 @@
 //! start   port is free ─► primary answers ─► stream is there ─► port ─► dispatch, router ─► server
 //! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch
 //! ```
-//! When the stream turns out to be of another log, all of that is taken down and begun anew: who
-//! comes back is judged by the log that there is.
+//! When the stream turns out to be of another log, or the primary has not been heard of for so long
+//! that tokens may have been revoked, all of that is taken down and begun anew: who comes back is
+//! judged by what holds then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,7 @@ pub async fn run_edge(
         network,
         older: Arc::new(client.clone()),
     });
+    first.check(is_exposed)?;
     let mut state = first;
     loop {
         let begun = stop
@@ -141,7 +143,7 @@ async fn begin(
 ) -> Result<(BegunStream, EdgeState)> {
     let mut is_told = false;
     loop {
-        state.check(is_exposed)?;
+        state.check_again(is_exposed)?;
         let begun = stream.begin().await;
         if log_id(&begun.encoder.starts()) == Some(state.log_id()) {
             return Ok((begun, state));
@@ -170,7 +172,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// Until `stop`, until the log is another one, or until something fails; and the port.
+    /// Until `stop`, until all is to be begun anew, or until something fails; and the port.
     async fn serve(self, begun: BegunStream, stop: &CancellationToken) -> Result<(End, u16)> {
         let config = self.config;
         let stop = stop.child_token();

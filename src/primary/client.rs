@@ -225,6 +225,13 @@ impl PrimaryClient {
         })
     }
 
+    /// Waits until it is away.
+    pub async fn goes_away(&self) {
+        let mut away = self.0.away.subscribe();
+        // An error means that nobody asks any more.
+        let _ = away.wait_for(Option::is_some).await;
+    }
+
     async fn is_long_away(&self) {
         let mut away = self.0.away.subscribe();
         loop {

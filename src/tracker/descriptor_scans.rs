@@ -194,19 +194,14 @@ impl<V: View> TransitionBuilder<'_, V> {
 
     /// Blocks from `next` on have gone. Those that come in their place are met with all scripts,
     /// and may be fewer, so no way leads to where the chain does not reach any more.
-    pub fn take_back_way(
-        &mut self,
-        scan: ScanId,
-        row: &ScanRow,
-        next: u32,
-    ) -> Result<(), ApplyError> {
+    pub fn take_back_way(&mut self, scan: ScanId, next: u32) -> Result<(), ApplyError> {
         let Some(of_descriptor) = self.changes.descriptor_scan(&scan)?.cloned() else {
             return Ok(());
         };
         // Scripts that it has completed are not in it any more, and known from their next baseline
         // on.
         let from_height = match of_descriptor.from_height {
-            known if known > 0 && next < row.first() => u32::MAX,
+            known if known > next => u32::MAX,
             known => known,
         };
         let lowered = DescriptorScan {
@@ -253,7 +248,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             return Ok(None);
         };
         of_row.from_height = of_row.from_height.min(known_from.max(row.first()));
-        let from = match of_row.left_out.is_empty() && known_from <= row.first() {
+        let from = match of_row.left_out.is_empty() && known_from != u32::MAX {
             true => row.first(),
             false => row.first().max(of_row.from_height),
         };

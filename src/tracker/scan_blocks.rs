@@ -346,14 +346,17 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.tracker.mempool.remove(&txid);
         self.move_to(txid, row, status, touches)?;
         // A baseline has found some of its outputs before this was known.
+        let mut found = HashSet::new();
         for (vout, output) in (0..).zip(&tx.tx.output) {
-            let found = self.changes.output(&OutPoint { txid, vout })?;
-            let is_here = found.is_some_and(|row| row.height == Some(scanned.block.height));
-            if is_here && let Some(script) = self.watched_script(&output.script_pubkey)? {
-                self.complete_net(script, txid)?;
+            let Some(script) = self.watched_script(&output.script_pubkey)? else {
+                continue;
+            };
+            let row = self.changes.output(&OutPoint { txid, vout })?;
+            if row.is_some_and(|row| row.height == Some(scanned.block.height)) {
+                found.insert(script);
             }
         }
-        Ok(())
+        self.complete_nets(txid, &found)
     }
 
     /// Adds transactions to a block's list of what it has to take back, in block order.

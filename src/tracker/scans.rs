@@ -187,7 +187,7 @@ impl<V: View> TransitionBuilder<'_, V> {
             let Some(row) = self.open_row(&scan)? else {
                 continue;
             };
-            self.take_back_way(scan, &row, height.saturating_add(1))?;
+            self.take_back_way(scan, height.saturating_add(1))?;
             let next = row.next.min(height.saturating_add(1)).max(row.first());
             if next != row.next {
                 self.changes.scans(scan)?.set(Some(ScanRow { next, ..row }));

@@ -9,8 +9,8 @@ use super::input::{FoundOutput, Portion};
 use super::state::{MergeStage, Merging, WatchPart};
 use super::transition::{Touches, TransitionBuilder};
 use super::{
-    ApplyError, Balance, Baseline, BlockId, Coverage, Derivation, FollowUp, OutputRow, ScriptHash,
-    Spend, Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Balance, Baseline, BlockId, Coverage, DescriptorId, FollowUp, OutputRow,
+    ScriptHash, Spend, Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
@@ -398,33 +398,40 @@ impl<V: View> TransitionBuilder<'_, V> {
         };
         let row = known.unwrap_or_else(new).created_in(found.height);
         self.put_output(found.outpoint, Some(row))?;
-        self.complete_net(script, found.outpoint.txid)?;
+        self.complete_nets(found.outpoint.txid, &HashSet::from([script]))?;
         self.changes.add_found(found.height, found.outpoint)
     }
 
-    /// A script owns an output of a transaction of which a descriptor of the script knows other
-    /// parts: this one belongs to what it does to the descriptor.
-    pub fn complete_net(&mut self, script: ScriptHash, txid: Txid) -> Result<(), ApplyError> {
+    /// These scripts own outputs of a transaction. Where their descriptors know other parts of it,
+    /// these belong to what it does to the descriptors.
+    pub fn complete_nets(
+        &mut self,
+        txid: Txid,
+        scripts: &HashSet<ScriptHash>,
+    ) -> Result<(), ApplyError> {
         let Some(row) = self.changes.tx(&txid)?.cloned() else {
             return Ok(());
         };
-        let Some(watch) = self.changes.watch(&script)?.cloned() else {
-            return Ok(());
-        };
-        let is_netted = |place: &Derivation| {
-            let nets = &row.nets;
-            nets.iter().any(|net| net.descriptor == place.descriptor)
-        };
-        let is_known = row.touches.iter().any(|touch| touch.script == script);
-        let is_confirmed = matches!(row.status, Status::Confirmed { .. });
-        if is_known || !is_confirmed || !watch.derivations.iter().any(is_netted) {
+        let touched: HashSet<ScriptHash> = row.touches.iter().map(|it| it.script).collect();
+        let netted: HashSet<DescriptorId> = row.nets.iter().map(|it| it.descriptor).collect();
+        let mut lacking = HashSet::new();
+        for script in scripts.difference(&touched) {
+            let watch = self.changes.watch(script)?;
+            let mut places = watch.iter().flat_map(|watch| &watch.derivations);
+            if places.any(|place| netted.contains(&place.descriptor)) {
+                lacking.insert(*script);
+            }
+        }
+        if lacking.is_empty() || !matches!(row.status, Status::Confirmed { .. }) {
             return Ok(());
         }
         let tx = self.changes.transaction(&txid)?;
-        let received = tx.output.iter().filter(|it| it.script_pubkey == watch.spk);
         let mut touches = Touches::default();
-        for output in received {
-            touches.add(script, output.value.to_sat(), 0)?;
+        for output in &tx.output {
+            let script = ScriptHash::of(&output.script_pubkey);
+            if lacking.contains(&script) {
+                touches.add(script, output.value.to_sat(), 0)?;
+            }
         }
         let status = row.status;
         self.move_to(txid, row, status, touches.into_list())

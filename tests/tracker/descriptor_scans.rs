@@ -723,6 +723,27 @@ fn a_branch_that_ends_below_the_late_scripts_holds_no_scan_up() {
     }
 }
 
+/// What lies between these blocks and those from which on the wallet is known is not looked at.
+#[test]
+fn a_scan_of_some_blocks_says_which() {
+    let wallet = long_wallet(10);
+    let mut daemon = Daemon::start(&wallet.node, wallet.node.chain.len() - 1);
+    daemon.add(0);
+    daemon.send(Input::OpenDescriptorScan {
+        scan: SCAN,
+        descriptor: WALLET,
+        from: 2,
+        to: Some(6),
+        now: NOW,
+    });
+    finish(&mut daemon, &wallet.node);
+    let told = daemon.events.iter().find_map(|event| match &event.kind {
+        EventKind::ScanComplete { from, to, .. } => Some((*from, *to)),
+        _ => None,
+    });
+    assert_eq!(told, Some((2, 6)));
+}
+
 /// The past of one address of a wallet is looked for, and the wallet's baseline has found already
 /// what the same transaction paid to another one.
 #[test]
