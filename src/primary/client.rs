@@ -208,8 +208,8 @@ impl PrimaryClient {
         away.as_ref().map(|away| away.why.clone())
     }
 
-    /// Its answer to a request of a client, whatever that says. It may take long (an audit does), but
-    /// not longer than a primary that does not answer at all is waited for.
+    /// Its answer to a request of a client, whatever that says. It may take long (an audit does),
+    /// but not longer than a primary that does not answer at all is waited for.
     pub async fn pass(&self, request: Request) -> Result<PrimaryAnswer, ApiError> {
         let held = self.0.passed.clone().acquire_owned().await.ok();
         let answer = tokio::select! {

@@ -10,8 +10,8 @@
 //!    was answered holds until the primary says that its tokens have changed
 //!    ([`EdgeState::revision`]).
 //! 3. While the primary is away nothing is learned: who was let in goes on, and everything that
-//!    needs an answer is refused with `primary_unavailable`, soon. Where tokens are wanted that ends
-//!    after ten minutes: what was revoked meanwhile would not be heard of.
+//!    needs an answer is refused with `primary_unavailable`, soon. Where tokens are wanted that
+//!    ends after ten minutes: what was revoked meanwhile would not be heard of.
 //!
 //! ```text
 //! state      what an edge goes by: GET /edge

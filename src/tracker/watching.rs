@@ -7,10 +7,10 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use super::event::Cause;
 use super::input::{FoundOutput, Portion};
 use super::state::{MergeStage, Merging, WatchPart};
-use super::transition::{Touches, TransitionBuilder};
+use super::transition::TransitionBuilder;
 use super::{
-    ApplyError, Balance, Baseline, BlockId, Coverage, DescriptorId, FollowUp, OutputRow,
-    ScriptHash, Spend, Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Balance, Baseline, BlockId, Coverage, FollowUp, OutputRow, ScriptHash, Spend,
+    Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
@@ -400,41 +400,6 @@ impl<V: View> TransitionBuilder<'_, V> {
         self.put_output(found.outpoint, Some(row))?;
         self.complete_nets(found.outpoint.txid, &HashSet::from([script]))?;
         self.changes.add_found(found.height, found.outpoint)
-    }
-
-    /// These scripts own outputs of a transaction. Where their descriptors know other parts of it,
-    /// these belong to what it does to the descriptors.
-    pub fn complete_nets(
-        &mut self,
-        txid: Txid,
-        scripts: &HashSet<ScriptHash>,
-    ) -> Result<(), ApplyError> {
-        let Some(row) = self.changes.tx(&txid)?.cloned() else {
-            return Ok(());
-        };
-        let touched: HashSet<ScriptHash> = row.touches.iter().map(|it| it.script).collect();
-        let netted: HashSet<DescriptorId> = row.nets.iter().map(|it| it.descriptor).collect();
-        let mut lacking = HashSet::new();
-        for script in scripts.difference(&touched) {
-            let watch = self.changes.watch(script)?;
-            let mut places = watch.iter().flat_map(|watch| &watch.derivations);
-            if places.any(|place| netted.contains(&place.descriptor)) {
-                lacking.insert(*script);
-            }
-        }
-        if lacking.is_empty() || !matches!(row.status, Status::Confirmed { .. }) {
-            return Ok(());
-        }
-        let tx = self.changes.transaction(&txid)?;
-        let mut touches = Touches::default();
-        for output in &tx.output {
-            let script = ScriptHash::of(&output.script_pubkey);
-            if lacking.contains(&script) {
-                touches.add(script, output.value.to_sat(), 0)?;
-            }
-        }
-        let status = row.status;
-        self.move_to(txid, row, status, touches.into_list())
     }
 
     /// We hold its transaction for unconfirmed: the node took the block back for a moment, before

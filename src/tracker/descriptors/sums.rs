@@ -1,11 +1,12 @@
 //! What scripts do, summed up for their descriptors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 
 use super::DescriptorId;
 use crate::tracker::change_builder::{ChangeBuilder, add, contribution, is_open};
+use crate::tracker::transition::{Touches, TransitionBuilder};
 use crate::tracker::{ApplyError, Net, OutputRow, ScriptHash, Status, TxRow, View};
 
 impl<V: View> ChangeBuilder<'_, V> {
@@ -120,5 +121,42 @@ impl<V: View> ChangeBuilder<'_, V> {
         }
         self.owned_outputs(key)?.set(Some(()));
         row.map_or(Ok(()), |row| self.add_to_descriptor(descriptor, &row, 1))
+    }
+}
+
+impl<V: View> TransitionBuilder<'_, V> {
+    /// These scripts own outputs of a transaction. Where their descriptors know other parts of it,
+    /// these belong to what it does to the descriptors.
+    pub fn complete_nets(
+        &mut self,
+        txid: Txid,
+        scripts: &HashSet<ScriptHash>,
+    ) -> Result<(), ApplyError> {
+        let Some(row) = self.changes.tx(&txid)?.cloned() else {
+            return Ok(());
+        };
+        let touched: HashSet<ScriptHash> = row.touches.iter().map(|it| it.script).collect();
+        let netted: HashSet<DescriptorId> = row.nets.iter().map(|it| it.descriptor).collect();
+        let mut lacking = HashSet::new();
+        for script in scripts.difference(&touched) {
+            let watch = self.changes.watch(script)?;
+            let mut places = watch.iter().flat_map(|watch| &watch.derivations);
+            if places.any(|place| netted.contains(&place.descriptor)) {
+                lacking.insert(*script);
+            }
+        }
+        if lacking.is_empty() || !matches!(row.status, Status::Confirmed { .. }) {
+            return Ok(());
+        }
+        let tx = self.changes.transaction(&txid)?;
+        let mut touches = Touches::default();
+        for output in &tx.output {
+            let script = ScriptHash::of(&output.script_pubkey);
+            if lacking.contains(&script) {
+                touches.add(script, output.value.to_sat(), 0)?;
+            }
+        }
+        let status = row.status;
+        self.move_to(txid, row, status, touches.into_list())
     }
 }
